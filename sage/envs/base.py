@@ -1,0 +1,61 @@
+"""The environment protocol: what every text environment offers the rollout.
+
+An environment is synchronous and plays one episode at a time; `sage.envs.pool` plays many. It never sees
+tokens or models. Infrastructure trouble (a dead process, a missing file) is raised as `EnvironmentFault`;
+a bad action of the agent never raises, it comes back as a `Step` with a `failure`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from sage.episode import Failure, Task
+
+
+class EnvironmentFault(RuntimeError):
+    """Infrastructure failed; the episode becomes `env_error` and says nothing about the agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the environment says after `reset` or `step`.
+
+    observation: text shown to the agent. admissible: sorted commands (empty where the environment does not
+    list them). reward: of this step. score: so far, in the environment's own unit. done/won: whether the
+    episode ended and with success. failure: `NO_EFFECT`, `SCHEMA` or `TOOL` where the action was not
+    executed, else `NONE`.
+    """
+
+    observation: str
+    admissible: tuple[str, ...] = ()
+    reward: float = 0.0
+    score: float = 0.0
+    done: bool = False
+    won: bool = False
+    failure: Failure = Failure.NONE
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One episode at a time. `goal` is valid after `reset`."""
+
+    goal: str
+
+    def reset(self, task: Task) -> Step:
+        """Start `task`. Raises EnvironmentFault when it cannot be loaded."""
+        ...
+
+    def step(self, action: str) -> Step:
+        """Execute one command. Raises EnvironmentFault on infrastructure trouble only."""
+        ...
+
+    def expert_distance(self) -> int | None:
+        """Shortest number of steps to the goal with full information; None where unknown."""
+        ...
+
+    def expert_action(self) -> str | None:
+        """What a partial-information expert would do now, given only what this episode has shown."""
+        ...
+
+    def close(self) -> None: ...

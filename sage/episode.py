@@ -1,0 +1,174 @@
+"""The nouns everybody shares: a task, a turn, an episode, and how each can end.
+
+Invariant: the ids an agent sampled are the ids that are trained on and scored. An `Episode` therefore
+holds one list of token ids for the whole conversation, and every `Turn` only points into it
+(`answer_start:answer_end`). Nothing here imports torch, a model or an environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How an episode ended. Only the first three are data about the agent."""
+
+    WON = "won"
+    """The environment reported success within the turn budget."""
+    LOST = "lost"
+    """The environment ended the episode without success."""
+    TURN_BUDGET = "turn_budget"
+    """The turn budget (or the context window) ran out first."""
+    ENV_ERROR = "env_error"
+    """The environment raised, died or timed out: infrastructure, never counted as a loss."""
+    POLICY_ERROR = "policy_error"
+    """The model could not be run on this episode: infrastructure, never counted as a loss."""
+
+    @property
+    def is_ok(self) -> bool:
+        """True where the episode says something about the agent."""
+        return self in (Status.WON, Status.LOST, Status.TURN_BUDGET)
+
+
+class Failure(StrEnum):
+    """Why a turn failed deterministically (section 3.1 of the spec); `NONE` when it did not."""
+
+    NONE = "none"
+    EMPTY = "empty"
+    """The answer holds no text at all."""
+    UNPARSED = "unparsed"
+    """The answer has no action line."""
+    SCHEMA = "schema"
+    """There is an action, but it is of no form the environment knows."""
+    TOOL = "tool"
+    """The action called a tool that failed."""
+    NO_EFFECT = "no_effect"
+    """The environment says that nothing was executed (ALFWorld: `Nothing happens.`)."""
+
+
+class Label(StrEnum):
+    """What was decided about a turn."""
+
+    DET_FAIL = "DET_FAIL"
+    """Deterministic failure: full weight, the teacher was not asked."""
+    SKIP = "SKIP"
+    WEAK = "WEAK"
+    STRONG = "STRONG"
+    FALLBACK = "FALLBACK"
+    """The judge replied with none of its three words: full weight, recorded as such."""
+    ALWAYS = "ALWAYS"
+    """The rule supervises every turn and asks nobody."""
+    NEVER = "NEVER"
+    """The rule supervises no turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One playable task of one environment.
+
+    `id` is unique and stable within (env, source): evaluation plays each exactly once, random streams are
+    keyed by it. `source` says where the game came from (`official`, `generated`, ...) and is printed in
+    every table. `path` is where the environment loads it from; it is not part of the identity (`sha256` is).
+    """
+
+    id: str
+    env: str
+    split: str
+    task_type: str
+    source: str
+    path: str = ""
+    sha256: str = ""
+
+
+@dataclass(slots=True)
+class Turn:
+    """One answer of the student and what came of it.
+
+    `answer_start:answer_end` index `Episode.token_ids`; the span holds every sampled id, the stop token
+    included where one was sampled. `observation` is what the agent saw before it answered (o_t), `feedback`
+    what the environment said after (o_{t+1}). Distances are the expert's shortest number of steps to the
+    goal, None where the environment has no expert.
+    """
+
+    index: int
+    observation: str
+    answer: str
+    answer_start: int
+    answer_end: int
+    thought: str = ""
+    action: str = ""
+    feedback: str = ""
+    admissible: tuple[str, ...] = ()
+    """Admissible commands before the answer."""
+    failure: Failure = Failure.NONE
+    truncated: bool = False
+    """True where the answer hit the per-turn token limit."""
+    reward: float = 0.0
+    score: float = 0.0
+    expert_distance_before: int | None = None
+    expert_distance_after: int | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        return self.answer_end - self.answer_start
+
+
+@dataclass(slots=True)
+class Episode:
+    """A finished trajectory: the exact token ids, its turns and how it ended.
+
+    `rollout_index` tells apart several rollouts of one task; `goal` and `scene` are the task sentence and
+    the initial observation, which the judge is shown.
+    """
+
+    task: Task
+    rollout_index: int = 0
+    goal: str = ""
+    scene: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    status: Status = Status.TURN_BUDGET
+    score: float = 0.0
+    error: str = ""
+    """One sentence for `env_error` and `policy_error`, else empty."""
+    seconds: float = 0.0
+
+    @property
+    def won(self) -> bool:
+        return self.status is Status.WON
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The intervention decision for one turn: label and weight i_t in [0, 1].
+
+    `propensity` is the probability with which the rule would draw this label (1.0 for a deterministic
+    rule). Judge fields are empty where the teacher was not asked.
+    """
+
+    label: Label
+    weight: float
+    propensity: float = 1.0
+    reply: str = ""
+    """The judge's raw reply."""
+    latency_s: float = 0.0
+    cached: bool = False
+    judge_tokens: int = 0
+
+
+@dataclass(slots=True)
+class TurnScore:
+    """What the teacher pass says about one turn: means over the turn's tokens, in nats where entropies.
+
+    `confidence` is c_t as the confidence rule made it; `top1` the teacher's mean top-1 probability at the
+    rule's temperature; `divergence` the mean per-token divergence between student and teacher.
+    """
+
+    confidence: float
+    top1: float
+    teacher_entropy: float
+    teacher_logprob: float
+    student_logprob: float | None = None
+    student_entropy: float | None = None
+    divergence: float | None = None

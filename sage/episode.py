@@ -92,6 +92,8 @@ class Turn:
     """
 
     index: int
+    message: str
+    """The user message that was sent, as text; the teacher's own template renders it again."""
     observation: str
     answer: str
     answer_start: int
@@ -126,6 +128,7 @@ class Episode:
     rollout_index: int = 0
     goal: str = ""
     scene: str = ""
+    system: str = ""
     token_ids: list[int] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     status: Status = Status.TURN_BUDGET

@@ -1,0 +1,195 @@
+"""The run config: Hydra chooses, this model validates once at the door, and this object travels on.
+
+YAML (`conf/`) is the only home of default values; no field here has one. Every field's docstring states
+what setting it changes. `RunConfig.digest_fields()` leaves out what only describes the invocation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from sage.registry import (
+    Component,
+    Settings,
+    confidences,
+    curricula,
+    divergences,
+    environments,
+    interventions,
+    normalizations,
+)
+
+SCHEMA_VERSION = 1
+"""Version of the config's meaning; read by the run digest. Raise it when a field changes meaning."""
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class ModelSettings(Settings):
+    """Which causal LM plays (student) or scores and judges (teacher)."""
+
+    path: str
+    """`sage://tiny-student`, `sage://tiny-teacher` (shipped), a local directory, or a hub name."""
+    revision: str | None
+    """Hub revision; recorded. None takes the default branch."""
+    gguf_file: str | None
+    """File name of a GGUF inside `path`, for models that come as one."""
+    dtype: Dtype
+    """Weights' dtype. float32 on CPU; bfloat16 halves memory on a GPU."""
+    device: str
+    """`auto` (cuda where there is one, else cpu), or a torch device."""
+    chat_template: str | None
+    """Path of a Jinja chat template that replaces the tokenizer's own; None keeps it."""
+
+
+class PromptSettings(Settings):
+    """The texts around the environment: filled with str.format-like `{name}` fields, never with code."""
+
+    style: str
+    """Which entry of `styles` is used; `auto` takes `short` for the shipped tiny models, else `react`."""
+    styles: dict[str, PromptStyle]
+
+
+class PromptStyle(Settings):
+    """One complete set of prompts for one environment."""
+
+    system: str
+    """System message; empty for none."""
+    demonstration: str
+    """One worked example, put in front of the first observation; empty for none."""
+    first_turn: str
+    """Template of the first user message; fields: demonstration, scene, goal, observation, admissible."""
+    turn: str
+    """Template of each later user message; fields: observation, admissible."""
+    stop: list[str]
+    """The answer ends when one of these strings has been generated (kept in the answer)."""
+    thought_pattern: str
+    """Regular expression whose group 1 is the thought."""
+    action_pattern: str
+    """Regular expression whose group 1 is the action."""
+    judge_system: str
+    judge: str
+    """Judge's user message; fields: task_type, goal, scene, observation, admissible, answer, thought,
+    action, feedback."""
+    admissible: int
+    """How many admissible commands the student's and the judge's prompts list; 0 lists none."""
+
+
+class RolloutSettings(Settings):
+    """How the student plays during training."""
+
+    episodes_per_task: int = Field(ge=1)
+    """Rollouts per task (2 gives `opd_two_rollouts`)."""
+    temperature: float = Field(ge=0)
+    """Sampling temperature; 0 is greedy (no exploration)."""
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(ge=1)
+    """Per turn; an answer that reaches it is marked truncated."""
+    max_context: int = Field(ge=1)
+    """Episode token limit; an episode that would pass it ends with `turn_budget`."""
+    slots: int = Field(ge=1)
+    """Episodes decoded side by side."""
+    workers: int = Field(ge=0)
+    """Environment processes; 0 plays in this process."""
+    step_timeout_s: float = Field(gt=0)
+    """An environment step longer than this is an `env_error`."""
+
+
+class TrainerSettings(Settings):
+    """The optimizer loop."""
+
+    steps: int = Field(ge=0)
+    """Optimizer steps; 0 evaluates only."""
+    tasks_per_step: int = Field(ge=1)
+    """Tasks drawn for one optimizer batch (over all processes)."""
+    micro_batch: int = Field(ge=1)
+    """Episodes per forward/backward; changes memory and speed, never the result."""
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0)
+    checkpoint_every: int = Field(ge=0)
+    """Optimizer steps between complete checkpoints; 0 writes only the last one."""
+    threads: int = Field(ge=0)
+    """torch threads of this process; 0 leaves torch's choice."""
+
+
+class EvaluationSettings(Settings):
+    """What is measured before, during and after training."""
+
+    splits: list[str]
+    limit: int | None
+    """Only the first n tasks of each split; None plays all. Recorded beside every rate."""
+    before: bool
+    after: bool
+    every: int = Field(ge=0)
+    """Optimizer steps between evaluations during training; 0 for none."""
+    during_limit: int | None
+    """As `limit`, for the evaluations during training."""
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+
+
+class TrackingSettings(Settings):
+    """Where records go beside the run directory."""
+
+    mlflow: bool
+    """Export to MLflow; the run directory is complete without it."""
+    uri: str
+    """MLflow tracking URI; `auto` is MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` here."""
+    experiment: str
+    traces: int = Field(ge=0)
+    """Won and lost episodes (each up to this many) exported turn by turn."""
+
+
+class LaunchSettings(Settings):
+    """How runs are started; never changes a result."""
+
+    runs_dir: str
+    """Run directories are made below it."""
+    workers: int = Field(ge=1)
+    """Runs side by side in a multirun."""
+    on_existing: Literal["skip", "resume", "rerun", "error"]
+    """What to do where this exact run exists already."""
+
+
+def _component(registry: Any) -> Any:
+    return Annotated[SerializeAsAny[Component], BeforeValidator(registry.build)]
+
+
+class RunConfig(Settings):
+    """One run, completely. Made by `sage.settings.load`."""
+
+    task: Literal["train", "evaluate", "pretrain"]
+    """`train` evaluates, distils and evaluates; `evaluate` only evaluates; `pretrain` makes tiny models."""
+    seed: int = Field(ge=0)
+    """Everything random derives from it."""
+    env: _component(environments)  # type: ignore[valid-type]
+    prompt: PromptSettings
+    student: ModelSettings
+    teacher: ModelSettings
+    intervention: _component(interventions)  # type: ignore[valid-type]
+    confidence: _component(confidences)  # type: ignore[valid-type]
+    normalization: _component(normalizations)  # type: ignore[valid-type]
+    divergence: _component(divergences)  # type: ignore[valid-type]
+    curriculum: _component(curricula)  # type: ignore[valid-type]
+    method: str
+    """Name of the preset, for tables only: what runs is the groups it composed."""
+    rollout: RolloutSettings
+    trainer: TrainerSettings
+    evaluation: EvaluationSettings
+    tracking: TrackingSettings
+    launch: LaunchSettings
+    plugins: list[str]
+    """Python modules imported before validation; they register components of their own."""
+
+    def digest_fields(self) -> dict[str, Any]:
+        """Plain data of everything that can change a result."""
+        data = self.model_dump(mode="json")
+        for invocation in ("tracking", "launch"):
+            data.pop(invocation)
+        data["rollout"].pop("workers")
+        data["trainer"].pop("threads")
+        return data

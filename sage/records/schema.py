@@ -1,0 +1,110 @@
+"""The columns of the record tables: format version 1, written by `sage.records`, read by `analysis`.
+
+Types are Arrow type names. A missing value is null, never a magic number. Adding a column keeps the
+version; changing a column's meaning raises it.
+"""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+
+_RUN = {
+    "run": ("string", "run id: the digest's first 12 characters"),
+    "method": ("string", "preset name"),
+    "env": ("string", "environment name"),
+    "source": ("string", "where the game came from: official, generated, ..."),
+    "seed": ("int64", "run seed"),
+}
+
+_EPISODE_KEY = {
+    "phase": ("string", "train, or eval"),
+    "step": ("int64", "optimizer steps done when the episode was played"),
+    "split": ("string", "train, valid_seen, valid_unseen, ..."),
+    "task": ("string", "task id, unique within (env, source)"),
+    "task_type": ("string", "environment's task type"),
+    "rollout": ("int64", "rollout index within the task"),
+}
+
+EPISODES: dict[str, tuple[str, str]] = {
+    **_RUN,
+    **_EPISODE_KEY,
+    "status": ("string", "won, lost, turn_budget, env_error, policy_error"),
+    "ok": ("bool", "true where the status says something about the agent"),
+    "won": ("bool", "null where not ok"),
+    "score": ("float64", "environment's own score; null where not ok"),
+    "turns": ("int64", "turns played"),
+    "answer_tokens": ("int64", "student tokens"),
+    "total_tokens": ("int64", "all tokens of the conversation"),
+    "expert_distance_start": ("int64", "full-information steps to the goal at the start"),
+    "seconds": ("float64", "wall time of the episode (episodes of a batch overlap)"),
+    "error": ("string", "one sentence where not ok"),
+    "game_sha256": ("string", "digest of the game file"),
+}
+
+TURNS: dict[str, tuple[str, str]] = {
+    **_RUN,
+    **_EPISODE_KEY,
+    "turn": ("int64", "0-based"),
+    "status": ("string", "of the episode"),
+    "won": ("bool", "of the episode; null where not ok"),
+    "observation": ("string", "o_t, what the agent saw before it answered"),
+    "thought": ("string", ""),
+    "action": ("string", ""),
+    "answer": ("string", "the raw answer"),
+    "feedback": ("string", "o_{t+1}"),
+    "failure": ("string", "none, empty, unparsed, schema, tool, no_effect"),
+    "truncated": ("bool", "answer hit the token limit"),
+    "answer_tokens": ("int64", "|a_t|"),
+    "label": ("string", "DET_FAIL, SKIP, WEAK, STRONG, FALLBACK, ALWAYS, NEVER; null in evaluation"),
+    "weight": ("float64", "i_t"),
+    "propensity": ("float64", "probability with which the rule draws this label"),
+    "confidence": ("float64", "c_t, mean over the turn's tokens"),
+    "effective_weight": ("float64", "Z s_t, mean over the turn's tokens"),
+    "top1": ("float64", "teacher's mean top-1 probability"),
+    "teacher_entropy": ("float64", "mean, nats"),
+    "teacher_logprob": ("float64", "mean log-probability of the sampled tokens under the teacher, nats"),
+    "student_logprob": ("float64", "same under the student at the time of the update, nats"),
+    "student_entropy": ("float64", "mean, nats"),
+    "divergence": ("float64", "mean per-token divergence of the turn"),
+    "judge_reply": ("string", "raw reply; null where not asked"),
+    "judge_latency_s": ("float64", "share of the batched query's time"),
+    "judge_cached": ("bool", ""),
+    "judge_tokens": ("int64", "prompt and reply tokens of the query"),
+    "oracle": ("string", "progress, no_effect, harm by the environment's expert; null where unknown"),
+    "expert_distance_before": ("int64", ""),
+    "expert_distance_after": ("int64", ""),
+    "score": ("float64", "environment's score after the turn"),
+}
+
+STEPS: dict[str, tuple[str, str]] = {
+    **_RUN,
+    "step": ("int64", "1-based optimizer step"),
+    "loss": ("float64", "L of the spec"),
+    "stepped": ("bool", "false where every turn was skipped"),
+    "z": ("float64", "normalization factor Z"),
+    "mean_weight": ("float64", "Σ s_t|a_t| / N"),
+    "mean_divergence": ("float64", "unweighted mean per-token divergence, nats"),
+    "grad_norm": ("float64", "before clipping"),
+    "learning_rate": ("float64", ""),
+    "relative_weight_change": ("float64", "‖θ−θ₀‖/‖θ₀‖ since the start"),
+    "episodes": ("int64", "in the batch, ok ones"),
+    "episodes_not_ok": ("int64", ""),
+    "success_rate": ("float64", "of the batch's training episodes"),
+    "turns": ("int64", ""),
+    "student_tokens": ("int64", "N"),
+    "active_tokens": ("int64", "tokens with s_t > 0"),
+    "teacher_tokens": ("int64", "tokens through the teacher's scoring pass"),
+    "judge_queries": ("int64", "not served from the cache"),
+    "judge_cached": ("int64", ""),
+    "judge_tokens": ("int64", ""),
+    "share_det_fail": ("float64", "label shares over turns"),
+    "share_skip": ("float64", ""),
+    "share_weak": ("float64", ""),
+    "share_strong": ("float64", ""),
+    "share_fallback": ("float64", ""),
+    "seconds_rollout": ("float64", "wall time by phase"),
+    "seconds_judge": ("float64", ""),
+    "seconds_teacher": ("float64", ""),
+    "seconds_student": ("float64", ""),
+    "seconds_other": ("float64", ""),
+}

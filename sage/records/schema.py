@@ -36,6 +36,8 @@ EPISODES: dict[str, tuple[str, str]] = {
     "answer_tokens": ("int64", "student tokens"),
     "total_tokens": ("int64", "all tokens of the conversation"),
     "expert_distance_start": ("int64", "full-information steps to the goal at the start"),
+    "goal": ("string", "the task sentence, as the judge is shown it"),
+    "scene": ("string", "the initial observation, as the judge is shown it"),
     "seconds": ("float64", "wall time of the episode (episodes of a batch overlap)"),
     "error": ("string", "one sentence where not ok"),
     "game_sha256": ("string", "digest of the game file"),
@@ -48,6 +50,7 @@ TURNS: dict[str, tuple[str, str]] = {
     "status": ("string", "of the episode"),
     "won": ("bool", "of the episode; null where not ok"),
     "observation": ("string", "o_t, what the agent saw before it answered"),
+    "admissible": ("string", "admissible commands before the answer, one a line; null where not listed"),
     "thought": ("string", ""),
     "action": ("string", ""),
     "answer": ("string", "the raw answer"),
@@ -73,6 +76,7 @@ TURNS: dict[str, tuple[str, str]] = {
     "oracle": ("string", "progress, no_effect, harm by the environment's expert; null where unknown"),
     "expert_distance_before": ("int64", ""),
     "expert_distance_after": ("int64", ""),
+    "reward": ("float64", "environment's reward for the turn"),
     "score": ("float64", "environment's score after the turn"),
 }
 
@@ -107,4 +111,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "seconds_teacher": ("float64", ""),
     "seconds_student": ("float64", ""),
     "seconds_other": ("float64", ""),
+    "time": ("float64", "when the step was recorded, seconds since the epoch"),
 }
+
+TABLES: dict[str, dict[str, tuple[str, str]]] = {"turns": TURNS, "episodes": EPISODES, "steps": STEPS}
+"""Every table by its file name's stem."""

@@ -1,0 +1,169 @@
+"""What a run found, computed from its tables alone: read by the terminal, the exporter and the run table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sage.records.clock import PHASES
+from sage.records.intervals import wilson
+from sage.records.tables import read
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Success of one evaluation of one split. `n` counts ok episodes, `not_ok` the others."""
+
+    step: int
+    won: int
+    n: int
+    not_ok: int
+    mean_score: float | None = None
+    mean_turns: float | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """Share won of the ok episodes; None without any."""
+        return self.won / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson 95 %: this checkpoint on games like these, nothing about other seeds."""
+        return wilson(self.won, self.n)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitResult:
+    """All evaluations of one split, by step. `sources` says where its games came from."""
+
+    split: str
+    sources: tuple[str, ...]
+    rates: tuple[Rate, ...]
+
+    @property
+    def before(self) -> Rate | None:
+        """Before any training (step 0)."""
+        return self.rates[0] if self.rates and self.rates[0].step == 0 else None
+
+    @property
+    def after(self) -> Rate | None:
+        """The latest one after training began."""
+        return self.rates[-1] if self.rates and self.rates[-1].step > 0 else None
+
+    @property
+    def gain_points(self) -> float | None:
+        """Percentage points from before to after."""
+        if self.before is None or self.after is None or self.before.rate is None or self.after.rate is None:
+            return None
+        return 100 * (self.after.rate - self.before.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The end of a run in plain data."""
+
+    run: str
+    method: str
+    env: str
+    seed: int | None
+    steps: int
+    splits: tuple[SplitResult, ...]
+    train: Rate | None
+    """All training episodes together."""
+    label_shares: dict[str, float]
+    """Share of each label among judged training turns."""
+    labelled_turns: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    """Steps without an update, because every turn was skipped."""
+
+    @property
+    def not_ok(self) -> int:
+        """Episodes that say nothing about the agent, over the whole run."""
+        counted = [rate for split in self.splits for rate in split.rates]
+        return sum(rate.not_ok for rate in ([*counted, self.train] if self.train else counted))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with the derived figures, for `summary.json`."""
+        data = asdict(self)
+        for split, plain in zip(self.splits, data["splits"], strict=True):
+            plain["gain_points"] = split.gain_points
+            for rate, row in zip(split.rates, plain["rates"], strict=True):
+                row |= {"rate": rate.rate, "interval": list(rate.interval)}
+        return data
+
+
+def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summary:
+    """Summary of a finished or half-finished run directory.
+
+    `seconds` are the wall times by phase; without them, those of the steps table are added up.
+    """
+    columns = [
+        "run",
+        "method",
+        "env",
+        "source",
+        "seed",
+        "phase",
+        "step",
+        "split",
+        "ok",
+        "won",
+        "score",
+        "turns",
+    ]
+    episodes = read(folder, "episodes", columns).to_pylist()
+    labels = Counter(read(folder, "turns", ["label"]).column("label").drop_null().to_pylist())
+    step_phases = [f"seconds_{phase}" for phase in PHASES if phase != "evaluation"]
+    steps = read(folder, "steps", [*keys, "stepped", *step_phases]).to_pylist()
+
+    groups: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for row in episodes:
+        if row["phase"] == "eval":
+            groups.setdefault(row["split"], {}).setdefault(row["step"], []).append(row)
+    splits = tuple(
+        SplitResult(
+            split=split,
+            sources=tuple(sorted({row["source"] for rows in by_step.values() for row in rows})),
+            rates=tuple(_rate(step, by_step[step]) for step in sorted(by_step)),
+        )
+        for split, by_step in groups.items()
+    )
+    if seconds is None:
+        seconds = {p: sum(row.get(f"seconds_{p}") or 0.0 for row in steps) for p in PHASES}
+    training = [row for row in episodes if row["phase"] == "train"]
+    first: dict[str, Any] = next(iter([*episodes, *steps]), {})
+    total = sum(labels.values())
+    return Summary(
+        run=first.get("run", ""),
+        method=first.get("method", ""),
+        env=first.get("env", ""),
+        seed=first.get("seed"),
+        steps=max((row["step"] for row in steps), default=0),
+        splits=splits,
+        train=_rate(0, training) if training else None,
+        label_shares={label: count / total for label, count in labels.most_common()},
+        labelled_turns=total,
+        seconds=dict(seconds),
+        skipped_steps=sum(row["stepped"] is False for row in steps),
+    )
+
+
+def _rate(step: int, rows: list[dict[str, Any]]) -> Rate:
+    ok = [row for row in rows if row["ok"]]
+    return Rate(
+        step=step,
+        won=sum(bool(row["won"]) for row in ok),
+        n=len(ok),
+        not_ok=len(rows) - len(ok),
+        mean_score=_mean([row["score"] for row in ok]),
+        mean_turns=_mean([row["turns"] for row in ok]),
+    )
+
+
+def _mean(values: list[Any]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

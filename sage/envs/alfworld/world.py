@@ -30,6 +30,10 @@ class Thing:
     coolable: bool = False
     toggleable: bool = False
     sliceable: bool = False
+    holder: bool = False
+    """A cup, plate, box ...: examining it lists `contents` and nothing else."""
+    contents: tuple[str, ...] = ()
+    """What the problem file says is in it; the domain never changes that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,14 @@ class Goal:
 
 @dataclass(slots=True)
 class State:
-    """Everything that changes. `inside[obj]` is a receptacle name, or absent when held or nowhere."""
+    """Everything that changes. `inside[obj]` is a receptacle name, or absent when held or nowhere.
+
+    The last three fields hold oddities of the problem files that the engine's text and commands show:
+    `also_inside` are further (object, receptacle) pairs, because some objects are said to be in two to
+    four receptacles at once and stay in the others when they are taken from one; `lying` are
+    (object, location) pairs, which decide what can be sliced; `left` are (object, receptacle) pairs of
+    objects taken out, which `look` lists as lying beside the receptacle when they come back to its location.
+    """
 
     location: str
     holding: str | None = None
@@ -62,17 +73,25 @@ class State:
     cool: set[str] = field(default_factory=set)
     toggled: set[str] = field(default_factory=set)
     sliced: set[str] = field(default_factory=set)
+    also_inside: set[tuple[str, str]] = field(default_factory=set)
+    lying: set[tuple[str, str]] = field(default_factory=set)
+    left: set[tuple[str, str]] = field(default_factory=set)
 
     def copy(self) -> State:
         return State(
             self.location, self.holding, dict(self.inside), set(self.opened), set(self.clean),
             set(self.hot), set(self.cool), set(self.toggled), set(self.sliced),
+            set(self.also_inside), set(self.lying), set(self.left),
         )
 
 
 @dataclass(slots=True)
 class Game:
-    """Static facts of one game file plus its initial state. `task_text` is the goal sentence."""
+    """Static facts of one game file plus its initial state. `task_text` is the goal sentence, without its full stop.
+
+    `receptacles` and `things` are in the order of their ids in the file, which is the order the text lists
+    them in and the reverse of their numbers.
+    """
 
     path: str
     task_text: str

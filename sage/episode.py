@@ -165,13 +165,14 @@ class TurnScore:
     """What the teacher pass says about one turn: means over the turn's tokens, in nats where entropies.
 
     `confidence` is c_t as the confidence rule made it; `top1` the teacher's mean top-1 probability at the
-    rule's temperature; `divergence` the mean per-token divergence between student and teacher.
+    rule's temperature; `divergence` the mean per-token divergence between student and teacher. None where
+    it was not computed (a skipped turn that is not scored).
     """
 
-    confidence: float
-    top1: float
-    teacher_entropy: float
-    teacher_logprob: float
+    confidence: float | None = None
+    top1: float | None = None
+    teacher_entropy: float | None = None
+    teacher_logprob: float | None = None
     student_logprob: float | None = None
     student_entropy: float | None = None
     divergence: float | None = None

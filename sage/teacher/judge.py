@@ -1,0 +1,177 @@
+"""Ask the teacher about a turn: build the query, decode greedily, read one of three words, remember it.
+
+A query depends on what the agent saw and did, never on batch mates; equal queries are asked once, within a
+batch, within a run (memory) and, with a cache file, across runs of the same teacher weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sage.config import PromptStyle
+from sage.episode import Label
+from sage.objective.intervention import JudgeQuery, JudgeReply, TurnContext
+from sage.policy.dialogue import Dialogue
+from sage.policy.generate import reply
+from sage.policy.model import LanguageModel
+from sage.policy.prompts import fill, list_admissible
+
+CACHE_VERSION = 1
+"""Version of the cache key: sha256 of the JSON of (this, teacher's weight digest, prompt ids, token limit).
+It leaves out library versions and hardware, whose rounding may turn a close call."""
+
+_ANY_WORD = re.compile(r"\b(SKIP|WEAK|STRONG)\b", re.IGNORECASE)
+_FIRST_WORD = re.compile(
+    r"\W*(?:(?:the\s+)?(?:label|answer|decision|verdict|judge?ment|output|response|reply)\b\s*(?:is\b)?\W*)?"
+    r"(SKIP|WEAK|STRONG)\b",
+    re.IGNORECASE,
+)
+_ONLY_WORD = re.compile(r"\W*(SKIP|WEAK|STRONG)\W*", re.IGNORECASE)
+_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+
+
+def parse_reply(text: str) -> Label | None:
+    """The label a reply gives, None where it gives none or several (method.md section 3, point 3).
+
+    The word has to open the reply (case, punctuation, markdown and a heading such as `Label:` aside) or to
+    stand alone on its last line; a different one of the three words anywhere makes the reply unreadable.
+    """
+    text = _THINKING.sub("", text).replace("_", " ").strip()
+    if len({word.upper() for word in _ANY_WORD.findall(text)}) != 1:
+        return None
+    last_line = text.splitlines()[-1]
+    found = _FIRST_WORD.match(text) or _ONLY_WORD.fullmatch(last_line)
+    return Label(found[1].upper()) if found else None
+
+
+def judge_message(style: PromptStyle, context: TurnContext, sees_feedback: bool) -> str:
+    """The judge's user message; `feedback` is empty where the judge must not see the environment's reply."""
+    episode, turn = context
+    return fill(
+        style.judge,
+        task_type=episode.task.task_type,
+        goal=episode.goal,
+        scene=episode.scene,
+        observation=turn.observation,
+        admissible=list_admissible(turn.admissible, style.admissible),
+        answer=turn.answer,
+        thought=turn.thought,
+        action=turn.action,
+        feedback=turn.feedback if sees_feedback else "",
+    )
+
+
+class _Known(NamedTuple):
+    text: str
+    tokens: int
+
+
+class _CacheFile:
+    """Raw replies by key in one SQLite file; several processes may share it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS replies "
+            "(key TEXT PRIMARY KEY, text TEXT NOT NULL, tokens INTEGER NOT NULL)"
+        )
+
+    def get(self, key: str) -> _Known | None:
+        row = self._database.execute("SELECT text, tokens FROM replies WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _Known(*row)
+
+    def put(self, new: dict[str, _Known]) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+        rows = [(key, *known) for key, known in new.items()]
+        self._database.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", rows)
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class TeacherJudge:
+    """The `ask` of an intervention rule, answered by a local model.
+
+    `query` comes from the rule (`Intervention.query`); `cache_file` keeps raw replies across runs.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        style: PromptStyle,
+        query: JudgeQuery,
+        *,
+        batch: int = 64,
+        cache_file: Path | None = None,
+    ) -> None:
+        self.lm, self.style, self.query, self.batch = lm, style, query, batch
+        self.queries = 0
+        """Queries that reached the model."""
+        self.cached = 0
+        """Queries that did not."""
+        self.tokens = 0
+        """Prompt and reply tokens of the queries that reached the model."""
+        self._dialogue = Dialogue(lm.tokenizer)
+        self._memory: dict[str, _Known] = {}
+        self._file = _CacheFile(cache_file) if cache_file else None
+
+    def __call__(self, turns: Sequence[TurnContext]) -> list[JudgeReply]:
+        """One reply per turn, in order. The first of several equal queries pays, the others are `cached`."""
+        prompts = [self._prompt(context) for context in turns]
+        keys = [self._key(prompt) for prompt in prompts]
+        missing = {
+            key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._recall(key) is None
+        }
+        started = time.perf_counter()
+        replies = reply(self.lm, list(missing.values()), self.query.max_new_tokens, batch=self.batch)
+        share = (time.perf_counter() - started) / max(1, len(missing))
+        new = {
+            key: _Known(answer.text, len(prompt) + len(answer.ids))
+            for (key, prompt), answer in zip(missing.items(), replies, strict=True)
+        }
+        self._memory.update(new)
+        if self._file and new:
+            self._file.put(new)
+
+        judged = []
+        for key in keys:
+            known = self._memory[key]
+            fresh = missing.pop(key, None) is not None
+            judged.append(
+                JudgeReply(
+                    parse_reply(known.text), known.text, share * fresh, not fresh, known.tokens * fresh
+                )
+            )
+        self.queries += len(new)
+        self.cached += len(turns) - len(new)
+        self.tokens += sum(answer.tokens for answer in judged)
+        return judged
+
+    def close(self) -> None:
+        """Close the cache file, if any."""
+        if self._file:
+            self._file.close()
+
+    def _prompt(self, context: TurnContext) -> list[int]:
+        message = judge_message(self.style, context, self.query.sees_feedback)
+        return self._dialogue.open(self.style.judge_system, message)
+
+    def _key(self, prompt: list[int]) -> str:
+        identity = [CACHE_VERSION, self.lm.digest, prompt, self.query.max_new_tokens]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def _recall(self, key: str) -> _Known | None:
+        if key not in self._memory and self._file is not None:
+            found = self._file.get(key)
+            if found is not None:
+                self._memory[key] = found
+        return self._memory.get(key)

@@ -1,0 +1,124 @@
+"""The teacher pass: one forward per trajectory, and what it says about the student's tokens.
+
+Keeps the teacher's hidden states at the positions that predict student tokens; distributions are made from
+them a chunk at a time, here for the confidence and again in the loss, so that no [tokens × vocabulary]
+matrix is held. Shape suffixes: T student tokens of one episode, E teacher width, C tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sage.episode import Episode
+from sage.objective.chunked import Head, chosen_logprob, chunks_of, entropy
+from sage.objective.confidence import TokenStats
+from sage.policy.dialogue import Dialogue, render
+from sage.policy.hidden import head, hidden_states
+from sage.policy.model import LanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An episode as one model reads it: its ids and where each turn's answer stands in them."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+    def positions(self, turns: Sequence[int] | None = None) -> list[int]:
+        """Positions whose next token is a student token of `turns` (None: of all), in order."""
+        chosen = range(len(self.spans)) if turns is None else turns
+        return [j - 1 for t in chosen for j in range(*self.spans[t])]
+
+    def targets(self) -> list[int]:
+        """Ids of all student tokens."""
+        return [i for start, end in self.spans for i in self.ids[start:end]]
+
+
+def own_view(episode: Episode) -> View:
+    """The conversation exactly as it was sampled."""
+    return View(episode.token_ids, [(turn.answer_start, turn.answer_end) for turn in episode.turns])
+
+
+def teacher_view(episode: Episode, dialogue: Dialogue | None) -> View:
+    """The conversation under the teacher's own template; None where it is the student's."""
+    return own_view(episode) if dialogue is None else View(*render(dialogue, episode))
+
+
+def teacher_dialogue(student: LanguageModel, teacher: LanguageModel) -> Dialogue | None:
+    """Its own dialogue; None where its template is the student's and the sampled ids serve as they are."""
+    same = student.tokenizer.chat_template == teacher.tokenizer.chat_template
+    return None if same else Dialogue(teacher.tokenizer)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherPass:
+    """The teacher at all T student tokens of one episode; NaN at tokens that were not asked for."""
+
+    hidden_TE: Tensor
+    stats: TokenStats
+
+
+@torch.no_grad()
+def score(
+    teacher: LanguageModel,
+    views: Sequence[View],
+    turns: Sequence[Sequence[int]],
+    *,
+    vocabulary: int,
+    temperature: float,
+    chunk_tokens: int | None = None,
+) -> list[TeacherPass]:
+    """One padded forward over `views`; statistics at the student tokens of `turns[b]` of each.
+
+    Raises ValueError for an answer that stands at the very beginning, where nothing predicts it.
+    """
+    if any(start < 1 for view in views for start, _ in view.spans):
+        raise ValueError("An answer starts at position 0; an episode needs a prompt before its first answer.")
+    positions = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
+    hidden_TE = hidden_states(teacher, [view.ids for view in views], positions)
+    passes = []
+    for view, chosen, part_TE in zip(views, turns, hidden_TE.split([len(p) for p in positions]), strict=True):
+        asked_T = torch.zeros(
+            sum(end - start for start, end in view.spans), dtype=torch.bool, device=teacher.device
+        )
+        offset = 0
+        for t, (start, end) in enumerate(view.spans):
+            asked_T[offset : offset + end - start] = t in chosen
+            offset += end - start
+        all_TE = part_TE
+        if not bool(asked_T.all()):
+            all_TE = part_TE.new_zeros(len(asked_T), part_TE.shape[-1])
+            all_TE[asked_T] = part_TE
+        target_T = torch.tensor(view.targets(), dtype=torch.long, device=teacher.device)
+        stats = token_stats(all_TE, head(teacher), target_T, asked_T, vocabulary, temperature, chunk_tokens)
+        passes.append(TeacherPass(all_TE, stats))
+    return passes
+
+
+@torch.no_grad()
+def token_stats(
+    hidden_TE: Tensor,
+    projection: Head,
+    target_T: Tensor,
+    asked_T: Tensor,
+    vocabulary: int,
+    temperature: float,
+    chunk_tokens: int | None = None,
+) -> TokenStats:
+    """Top-1 probability at `temperature`, entropy and log-probability of `target_T`; NaN where not asked."""
+    dtype = torch.promote_types(hidden_TE.dtype, torch.float32)
+    top1_T, entropy_T, logprob_T = hidden_TE.new_full((3, len(hidden_TE)), math.nan, dtype=dtype)
+    for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary, chunk_tokens):
+        logits_CV = projection.logits(hidden_TE[index_C], vocabulary)
+        logprob_CV = logits_CV.log_softmax(-1)
+        entropy_T[index_C] = entropy(logprob_CV)
+        logprob_T[index_C] = chosen_logprob(logprob_CV, target_T[index_C])
+        if temperature != 1.0:
+            logprob_CV = logits_CV.div_(temperature).log_softmax(-1)
+        top1_T[index_C] = logprob_CV.amax(-1).exp()
+    return TokenStats(top1_T, entropy_T, logprob_T)

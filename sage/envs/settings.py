@@ -1,0 +1,39 @@
+"""What the config says about an environment, and the four things a run asks of it.
+
+Settings classes import in milliseconds: games, engines and planners are loaded inside the methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from sage.registry import Component
+
+if TYPE_CHECKING:
+    from sage.envs.base import Environment
+    from sage.episode import Task
+
+
+class EnvSettings(Component):
+    """Base class of every environment's settings. It is picklable: `sage.envs.pool` sends it to its workers."""
+
+    turn_budget: int = Field(ge=1)
+    """Turns after which an unfinished episode ends with status `turn_budget`."""
+
+    def prepare(self) -> None:
+        """Make or check what the tasks need on disk, once; may take a minute the first time."""
+
+    def tasks(self, split: str) -> list[Task]:
+        """The split's tasks, in the manifest's order. Raises ValueError for a split it does not have."""
+        raise NotImplementedError
+
+    def make(self) -> Environment:
+        """A fresh environment that plays any of the tasks."""
+        raise NotImplementedError
+
+    def manifest_digest(self, splits: Sequence[str]) -> str:
+        """sha256 over id and content of every task of the splits a run plays: part of the run digest."""
+        raise NotImplementedError

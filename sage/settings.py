@@ -1,0 +1,198 @@
+"""From YAML and command line to one validated `RunConfig`; every refusal is one sentence (`ConfigError`).
+
+Nothing heavy is imported here: `python -m sage --help` and a config error answer in about a second.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from sage import registry
+from sage.config import RunConfig
+from sage.registry import Settings
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from pydantic_core import ErrorDetails
+
+COMPONENTS = (
+    "sage.envs.alfworld.settings",
+    "sage.objective.intervention",
+    "sage.objective.confidence",
+    "sage.objective.normalization",
+    "sage.objective.divergence",
+    "sage.objective.curriculum",
+)
+"""Modules whose import registers the components that come with the package."""
+
+GROUPS = {
+    known.group: known
+    for known in (
+        registry.environments,
+        registry.interventions,
+        registry.confidences,
+        registry.normalizations,
+        registry.divergences,
+        registry.curricula,
+    )
+}
+"""The config groups whose options are components, chosen by `name`."""
+
+
+class ConfigError(ValueError):
+    """The config cannot be used. The message is one sentence for the user, and no traceback is shown."""
+
+
+def conf_dir() -> Path:
+    """The folder of config groups: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def load(source: DictConfig | Sequence[str]) -> RunConfig:
+    """The validated config of a composed DictConfig, or of command-line overrides such as `["seed=1"]`.
+
+    Raises ConfigError.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    config = source if isinstance(source, DictConfig) else compose(source)
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The config cannot be resolved at {error.full_key!r}: {reason}.") from error
+    return validate(plain)
+
+
+def compose(overrides: Sequence[str], *, explained: bool = True) -> DictConfig:
+    """Hydra's composition of `conf/config.yaml` with `overrides`, outside the command line.
+
+    Raises ConfigError, with the nearest right name unless `explained` is false.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            return hydra_compose("config", list(overrides))
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            if not explained:
+                raise ConfigError(str(error)) from error
+            failure: Exception = error
+    from sage.explain import explain
+
+    raise ConfigError(explain(failure, overrides)) from failure
+
+
+def validate(plain: Any) -> RunConfig:
+    """`RunConfig` of plain data, its plugins imported first. Raises ConfigError."""
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"A config is a mapping of settings, not {type(plain).__name__}.")
+    register_components(plain.get("plugins") or ())
+    try:
+        return RunConfig.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, plain)) from error
+
+
+def register_components(plugins: Iterable[str] = ()) -> None:
+    """Import the built-in components and then the named plugin modules. Raises ConfigError."""
+    for module in COMPONENTS:
+        importlib.import_module(module)
+    for module in plugins:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise ConfigError(
+                f"The plugin {module!r} cannot be imported ({type(error).__name__}: {error}); "
+                "plugins are Python modules on the import path."
+            ) from error
+
+
+def unknown_setting(key: str, known: Iterable[str]) -> str:
+    """The sentence about a key that is none of the `known` dotted names: the nearest one, or who has it."""
+    group, _, field = key.partition(".")
+    owners = [
+        name for name in GROUPS[group].names() if field in GROUPS[group].get(name).model_fields
+    ] if group in GROUPS else []
+    if owners:
+        return f"{key!r} is not a setting of the chosen {group}; {' and '.join(f'{group}={o}' for o in owners)} has it"
+    return f"{key!r} is not a setting{nearest(key, known)}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest known dotted name, else what there is beside it."""
+    names = sorted(set(known))
+    head, _, tail = word.rpartition(".")
+    # The last part decides among its siblings: a long common prefix would make any two of them look alike.
+    siblings = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == head}
+    anywhere = {name.rpartition(".")[2]: name for name in reversed(names)}
+    close = [siblings[t] for t in difflib.get_close_matches(tail, siblings, n=1, cutoff=0.6)]
+    if not close and not siblings:
+        close = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
+    if not close:
+        close = [anywhere[t] for t in difflib.get_close_matches(tail, anywhere, n=1, cutoff=0.75)]
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; {head} has {', '.join(sorted(siblings))}" if head and siblings else ""
+
+
+def flatten(plain: Any, prefix: str = "") -> list[str]:
+    """Dotted names of all keys of nested mappings, the inner ones and the leaves."""
+    names: list[str] = []
+    if isinstance(plain, Mapping):
+        for key, value in plain.items():
+            names += [f"{prefix}{key}", *flatten(value, f"{prefix}{key}.")]
+    return names
+
+
+def _sentence(error: ValidationError, plain: Mapping[str, Any]) -> str:
+    """The first problem of a validation error in one sentence, and how many there are."""
+    problems = error.errors()
+    # An unknown key often explains a missing one, so it is told first.
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    more = f" ({len(problems) - 1} more after that.)" if len(problems) > 1 else ""
+    text = _problem(first, plain)
+    return text + ("" if text.endswith(("?", ".")) else ".") + more
+
+
+def _problem(problem: ErrorDetails, plain: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return unknown_setting(where, _settings_near(problem["loc"], plain))
+    if kind == "missing":
+        return f"The setting {where!r} is missing"
+    if kind == "literal_error":
+        expected = str(problem.get("ctx", {}).get("expected", ""))
+        words = [w.strip("' ") for w in expected.replace(" or ", ",").split(",")]
+        return f"{where}={value} is not one of {', '.join(words)}{nearest(str(value), words)}"
+    if kind == "value_error":
+        return str(problem.get("ctx", {}).get("error", problem["msg"]))
+    return f"{where}={value!r} is refused: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _settings_near(loc: tuple[int | str, ...], plain: Mapping[str, Any]) -> list[str]:
+    """Dotted names that could have been meant: the fields of the model in which the unknown key stands."""
+    fields: Mapping[str, Any] = RunConfig.model_fields
+    for depth, part in enumerate(loc[:-1]):
+        if depth == 0 and part in GROUPS:
+            fields = GROUPS[str(part)].get(plain[str(part)]["name"]).model_fields
+            continue
+        annotation = fields[str(part)].annotation if str(part) in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
+            return []
+        fields = annotation.model_fields
+    prefix = "".join(f"{part}." for part in loc[:-1])
+    return [prefix + name for name in fields]

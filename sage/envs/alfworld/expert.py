@@ -287,6 +287,8 @@ class SearchingExpert:
         """`command`, once at `place` and `place` is open."""
         if move := self._reach(thought, place):
             return move
+        if place not in self.contents and place not in self.closed:
+            return Move(thought, f"examine {place}")  # reached without seeing it: another one stands here
         return Move(thought, f"open {place}") if place in self.closed else Move(thought, command)
 
     def _search_order(self, kind: str) -> list[str]:

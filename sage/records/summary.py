@@ -101,20 +101,8 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
 
     `seconds` are the wall times by phase; without them, those of the steps table are added up.
     """
-    columns = [
-        "run",
-        "method",
-        "env",
-        "source",
-        "seed",
-        "phase",
-        "step",
-        "split",
-        "ok",
-        "won",
-        "score",
-        "turns",
-    ]
+    keys = ["run", "method", "env", "seed", "step"]
+    columns = [*keys, "source", "phase", "split", "ok", "won", "score", "turns"]
     episodes = read(folder, "episodes", columns).to_pylist()
     labels = Counter(read(folder, "turns", ["label"]).column("label").drop_null().to_pylist())
     step_phases = [f"seconds_{phase}" for phase in PHASES if phase != "evaluation"]

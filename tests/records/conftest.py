@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from sage.config import RunConfig
 from sage.episode import Decision, Episode, Failure, Label, Status, Task, Turn, TurnScore
+from sage.records import provenance
 from sage.records.rows import RunKey, episode_rows, label_shares, step_row
+from sage.records.rundir import Identity, RunDir, new_attempt
+from sage.records.summary import summarize
 from sage.records.tables import Tables
+from sage.settings import load
 
 KEY = RunKey(run="0123456789ab", method="sage_opd", env="alfworld", source="generated", seed=0)
 
@@ -103,3 +108,27 @@ def record_run(folder: Path, steps: int = 3) -> Tables:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def config() -> RunConfig:
+    """The default config, validated."""
+    return load([])
+
+
+@pytest.fixture
+def run(tmp_path: Path, config: RunConfig) -> RunDir:
+    """A fresh attempt."""
+    return new_attempt(tmp_path / "runs", Identity.of(config, "f" * 64), config)
+
+
+@pytest.fixture
+def finished(run: RunDir) -> RunDir:
+    """A complete run of three steps."""
+    run.start(steps=3)
+    provenance.write(run.path, manifest_digest="f" * 64, models={"student": "a" * 64})
+    run.log("started")
+    record_run(run.path).consolidate()
+    run.write_json("summary.json", summarize(run.path).to_json())
+    run.done(step=3)
+    return run

@@ -20,7 +20,8 @@ def test_equals_scipy_and_statsmodels(n: int, level: float) -> None:
 
 
 def test_bounds_are_exact_at_the_ends() -> None:
-    assert wilson(0, 134)[0] == 0.0 and wilson(134, 134)[1] == 1.0
+    assert wilson(0, 134)[0] == 0.0
+    assert wilson(134, 134)[1] == 1.0
     assert wilson(0, 0) == (0.0, 1.0)
 
 

@@ -43,7 +43,9 @@ def test_rows_hold_what_was_played(folder: Path) -> None:
     assert turns[turns.phase == "eval"].label.isna().all()
     episodes = read_frame(folder, "episodes")
     broken = episodes[~episodes.ok]
-    assert broken.won.isna().all() and broken.score.isna().all() and len(broken) == 1
+    assert broken.won.isna().all()
+    assert broken.score.isna().all()
+    assert len(broken) == 1
     assert (episodes.expert_distance_start == 5).all()
 
 
@@ -72,7 +74,8 @@ def test_consolidated_reads_the_same_and_leaves_no_parts(folder: Path) -> None:
     assert pq.read_schema(folder / "turns.parquet").metadata[b"sage_format"] == b"1"
     assert tables.evaluated(0, "valid_unseen") is False  # asked of a finished run only after resume()
     tables.resume(3)
-    assert tables.evaluated(0, "valid_unseen") and tables.evaluated(3, "valid_unseen")
+    assert tables.evaluated(0, "valid_unseen")
+    assert tables.evaluated(3, "valid_unseen")
     assert all_tables(folder) == before
 
 
@@ -139,7 +142,8 @@ def test_kill_minus_nine_keeps_complete_batches(folder: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     steps = [row["step"] for row in read(folder, "steps").to_pylist()]
-    assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 3
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 3
     assert read(folder, "episodes").num_rows == 4 * len(steps)
     assert read(folder, "turns").num_rows == 12 * len(steps)
 

@@ -1,0 +1,161 @@
+"""Run identities, attempts and their states."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sage.config import RunConfig
+from sage.records.rundir import Identity, RunDir, attempts, canonical_json, flatten, new_attempt
+from sage.settings import load
+
+
+def test_digest_ignores_the_invocation_and_nothing_else(config: RunConfig) -> None:
+    base = Identity.of(config, "m").digest
+    same = load(["launch.workers=3", "tracking.mlflow=false", "rollout.workers=1", "trainer.threads=1"])
+    assert Identity.of(same, "m").digest == base
+    assert Identity.of(load(["seed=1"]), "m").digest != base
+    assert Identity.of(config, "other games").digest != base
+    assert Identity(config.digest_fields(), "m", schema_version=999).digest != base
+
+
+def test_digest_survives_a_round_trip_through_the_file(run: RunDir, config: RunConfig) -> None:
+    assert run.identity().digest == Identity.of(config, "f" * 64).digest
+    assert json.loads((run.path / "run.json").read_text())["digest"].startswith(run.path.parent.name)
+
+
+def test_differing_keys_are_named(config: RunConfig) -> None:
+    other = Identity.of(load(["seed=1", "trainer.learning_rate=0.5"]), "n")
+    assert Identity.of(config, "m").differing_keys(other) == [
+        "(game manifest)",
+        "seed",
+        "trainer.learning_rate",
+    ]
+    assert Identity.of(config, "m").differing_keys(Identity.of(config, "m")) == []
+
+
+def test_flatten_keeps_lists_and_empty_mappings() -> None:
+    assert flatten({"a": {"b": [1, {"c": 2}]}, "d": {}}) == {"a.b": [1, {"c": 2}], "d": {}}
+    assert flatten({}) == {}
+
+
+def test_canonical_json_refuses_nan() -> None:
+    with pytest.raises(ValueError):
+        canonical_json({"a": float("nan")})
+
+
+def test_attempts_are_numbered_and_found(tmp_path: Path, config: RunConfig) -> None:
+    identity = Identity.of(config, "m")
+    assert attempts(tmp_path, identity) == []
+    made = [new_attempt(tmp_path, identity, config) for _ in range(11)]
+    assert [run.attempt for run in attempts(tmp_path, identity)] == list(range(1, 12))
+    assert made[0].path.parent.name == identity.run
+    assert made[0].status() is None
+
+
+def test_attempts_made_at_once_are_different(tmp_path: Path, config: RunConfig) -> None:
+    identity, made = Identity.of(config, "m"), []
+    threads = [
+        threading.Thread(target=lambda: made.append(new_attempt(tmp_path, identity, config).attempt))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == list(range(1, 9))
+
+
+def test_a_folder_of_another_run_is_refused(run: RunDir, config: RunConfig) -> None:
+    data = json.loads((run.path / "run.json").read_text())
+    run.write_json("run.json", data | {"digest": "0" * 64})
+    with pytest.raises(ValueError, match="belongs to run 000"):
+        attempts(run.path.parent.parent, Identity.of(config, "f" * 64))
+
+
+def test_states(run: RunDir) -> None:
+    started = run.start(steps=5)
+    assert started.state == "running"
+    assert started.is_alive()
+    assert started.pid == os.getpid()
+    run.beat(step=2, phase="rollout", success=0.25, seconds={"rollout": 3.0})
+    status = run.status()
+    assert status is not None
+    assert (status.step, status.success, status.steps) == (2, 0.25, 5)
+    run.fail("The student cannot be loaded.")
+    status = run.status()
+    assert status is not None
+    assert status.state == "failed"
+    assert not status.is_alive()
+    assert status.reason == "The student cannot be loaded."
+    assert status.ended is not None
+    again = run.start(steps=5)
+    assert again.started == started.started
+    assert again.seconds == {"rollout": 3.0}
+    assert again.reason == ""
+    run.done(step=5)
+    run.beat(step=1)
+    status = run.status()
+    assert status is not None
+    assert (status.state, status.step) == ("done", 5)
+
+
+def test_a_dead_process_is_not_alive(run: RunDir) -> None:
+    code = f"""
+from pathlib import Path
+from sage.records.rundir import RunDir
+RunDir(Path({str(run.path)!r})).start()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    status = run.status()
+    assert status is not None
+    assert status.state == "running"
+    assert not status.is_alive()
+
+
+def test_a_silent_process_is_stale(run: RunDir) -> None:
+    run.start()
+    time.sleep(0.05)
+    status = run.status()
+    assert status is not None
+    assert not status.is_alive(stale_after_s=0.01)
+
+
+def test_the_heartbeat_goes_on_and_readers_see_whole_files(run: RunDir) -> None:
+    run.start()
+    seen = set()
+    with run.heartbeat(every_s=0.002):
+        for step in range(200):
+            run.beat(step=step)
+            status = run.status()
+            assert status is not None
+            assert status.step == step
+            seen.add(status.heartbeat)
+    assert len(seen) > 100
+    assert [path.name for path in run.path.glob(".status*")] == []
+
+
+def test_passwords_stay_out_of_the_config_file(tmp_path: Path) -> None:
+    config = load(["tracking.uri=postgresql://me:hunter2@host/db"])
+    run = new_attempt(tmp_path, Identity.of(config, "m"), config)
+    text = (run.path / "config.yaml").read_text()
+    assert "hunter2" not in text
+    assert "postgresql://me:***@host/db" in text
+    assert yaml.safe_load(text)["method"] == "sage_opd"
+
+
+def test_log_lines_are_appended(run: RunDir) -> None:
+    run.log("one")
+    run.log("two")
+    assert [line.split(" ", 2)[2] for line in (run.path / "log.txt").read_text().splitlines()] == [
+        "one",
+        "two",
+    ]

@@ -1,0 +1,78 @@
+"""The summary is a function of the tables; the clock's phases add up."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from sage.records.clock import PHASES, PhaseClock
+from sage.records.summary import summarize
+
+from .conftest import record_evaluation, record_run
+
+
+def test_before_after_and_gain(folder: Path) -> None:
+    record_run(folder)
+    summary = summarize(folder)
+    (split,) = summary.splits
+    assert split.before is not None
+    assert split.after is not None
+    assert (split.before.won, split.before.n, split.after.won, split.after.n) == (2, 10, 6, 10)
+    assert (split.after.step, split.after.not_ok, summary.not_ok) == (3, 1, 1)
+    assert split.gain_points == pytest.approx(40)
+    assert split.sources == ("generated",)
+    assert summary.label_shares == pytest.approx({"SKIP": 1 / 3, "DET_FAIL": 1 / 3, "WEAK": 1 / 3})
+    assert summary.seconds["rollout"] == 3.0
+    assert summary.train is not None
+    assert summary.train.n == 12
+    assert json.loads(json.dumps(summary.to_json()))["splits"][0]["rates"][1]["rate"] == 0.6
+
+
+def test_an_evaluation_without_training_has_no_after(folder: Path) -> None:
+    tables = record_run(folder, steps=1)
+    tables.resume(0)
+    (split,) = summarize(folder).splits
+    assert split.before is not None
+    assert split.after is None
+    assert split.gain_points is None
+
+
+def test_nothing_recorded_yet(folder: Path) -> None:
+    summary = summarize(folder)
+    assert summary.splits == ()
+    assert summary.steps == 0
+    assert summary.train is None
+
+
+def test_all_episodes_broken(folder: Path) -> None:
+    tables = record_run(folder, steps=1)
+    tables.resume(0)
+    record_evaluation(tables, 0, "valid_unseen", won=0, n=0, not_ok=3)
+    (split,) = summarize(folder).splits
+    assert split.before is not None
+    assert split.before.rate is None
+    assert split.before.interval == (0.0, 1.0)
+
+
+def test_nested_phases_are_counted_once_and_add_up() -> None:
+    start = time.perf_counter()
+    clock = PhaseClock({"evaluation": 100.0})
+    with clock.phase("rollout"):
+        time.sleep(0.02)
+        with clock.phase("judge"):
+            time.sleep(0.03)
+    first = clock.take()
+    with clock.phase("student"):
+        time.sleep(0.01)
+    second, totals = clock.take(), clock.totals()
+    assert first["judge"] >= 0.03
+    assert 0.02 <= first["rollout"] < 0.03 + first["judge"]
+    assert second["rollout"] == 0.0
+    assert second["student"] >= 0.01
+    assert set(totals) == set(PHASES)
+    assert sum(totals.values()) - 100 == pytest.approx(time.perf_counter() - start, abs=0.01)
+    with pytest.raises(ValueError, match="is not a phase"), clock.phase("lunch"):
+        pass

@@ -24,7 +24,7 @@ MANIFEST_FORMAT = "sage-manifest-1"
 
 
 class MissingData(RuntimeError):
-    """Task files are not where they were said to be; the message says what is wrong, where, and what is right."""
+    """Task files are not where they should be; the message says what is wrong, where, and what is right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 How to use it: `for game in sample_games("train", seed=0, count=50_000): game.game` costs some 3 ms a game and
 touches no disk; `sage.envs.alfworld.store` writes whole sets.
 
-Invariant: a game depends on (`GENERATOR_VERSION`, seed, split, index) alone, so a set of 1,000 begins with the
-set of 100. `valid_unseen` uses only `UNSEEN_SCENES`, the other splits never do; `valid_seen` has train's floor
-plans with layouts of its own. The text that an agent reads follows from the file alone; `GeneratedGame.game`
-is the same game for code that wants no disk.
+Invariant: a game depends on (`GENERATOR_VERSION`, seed, split, index) alone, so a set of 1,000 begins with
+the set of 100. `valid_unseen` uses only `UNSEEN_SCENES`, the other splits never do; `valid_seen` has train's
+floor plans and goals, with layouts of its own. The text that an agent reads follows from the file alone;
+`GeneratedGame.game` is the same game for code that wants no disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sage.envs.alfworld.household import Household, places_for, sample_household
 from sage.envs.alfworld.planner import NoPlan, is_won, plan
 from sage.envs.alfworld.world import Game, Goal, Receptacle, State, Thing
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 3
 """Raise it whenever the same seed would give another game; the cache folder and the task ids carry it."""
 
 TASK_MIX = {
@@ -233,6 +233,9 @@ def _as_game(household: Household, sentence: str, path: str) -> Game:
     able = affordances()
     fixtures, objects, goal = household.plan.fixtures, household.objects, household.goal
     names = name_entities([f.id for f in fixtures] + [o.id for o in objects])
+    # The order of a game's things is that of their ids, which the names are numbered by.
+    fixtures = sorted(fixtures, key=lambda f: mangle(f.id).lower())
+    objects = sorted(objects, key=lambda o: mangle(o.id).lower())
     receptacles = {
         names[f.id]: Receptacle(names[f.id], f.type.lower(), mangle(f.location), f.openable) for f in fixtures
     }
@@ -242,9 +245,13 @@ def _as_game(household: Household, sentence: str, path: str) -> Game:
         (holder.lower(), kind.lower())
         for holder in {f.type for f in fixtures} for kind in able.contains[holder] & kinds
     )
-    inside = {names[o.id]: names[o.receptacle] for o in objects if o.receptacle is not None}
-    lowered = Goal(goal.task_type, goal.object.lower(), goal.receptacle.lower(), goal.lamp.lower(), goal.count)
-    state = State(mangle(household.start), None, inside)
+    inside = {names[o.id]: names[o.receptacles[0]] for o in objects if o.receptacles}
+    also_inside = {(names[o.id], names[other]) for o in objects for other in o.receptacles[1:]}
+    lying = {(names[o.id], mangle(o.location)) for o in objects}
+    lowered = Goal(
+        goal.task_type, goal.object.lower(), goal.receptacle.lower(), goal.lamp.lower(), goal.count
+    )
+    state = State(mangle(household.start), inside=inside, also_inside=also_inside, lying=lying)
     game = Game(path, sentence, lowered, receptacles, things, can_contain, state)
     if is_won(game, state):
         raise NoPlan(f"{path} is won before it begins.")
@@ -263,6 +270,7 @@ def _abilities(kind: str) -> dict[str, bool]:
         "coolable": kind in able.coolable,
         "toggleable": kind in able.toggleable,
         "sliceable": kind in able.sliceable,
+        "holder": kind in able.movable_receptacles,
     }
 
 
@@ -295,10 +303,10 @@ def _problem_text(household: Household, trial: str) -> str:
     ]
     for ability in ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable"):
         facts += [f"({ability} {ids[o.id]})" for o in objects if _abilities(o.type)[ability]]
-    facts += [f"(isReceptacleObject {ids[o.id]})" for o in objects if o.type in able.movable_receptacles]
+    facts += [f"(isReceptacleObject {ids[o.id]})" for o in objects if _abilities(o.type)["holder"]]
     facts += [f"(openable {ids[f.id]})" for f in fixtures if f.openable]
     facts.append(f"(atLocation agent1 {start})")
-    facts += [f"(inReceptacle {ids[o.id]} {ids[o.receptacle]})" for o in objects if o.receptacle is not None]
+    facts += [f"(inReceptacle {ids[o.id]} {ids[holder]})" for o in objects for holder in o.receptacles]
     facts += [f"(receptacleAtLocation {ids[f.id]} {mangle(f.location)})" for f in fixtures]
     facts += [f"(objectAtLocation {ids[o.id]} {mangle(o.location)})" for o in objects]
 

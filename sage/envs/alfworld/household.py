@@ -20,11 +20,13 @@ TARGET_INSTANCES = ((1, 0.33), (2, 0.29), (3, 0.22), (4, 0.16))
 """The same for the task's object; for two-object tasks drawn until at least two."""
 
 SPACE = {
-    "CounterTop": 6.0, "DiningTable": 8.0, "Fridge": 5.5, "SinkBasin": 3.6, "SideTable": 3.0, "CoffeeTable": 4.0,
-    "Desk": 5.5, "Dresser": 4.5, "Bed": 7.0, "Sofa": 4.0, "ArmChair": 1.3, "Ottoman": 1.3, "Shelf": 1.3,
-    "Cabinet": 0.5, "Drawer": 0.55, "GarbageCan": 1.3, "Microwave": 1.6, "StoveBurner": 1.2, "CoffeeMachine": 0.5,
-    "Toilet": 3.2, "Cart": 2.5, "BathtubBasin": 2.2, "ToiletPaperHanger": 0.25, "HandTowelHolder": 1.2,
-    "TowelHolder": 1.2, "Safe": 0.8, "TVStand": 1.0, "LaundryHamper": 0.1, "Toaster": 0.1,
+    "CounterTop": 5.2, "DiningTable": 8.0, "Fridge": 7.0, "SinkBasin": 2.0, "SideTable": 2.1,
+    "CoffeeTable": 4.2, "Desk": 5.2, "Dresser": 4.3, "Bed": 8.5, "Sofa": 3.4, "ArmChair": 1.2,
+    "Ottoman": 1.6, "Shelf": 1.2, "Cabinet": 0.75, "Drawer": 0.9, "GarbageCan": 1.5, "Microwave": 2.2,
+    "StoveBurner": 5.0,
+    "CoffeeMachine": 6.0, "Toilet": 2.6, "Cart": 4.2, "BathtubBasin": 6.0, "ToiletPaperHanger": 1.3,
+    "HandTowelHolder": 8.0,
+    "TowelHolder": 1.2, "Safe": 1.6, "TVStand": 3.5, "LaundryHamper": 0.1, "Toaster": 0.1,
 }
 """Relative chance that an object which may lie in several receptacles lies in one of this type."""
 
@@ -37,6 +39,11 @@ FURNITURE_SURFACES = {
 }
 """Where things stand for which the wheel's table has no receptacle; elsewhere they are on the floor."""
 
+ALSO_LIES_IN = {
+    "TVStand": frozenset({"Statue", "RemoteControl", "CreditCard", "KeyChain", "Watch", "Vase", "Laptop"}),
+}
+"""Receptacle type to objects that may start there though nothing of the kind can be put there again."""
+
 ALSO_PICKUPABLE = frozenset({"PaperTowelRoll", "TeddyBear", "Boots", "ScrubBrush", "Footstool"})
 """Pickupable in the simulator though no receptacle of the wheel's table takes them back."""
 
@@ -44,24 +51,35 @@ MANY = {"StoveKnob": (4, 4), "Window": (1, 2), "Chair": (1, 3), "Painting": (1, 
 """Fixed furniture of which a room has more than one: least and most."""
 
 ON_FLOOR = {"Boots": 1.0, "ScrubBrush": 1.0, "Footstool": 1.0, "Plunger": 1.0, "BaseballBat": 0.8,
-            "BasketBall": 0.8, "TennisRacket": 0.8, "WateringCan": 0.4, "Box": 0.35}
+            "BasketBall": 0.8, "TennisRacket": 0.8, "WateringCan": 0.4, "Box": 0.35, "Towel": 0.35}
 """Chance to lie on the floor, out of reach of text commands; for other types it is `STRAY`."""
 STRAY = 0.03
+
+OVERLAPS = {
+    ("Mug", "CoffeeMachine"): (("CounterTop", "DiningTable"), 0.85),
+    ("Pan", "StoveBurner"): (("StoveBurner", "CounterTop"), 0.6),
+    ("Pot", "StoveBurner"): (("StoveBurner", "CounterTop"), 0.6),
+}
+"""(object, receptacle) types to where the object then counts as lying as well, and how often it does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One object: its simulator id, type, the location it is seen from, and its receptacle if it has one."""
+    """One object: its simulator id, type, the location it is seen from, and its receptacles.
+
+    `receptacles` is empty for what lies on the floor, and holds more than one id where the simulator counts
+    an object twice: a mug in the coffee machine that stands on a countertop is on the countertop as well.
+    """
 
     id: str
     type: str
     location: str
-    receptacle: str | None
+    receptacles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Household:
-    """A sampled room with a task. `fixtures` are the floor plan's receptacles, `start` the agent's location."""
+    """A sampled room with a task; `start` is the agent's location."""
 
     plan: FloorPlan
     objects: tuple[Placed, ...]
@@ -91,23 +109,30 @@ class _Room:
     def _fresh_id(self, kind: str, position: tuple[float, float, float]) -> str:
         while True:
             x, y, z = position
-            name = format_id(kind, (x + _spread(self.rng), y + self.rng.uniform(0, 0.1), z + _spread(self.rng)))
+            near = (x + _spread(self.rng), y + self.rng.uniform(0, 0.1), z + _spread(self.rng))
+            name = format_id(kind, near)
             if name.lower() not in self.taken:
                 self.taken.add(name.lower())
                 return name
 
-    def put(self, kind: str, fixture: Fixture) -> None:
+    def put(self, kind: str, fixture: Fixture, never: str = "") -> None:
+        """Into `fixture`, and maybe into one that overlaps with it, but into none of type `never`."""
+        holders = [fixture.id]
+        others, chance = OVERLAPS.get((kind, fixture.type), ((), 0.0))
+        near = [f for f in self.plan.fixtures if f.type in others and f.id != fixture.id and f.type != never]
+        if near and self.rng.random() < chance:
+            holders.append(self.rng.choice(near).id)
         name = self._fresh_id(kind, fixture.position)
-        self.objects.append(Placed(name, kind, fixture.location, fixture.id))
+        self.objects.append(Placed(name, kind, fixture.location, tuple(holders)))
 
     def drop(self, kind: str, beside: Fixture | None = None) -> None:
         """On the floor: `beside` a receptacle (then `look` shows it there), else somewhere in the room."""
         if beside is not None:
-            self.objects.append(Placed(self._fresh_id(kind, beside.position), kind, beside.location, None))
+            self.objects.append(Placed(self._fresh_id(kind, beside.position), kind, beside.location))
             return
         location = self.free_location()
         x, z = (int(value) / 4 for value in location.split("|")[1:3])
-        self.objects.append(Placed(self._fresh_id(kind, (x, 0.5, z)), kind, location, None))
+        self.objects.append(Placed(self._fresh_id(kind, (x, 0.5, z)), kind, location))
 
     def free_location(self) -> str:
         """A view from which no receptacle is reached."""
@@ -122,7 +147,7 @@ class _Room:
 
 
 def places_for(kind: str, plan: FloorPlan, able: Affordances) -> list[Fixture]:
-    """Receptacles of `plan` that may hold an object of this type."""
+    """Receptacles of `plan` that an object of this type can be put into."""
     return [fixture for fixture in plan.fixtures if kind in able.contains[fixture.type]]
 
 
@@ -158,7 +183,9 @@ def sample_household(plan: FloorPlan, goal: Goal, able: Affordances, rng: random
         if kind not in able.pickupable:
             _furnish(room, kind)
             continue
-        options = places_for(kind, plan, able)
+        options = places_for(kind, plan, able) + [
+            fixture for fixture in plan.fixtures if kind in ALSO_LIES_IN.get(fixture.type, ())
+        ]
         count = _draw(TARGET_INSTANCES if is_target else INSTANCES, rng)
         if is_target:
             count = max(count, goal.count)
@@ -172,5 +199,6 @@ def sample_household(plan: FloorPlan, goal: Goal, able: Affordances, rng: random
             if on_floor or not options:
                 room.drop(kind)
             else:
-                room.put(kind, room.pick_fixture(options))
+                never = goal.receptacle if is_target and untouched else ""
+                room.put(kind, room.pick_fixture(options), never)
     return Household(plan, tuple(room.objects), goal, room.free_location())

@@ -76,12 +76,14 @@ def official_root(root: Path | None = None) -> Path:
         value = os.environ.get("ALFWORLD_DATA")
         if not value:
             raise MissingData(
-                "Official ALFWorld games were asked for but ALFWORLD_DATA is not set; set it to the folder that "
-                f"holds {LAYOUT} (`alfworld-download` makes it), or use env.games=generated."
+                "Official ALFWorld games were asked for but ALFWORLD_DATA is not set; set it to the folder "
+                f"that holds {LAYOUT} (`alfworld-download` makes it), or use env.games=generated."
             )
         root = Path(value).expanduser()
     if not root.is_dir():
-        raise MissingData(f"{named} names {root}, which is no folder; it must be the folder that holds {LAYOUT}.")
+        raise MissingData(
+            f"{named} names {root}, which is no folder; it must be the folder that holds {LAYOUT}."
+        )
     if not (root / LAYOUT).is_dir():
         hint = f"; name its parent {root.parent} instead" if root.name == LAYOUT else ""
         raise MissingData(f"{named} names {root}, which holds no {LAYOUT}{hint or ' folder'}.")
@@ -142,6 +144,6 @@ def _generated(split: str, seed: int, counts: dict[str, int]) -> list[Task]:
     for task, file in zip(tasks, files, strict=True):
         if hashes[file] != task.sha256:
             raise MissingData(
-                f"The generated game {file} was changed since it was made; delete {root} and it is made again."
+                f"The generated game {file} was changed since it was made; delete {root} and it is made anew."
             )
     return tasks

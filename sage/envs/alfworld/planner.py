@@ -8,7 +8,8 @@ held, then for each object still needed take it, maybe treat it (clean, heat, co
 it to a lit lamp. What remains is to choose where to drop, which objects, which appliance and which target:
 those choices interact only through shared locations and through a receptacle that is used twice and opened
 once. Choices that share neither are interchangeable, so `_worth_trying` keeps one of them, and the rest is
-enumerated.
+enumerated. Official files put some objects into several receptacles at once; such an object can be taken from
+any of them, stays in the others, and counts for the goal wherever it is.
 """
 
 from __future__ import annotations
@@ -39,12 +40,15 @@ def is_won(game: Game, state: State) -> bool:
         held = state.holding
         if held is None or game.things[held].type != goal.object:
             return False
-        return any(location == state.location for lamp, location in _lamps(game, state) if lamp in state.toggled)
+        return any(
+            game.receptacles[place].location == state.location
+            for lamp, place in _lamps(game, state) if lamp in state.toggled
+        )
     placed: dict[str, int] = {}
     for name in _done(game, state):
-        receptacle = state.inside.get(name)
-        if receptacle is not None and game.receptacles[receptacle].type == goal.receptacle:
-            placed[receptacle] = placed.get(receptacle, 0) + 1
+        for receptacle in _places(state, name):
+            if game.receptacles[receptacle].type == goal.receptacle:
+                placed[receptacle] = placed.get(receptacle, 0) + 1
     return any(count >= goal.count for count in placed.values())
 
 
@@ -87,7 +91,8 @@ def _spell_out(game: Game, state: State, script: Iterable[Step], limit: int | No
         if receptacle.location != location:
             commands.append(f"go to {name}")
             location = receptacle.location
-        if verb in ("take", "move") and receptacle.openable and name not in state.opened and name not in opened:
+        shut = receptacle.openable and name not in state.opened and name not in opened
+        if shut and verb in ("take", "move"):
             commands.append(f"open {name}")
             opened.add(name)
         if verb == "take":
@@ -104,12 +109,21 @@ def _spell_out(game: Game, state: State, script: Iterable[Step], limit: int | No
 
 
 def _lamps(game: Game, state: State) -> list[tuple[str, str]]:
-    """(lamp, its location) of every light of the task's type that stands in a receptacle."""
+    """(lamp, its receptacle) of every light of the task's type that stands in a receptacle."""
     return [
-        (name, game.receptacles[state.inside[name]].location)
-        for name, thing in game.things.items()
-        if thing.type == game.goal.lamp and thing.toggleable and name in state.inside
+        (name, place)
+        for name, thing in game.things.items() if thing.type == game.goal.lamp and thing.toggleable
+        for place in _places(state, name)
     ]
+
+
+def _places(state: State, name: str) -> list[str]:
+    """Receptacles that `name` is in, the main one first."""
+    main = state.inside.get(name)
+    places = [] if main is None else [main]
+    if state.also_inside:
+        places += sorted(place for thing, place in state.also_inside if thing == name and place != main)
+    return places
 
 
 def _candidates(game: Game) -> list[str]:
@@ -158,78 +172,81 @@ def _worth_trying(game: Game, state: State, options: Iterable[Receptacle], locat
 
 def _scripts(game: Game, state: State) -> Iterator[list[Step]]:
     """Every script that can be a shortest one."""
-    goal = game.goal
     candidates = _candidates(game)
-    sources = [(name, state.inside[name]) for name in candidates
-               if name in state.inside and game.things[name].pickupable]
+    sources = [(name, place) for name in candidates if game.things[name].pickupable and name != state.holding
+               for place in _places(state, name)]
     spots = {game.receptacles[place].location for _, place in sources} | {state.location}
-    source_names = {place for _, place in sources}
-
-    if goal.task_type == "look_at_obj_in_light":
-        ends = [
-            [("stand" if lamp in state.toggled else "use", lamp, state.inside[lamp])]
-            for lamp, _ in _lamps(game, state)
-        ]
-        yield from _with_hand(game, state, candidates, sources, spots, source_names, ends)
-        return
-
-    treatment = TREATMENTS.get(goal.task_type)
-    treated = _treated(game, state)
-    appliances = [r for r in game.receptacles.values() if treatment and r.type in treatment[1]]
-    spots |= {r.location for r in appliances}
-    targets = _worth_trying(
-        game, state,
-        [r for r in game.receptacles.values()
-         if r.type == goal.receptacle and (r.type, goal.object) in game.can_contain],
-        spots, source_names | {state.inside[n] for n in candidates if n in state.inside},
-    )
-
-    def deliver(name: str, target: str) -> Iterator[list[Step]]:
-        """What follows once `name` is in hand."""
-        if treatment is None or treated is None or name in treated:
-            yield [("move", name, target)]
-            return
-        for appliance in appliances:
-            yield [(treatment[0], name, appliance.name), ("move", name, target)]
-
-    drops = list(_drops(game, state, spots, source_names | {r.name for r in targets}))
-    done = set(_done(game, state))
-    for receptacle in targets:
-        target = receptacle.name
-        already = sum(1 for name in done if state.inside.get(name) == target)
-        missing = goal.count - already
-        outside = [(name, place) for name, place in sources if not (place == target and name in done)]
-        if state.holding in candidates:
-            held = state.holding
-            for first in deliver(held, target):
-                for rest in _fetch(outside, missing - 1, target, deliver):
-                    yield first + rest
-        for drop in drops:
-            for rest in _fetch(outside, missing, target, deliver):
-                yield drop + rest
+    if game.goal.task_type == "look_at_obj_in_light":
+        yield from _look_scripts(game, state, candidates, sources, spots)
+    else:
+        yield from _place_scripts(game, state, candidates, sources, spots)
 
 
-def _fetch(outside: list[tuple[str, str]], count: int, target: str, deliver) -> Iterator[list[Step]]:
-    """Every way to bring `count` of the objects in `outside` to `target`, one after the other."""
-    if count <= 0:
-        yield []
-        return
-    for index, (name, place) in enumerate(outside):
-        others = outside[:index] + outside[index + 1:]
-        for middle in deliver(name, target):
-            for rest in _fetch(others, count - 1, target, deliver):
-                yield [("take", name, place), *middle, *rest]
-
-
-def _with_hand(game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]],
-               spots: set[str], source_names: set[str], ends: list[list[Step]]) -> Iterator[list[Step]]:
-    """Scripts of a look-at task: have one of `candidates` in hand, then do one of `ends`."""
+def _look_scripts(game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]],
+                  spots: set[str]) -> Iterator[list[Step]]:
+    """Have one of `candidates` in hand, then be at a lamp and have it lit."""
+    ends: list[Step] = [
+        ("stand" if lamp in state.toggled else "use", lamp, place) for lamp, place in _lamps(game, state)
+    ]
     if state.holding in candidates:
-        yield from ends
-    for drop in _drops(game, state, spots, source_names):
+        yield from ([end] for end in ends)
+    for drop in _drops(game, state, spots, {place for _, place in sources}):
         for name, place in sources:
             for end in ends:
-                yield [*drop, ("take", name, place), *end]
+                yield [*drop, ("take", name, place), end]
+
+
+def _place_scripts(game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]],
+                   spots: set[str]) -> Iterator[list[Step]]:
+    """Bring as many objects as are missing to one target, each treated if the task asks for it."""
+    goal = game.goal
+    verb, appliance_types = TREATMENTS.get(goal.task_type, ("", ()))
+    done = set(_done(game, state))
+    appliances = [r for r in game.receptacles.values() if r.type in appliance_types]
+    fits = (goal.receptacle, goal.object) in game.can_contain
+    places = {name: _places(state, name) for name in candidates}
+    spots = spots | {r.location for r in appliances}
+    used = {place for where in places.values() for place in where}
+    targets = _worth_trying(
+        game, state, [r for r in game.receptacles.values() if r.type == goal.receptacle], spots, used
+    )
+
+    def deliver(name: str, source: str | None, target: str) -> Iterator[list[Step]]:
+        """What follows once `name`, taken from `source`, is in hand."""
+        stays = target != source and target in places[name]
+        if not (stays or fits):
+            return
+        put: list[Step] = [] if stays else [("move", name, target)]
+        if name in done:
+            yield put
+        elif verb:
+            yield from ([(verb, name, appliance.name), *put] for appliance in appliances)
+
+    def fetch(open_sources: list[tuple[str, str]], count: int, target: str) -> Iterator[list[Step]]:
+        """Every way to bring `count` of the objects to `target`, one after the other."""
+        if count <= 0:
+            yield []
+            return
+        for name, source in open_sources:
+            others = [pair for pair in open_sources if pair[0] != name]
+            for middle in deliver(name, source, target):
+                for rest in fetch(others, count - 1, target):
+                    yield [("take", name, source), *middle, *rest]
+
+    drops = list(_drops(game, state, spots, used | {r.name for r in targets}))
+    held = state.holding
+    for receptacle in targets:
+        target = receptacle.name
+        there = {name for name in done if target in places[name]}
+        missing = goal.count - len(there)
+        outside = [(name, place) for name, place in sources if name not in there]
+        if held is not None and held in places and held not in there:
+            for first in deliver(held, None, target):
+                for rest in fetch(outside, missing - 1, target):
+                    yield first + rest
+        for drop in drops:
+            for rest in fetch(outside, missing, target):
+                yield drop + rest
 
 
 def _drops(game: Game, state: State, spots: set[str], names: set[str]) -> Iterator[list[Step]]:

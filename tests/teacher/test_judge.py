@@ -1,0 +1,168 @@
+"""The judge: parsing, the query's text, and real (tiny, quickly taught) models behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from sage.config import PromptStyle
+from sage.episode import Failure, Label
+from sage.objective.intervention import Judge, JudgeQuery, TurnContext
+from sage.policy.model import LanguageModel, weights_digest
+from sage.teacher.judge import TeacherJudge, judge_message, parse_reply
+from tests.tiny_models import make_episode, tiny_lm
+
+STYLE = PromptStyle(
+    system="",
+    demonstration="",
+    first_turn="{observation}",
+    turn="{observation}",
+    stop="",
+    unparsed="",
+    thought_pattern="",
+    action_pattern="",
+    judge_system="Judge.",
+    judge="{task_type}|{goal}|{scene}|{observation}{admissible}|{thought}|{action}|{answer}|{feedback}",
+    admissible=2,
+)
+QUERY = JudgeQuery(sees_feedback=True, max_new_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("SKIP", Label.SKIP),
+        ("skip", Label.SKIP),
+        (" Weak.\n", Label.WEAK),
+        ("**STRONG**", Label.STRONG),
+        ("`STRONG`", Label.STRONG),
+        ("_weak_", Label.WEAK),
+        ('"Skip"', Label.SKIP),
+        ("Label: STRONG", Label.STRONG),
+        ("**Verdict:** weak", Label.WEAK),
+        ("The answer is SKIP.", Label.SKIP),
+        ("STRONG: the agent repeats itself.", Label.STRONG),
+        ("STRONG STRONG", Label.STRONG),
+        ("The agent goes in circles.\n\n**STRONG**", Label.STRONG),
+        ("<think>\nmaybe weak, maybe strong\n</think>\n\nSKIP", Label.SKIP),
+        ("", None),
+        ("   ", None),
+        ("yes", None),
+        ("SKIPPED", None),
+        ("SKIP or WEAK", None),
+        ("WEAK\nSTRONG", None),
+        ("not STRONG, rather weak", None),
+        ("You should not skip this one.", None),
+        ("<think>SKIP", None),
+    ],
+)
+def test_parse_reply(text: str, label: Label | None) -> None:
+    assert parse_reply(text) is label
+
+
+def contexts(*numbers: int) -> list[TurnContext]:
+    found = []
+    for number in numbers:
+        episode = make_episode(number, 1)
+        found.append(TurnContext(episode, episode.turns[0]))
+    return found
+
+
+def test_the_message_shows_the_turn() -> None:
+    (context,) = contexts(1)
+    context.turn.admissible = ("go", "look", "open")
+    assert judge_message(STYLE, context, True) == (
+        "type-1|put a mug in a box|You are in a room.|You see 1-0.\nAdmissible commands: go, look."
+        "|I look.|look 0|Action: look 0|You see nothing."
+    )
+    assert judge_message(STYLE, context, False).endswith("|Action: look 0|")
+
+
+def test_braces_in_what_the_agent_wrote_are_not_fields() -> None:
+    (context,) = contexts(1)
+    context.turn.answer = "{goal} {nonsense}"
+    assert "|{goal} {nonsense}|" in judge_message(STYLE, context, True)
+
+
+@pytest.fixture(scope="module")
+def taught() -> LanguageModel:
+    """A tiny teacher that has learnt one reply for each of four turns: three words and a babble."""
+    lm = tiny_lm(0, spread=0.05)
+    judge = TeacherJudge(lm, STYLE, QUERY)
+    lessons = []
+    for context, word in zip(contexts(1, 2, 3, 4), ("SKIP", "WEAK", "STRONG", "perhaps"), strict=True):
+        prompt = judge._prompt(context)
+        answer = lm.tokenizer(word, add_special_tokens=False)["input_ids"] + [lm.tokenizer.eos_token_id]
+        lessons.append((torch.tensor([prompt + answer]), len(prompt)))
+    optimizer = torch.optim.AdamW(lm.model.parameters(), lr=1e-2)
+    for _ in range(150):
+        losses = []
+        for ids, start in lessons:
+            logits = lm.model(input_ids=ids).logits[0, start - 1 : -1]
+            losses.append(torch.nn.functional.cross_entropy(logits, ids[0, start:]))
+        loss = torch.stack(losses).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if float(loss.detach()) < 1e-2:
+            break
+    return dataclasses.replace(lm, digest=weights_digest(lm.model))
+
+
+def test_a_taught_model_judges(taught: LanguageModel) -> None:
+    judge = TeacherJudge(taught, STYLE, QUERY, batch=2)
+    turns = contexts(1, 2, 3, 4)
+    replies = judge(turns)
+    assert [r.text for r in replies] == ["SKIP", "WEAK", "STRONG", "perhaps"]
+    assert [r.label for r in replies] == [Label.SKIP, Label.WEAK, Label.STRONG, None]
+    assert not any(r.cached for r in replies)
+    assert all(r.latency_s > 0 for r in replies)
+    prompt_tokens = len(judge._prompt(turns[0]))
+    assert replies[0].tokens == prompt_tokens + len("SKIP") + 1
+    rule = Judge(name="judge", weak_weight=0.5, sees_feedback=True, max_new_tokens=8)
+    failed = make_episode(9, 1, failures={0: Failure.EMPTY})
+    decisions = rule.decide([*turns, TurnContext(failed, failed.turns[0])], judge, lambda _: None)  # type: ignore[arg-type,return-value]
+    assert [d.label for d in decisions] == ["SKIP", "WEAK", "STRONG", "FALLBACK", "DET_FAIL"]
+    assert [d.weight for d in decisions] == [0, 0.5, 1, 1, 1]
+    assert decisions[3].reply == "perhaps"
+
+
+def test_equal_queries_are_asked_once(taught: LanguageModel) -> None:
+    judge = TeacherJudge(taught, STYLE, QUERY)
+    replies = judge(contexts(1, 2, 1))
+    assert [r.cached for r in replies] == [False, False, True]
+    assert replies[2].tokens == 0
+    assert replies[2].text == replies[0].text
+    again = judge(contexts(2))
+    assert again[0].cached
+    assert (judge.queries, judge.cached) == (2, 2)
+    assert judge.tokens == sum(r.tokens for r in replies)
+    assert judge([]) == []
+
+
+def test_the_cache_file_outlives_the_judge_and_knows_its_teacher(
+    taught: LanguageModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "deep" / "judge.sqlite"
+    first = TeacherJudge(taught, STYLE, QUERY, cache_file=path)
+    before = first(contexts(1, 4))
+    second = TeacherJudge(taught, STYLE, QUERY, cache_file=path)  # beside the first, as another process
+    after = second(contexts(1, 4, 2))
+    assert [r.cached for r in after] == [True, True, False]
+    assert [r.text for r in after[:2]] == [r.text for r in before]
+    other = TeacherJudge(dataclasses.replace(taught, digest="other"), STYLE, QUERY, cache_file=path)
+    assert not other(contexts(1))[0].cached
+    longer = QUERY.model_copy(update={"max_new_tokens": 9})
+    assert not TeacherJudge(taught, STYLE, longer, cache_file=path)(contexts(1))[0].cached
+    for judge in (first, second, other):
+        judge.close()
+
+
+def test_a_batch_says_what_each_query_alone_says(taught: LanguageModel) -> None:
+    numbers = (1, 2, 3, 4, 11, 222)
+    together = TeacherJudge(taught, STYLE, QUERY)(contexts(*numbers))
+    alone = [TeacherJudge(taught, STYLE, QUERY)(contexts(n))[0] for n in numbers]
+    assert [r.text for r in together] == [r.text for r in alone]

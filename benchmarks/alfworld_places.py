@@ -1,6 +1,6 @@
 """Make the expert's search order from generated training rooms.
 
-    python benchmarks/alfworld_places.py --games 6000      # 20 s; rewrites sage/envs/alfworld/likely_places.json
+    python benchmarks/alfworld_places.py        # 20 s; rewrites sage/envs/alfworld/likely_places.json
 
 For every object type and receptacle type: how likely is one such receptacle to hold one, given that the room
 has the object somewhere, divided by what looking costs (1 turn, 2 for a receptacle that starts closed). The
@@ -33,8 +33,8 @@ def chance_per_cost(games: int, seed: int) -> dict[str, dict[str, float]]:
         openable |= {fixture.type.lower() for fixture in room.plan.fixtures if fixture.openable}
         where: dict[str, set[str]] = defaultdict(set)
         for placed in room.objects:
-            if placed.receptacle is not None:
-                where[placed.type.lower()].add(placed.receptacle)
+            if placed.receptacles:
+                where[placed.type.lower()].update(placed.receptacles)
         for thing, places in where.items():
             for fixture, kind in kinds.items():
                 tries[thing][kind] += 1
@@ -72,7 +72,9 @@ def common_order(chance: dict[str, dict[str, float]]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--games", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

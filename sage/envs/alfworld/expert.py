@@ -109,13 +109,20 @@ class SearchingExpert:
         """Objects that could not be taken, changed or used although everything was in place."""
         self.refuses: set[tuple[str, str]] = set()
         """(receptacle type, object type) pairs of a `move` that failed."""
+        self.searched_new = False
+        """Whether the last turn, with something yet to be found, showed a place for the first time."""
         self._places = likely_places()
 
     # What the text tells -------------------------------------------------------------------------------
 
     def observe(self, command: str, observation: str) -> None:
         """Take in one executed command, whoever chose it, and what the environment said."""
-        text = observation.strip()
+        searching = self.thought().startswith("find ")
+        self.searched_new = False
+        self._take_in(command, observation.strip())
+        self.searched_new &= searching
+
+    def _take_in(self, command: str, text: str) -> None:
         if text.startswith(NOTHING):
             self._learn_from_failure(command.strip())
             return
@@ -146,11 +153,13 @@ class SearchingExpert:
             place, items = m[1], _NAME.findall(m[2])
             for item in items:
                 self._forget(item)
+            self.searched_new = place not in self.contents
             self.contents[place] = items
             self.closed.discard(place)
             self.searched.add(place)
         elif m := _CLOSED.search(text):
             place = m[1]
+            self.searched_new = place not in self.contents and place not in self.closed
             self.closed.add(place)
         else:
             return
@@ -180,7 +189,8 @@ class SearchingExpert:
             if self._reaches(m[2]) and self.holding == m[1]:
                 self.refuses.add((kind_of(m[2]), kind_of(m[1])))
         elif m := _C_CHANGE.fullmatch(command):
-            if m[1] == self.verb and m[3] in self.here and self.holding == m[2] and kind_of(m[3]) in STATION[m[1]]:
+            fits = m[1] == self.verb and kind_of(m[3]) in STATION[m[1]]
+            if fits and m[3] in self.here and self.holding == m[2]:
                 self.stuck.add(m[2])
         elif m := _C_USE.fullmatch(command):
             place = self._place_of(m[1])

@@ -1,0 +1,361 @@
+"""Many episodes side by side, and no environment can take the others down with it.
+
+Invariant: every request for a slot is answered, by a `PoolStep` or by an `EnvFault`; a fault is of that slot
+(an environment that raised) or of the slots of one worker process (it died, or hung and was killed). A slot
+that has a fault answers every step with it until it is reset; its worker is started again then.
+
+`workers=0` plays in this process: right for an engine in pure Python at 0.1 ms a step, but there an
+environment that hangs or kills its process cannot be survived. `workers>=1` hosts slot `s` in child process
+`s % workers` (spawned, so nothing of torch or a lock is inherited); a batch keeps all of them busy.
+
+A child never outlives this process: it leads its own process group, which is killed on `close`, at exit
+and on garbage collection, and it watches its parent, so that even a parent that is killed leaves nothing
+behind (short of a step that hangs in C without releasing the interpreter lock).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Self
+
+from sage.envs.base import Environment, Step
+from sage.episode import Task
+
+START_TIMEOUT_S = 120.0
+"""For a child process to import and report; not part of any step's time."""
+CLOSE_TIMEOUT_S = 2.0
+"""For the environments of a child to close by themselves before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStep:
+    """What the environment said, its goal sentence, and the expert's distance where the pool computes it."""
+
+    step: Step
+    goal: str
+    distance: int | None = None
+
+
+class FaultKind(StrEnum):
+    """Why an episode became `env_error`."""
+
+    RAISED = "raised"
+    """The environment (or its factory) raised."""
+    DIED = "died"
+    """The worker process ended."""
+    TIMED_OUT = "timed_out"
+    """A step took longer than allowed; its worker was killed."""
+    NOT_RUNNING = "not_running"
+    """The slot was stepped without a reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFault:
+    """Infrastructure failed; `reason` is one sentence for the record."""
+
+    kind: FaultKind
+    reason: str
+
+
+Result = PoolStep | EnvFault
+_Request = tuple[int, Task | str]
+"""A slot, and the task to reset it to or the action to take."""
+
+
+class _Host:
+    """The environments of some slots, in whichever process this lives."""
+
+    def __init__(self, factory: Callable[[], Environment], distances: bool) -> None:
+        self._factory = factory
+        self._distances = distances
+        self._environments: dict[int, Environment] = {}
+        self._faults: dict[int, EnvFault] = {}
+
+    def serve(self, slot: int, request: Task | str) -> Result:
+        try:
+            if isinstance(request, Task):
+                self._faults.pop(slot, None)
+                if slot not in self._environments:
+                    self._environments[slot] = self._factory()
+                environment = self._environments[slot]
+                step = environment.reset(request)
+            elif slot in self._environments and slot not in self._faults:
+                environment = self._environments[slot]
+                step = environment.step(request)
+            else:
+                return self._faults.get(slot, _not_running(slot))
+            distance = environment.expert_distance() if self._distances else None
+            return PoolStep(step, environment.goal, distance)
+        except (Exception, SystemExit) as error:
+            self._discard(slot)
+            fault = EnvFault(FaultKind.RAISED, _sentence(error))
+            self._faults[slot] = fault
+            return fault
+
+    def _discard(self, slot: int) -> None:
+        environment = self._environments.pop(slot, None)
+        if environment is not None:
+            with contextlib.suppress(Exception, SystemExit):  # it is given up; nothing more to learn
+                environment.close()
+
+    def close(self) -> None:
+        for slot in list(self._environments):
+            self._discard(slot)
+
+
+def _not_running(slot: int) -> EnvFault:
+    return EnvFault(FaultKind.NOT_RUNNING, f"Slot {slot} has no running episode; reset it first.")
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else f"{type(error).__name__} was raised."
+
+
+# The child's side ---------------------------------------------------------------------------------------
+
+
+def _child(connection: Connection, factory: Callable[[], Environment], distances: bool) -> None:
+    """Serve batches until told to stop (None) or the parent is gone."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C is the parent's business; and what the environment starts dies with this group
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+    host = _Host(factory, distances)
+    connection.send(None)  # ready
+    try:
+        while (batch := connection.recv()) is not None:
+            for slot, request in batch:
+                result = host.serve(slot, request)
+                try:
+                    connection.send((slot, result))
+                except (pickle.PicklingError, TypeError, AttributeError) as error:
+                    fault = EnvFault(FaultKind.RAISED, f"The step cannot be sent between processes: {error}")
+                    connection.send((slot, fault))
+    except (EOFError, OSError):
+        pass  # the parent closed its end
+    host.close()
+
+
+def _die_with(sentinel: int) -> None:
+    wait([sentinel])
+    _kill_group(os.getpid())
+    os._exit(1)
+
+
+def _kill_group(pid: int) -> None:
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+# The parent's side --------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """One child process and what is known about it."""
+
+    def __init__(self, factory: Callable[[], Environment], distances: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, far_end = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=_child, args=(far_end, factory, distances), name="sage-env", daemon=True
+        )
+        self.process.start()
+        far_end.close()
+        self.ready = False
+        self.live: set[int] = set()
+        """Slots with a running episode."""
+        self.waiting: list[int] = []
+        """Slots whose answers are outstanding, in order."""
+        self.deadline = 0.0
+
+    def kill(self) -> None:
+        """End it now, with everything its environments started."""
+        pid = self.process.pid
+        if self.process.is_alive() and self.ready and pid is not None:
+            _kill_group(pid)  # only a child that reported leads a group of its own
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def stop(self) -> None:
+        """Let it close its environments, then end it."""
+        if not self.waiting and self.process.is_alive():
+            with contextlib.suppress(OSError):
+                self.connection.send(None)
+                self.process.join(CLOSE_TIMEOUT_S)
+        self.kill()
+
+
+def _kill_all(workers: dict[int, _Worker]) -> None:
+    for worker in workers.values():
+        worker.kill()
+    workers.clear()
+
+
+class EnvPool:
+    """Plays one episode per slot. A context manager; slots are any non-negative integers.
+
+    factory: makes one environment; picklable (a module-level function, a class, a `functools.partial` of
+    either) where `workers >= 1`. step_timeout_s: for one step of one slot, and `reset_timeout_s` (default:
+    ten times as much) for one reset; without effect where `workers=0`. distances: deliver the expert's
+    distance with every step.
+    """
+
+    def __init__(self, factory: Callable[[], Environment], workers: int, step_timeout_s: float,
+                 distances: bool = False, reset_timeout_s: float | None = None) -> None:
+        if workers < 0:
+            raise ValueError(f"A pool cannot have {workers} workers; 0 plays in this process.")
+        if workers:
+            try:
+                pickle.dumps(factory)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"With workers={workers} the environment factory must be picklable (no lambda, no local "
+                    f"function): {error}. Or use workers=0."
+                ) from error
+        self._factory = factory
+        self._distances = distances
+        self._n_workers = workers
+        self._step_timeout_s = step_timeout_s
+        self._reset_timeout_s = reset_timeout_s if reset_timeout_s is not None else 10 * step_timeout_s
+        self._host = _Host(factory, distances) if workers == 0 else None
+        self._workers: dict[int, _Worker] = {}
+        self._faults: dict[int, EnvFault] = {}
+        """Why a slot of a lost worker has no running episode."""
+        self._closed = False
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+
+    def reset_many(self, requests: Iterable[tuple[int, Task]]) -> dict[int, Result]:
+        """Start an episode in each slot, whatever the slot did before. Answers are in the order asked."""
+        return self._serve(list(requests), self._reset_timeout_s)
+
+    def step_many(self, requests: Iterable[tuple[int, str]]) -> dict[int, Result]:
+        """One command in each slot. Answers are in the order asked."""
+        return self._serve(list(requests), self._step_timeout_s)
+
+    def _serve(self, requests: list[_Request], timeout_s: float) -> dict[int, Result]:
+        if self._closed:
+            raise ValueError("The pool is closed.")
+        slots = [slot for slot, _ in requests]
+        if len(set(slots)) < len(slots):
+            raise ValueError("A slot occurs twice in one call; an episode takes one command at a time.")
+        if self._host is not None:
+            return {slot: self._host.serve(slot, request) for slot, request in requests}
+        results: dict[int, Result] = {}
+        for number, worker in list(self._workers.items()):
+            if not worker.process.is_alive():  # killed between two calls
+                self._lose(number, FaultKind.DIED, self._death(worker), results)
+        batches: dict[int, list[_Request]] = {}
+        for slot, request in requests:
+            number = slot % self._n_workers
+            host = self._workers.get(number)
+            if not isinstance(request, Task) and (host is None or slot not in host.live):
+                results[slot] = self._faults.get(slot, _not_running(slot))
+            else:
+                batches.setdefault(number, []).append((slot, request))
+        try:
+            for number, batch in batches.items():
+                self._send(number, batch, timeout_s, results)
+            self._collect(timeout_s, results)
+        except BaseException:
+            self._kill_busy()  # interrupted in between: late answers must not be taken for later ones
+            raise
+        return {slot: results[slot] for slot in slots}
+
+    def _send(self, number: int, batch: list[_Request], timeout_s: float, results: dict[int, Result]) -> None:
+        worker = self._workers.get(number)
+        if worker is None:
+            worker = self._workers[number] = _Worker(self._factory, self._distances)
+        worker.waiting = [slot for slot, _ in batch]
+        worker.deadline = time.monotonic() + (timeout_s if worker.ready else START_TIMEOUT_S)
+        try:
+            worker.connection.send(batch)
+        except OSError:
+            worker.process.join(1.0)
+            self._lose(number, FaultKind.DIED, self._death(worker), results)
+
+    def _collect(self, timeout_s: float, results: dict[int, Result]) -> None:
+        while busy := {number: worker for number, worker in self._workers.items() if worker.waiting}:
+            by_connection = {worker.connection: number for number, worker in busy.items()}
+            now = time.monotonic()
+            first_deadline = min(worker.deadline for worker in busy.values())
+            for connection in wait(list(by_connection), max(0.0, first_deadline - now)):
+                assert isinstance(connection, Connection)
+                self._receive(by_connection[connection], timeout_s, results)
+            now = time.monotonic()
+            for number, worker in busy.items():
+                if worker.waiting and now >= worker.deadline and not worker.connection.poll():
+                    limit = timeout_s if worker.ready else START_TIMEOUT_S
+                    what = f"slot {worker.waiting[0]}" if worker.ready else "a worker process that starts"
+                    self._lose(number, FaultKind.TIMED_OUT, f"No answer from {what} in {limit:g} s.", results)
+
+    def _receive(self, number: int, timeout_s: float, results: dict[int, Result]) -> None:
+        worker = self._workers[number]
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join(1.0)
+            self._lose(number, FaultKind.DIED, self._death(worker), results)
+            return
+        worker.deadline = time.monotonic() + timeout_s
+        if message is None:
+            worker.ready = True
+            return
+        slot, result = message
+        results[slot] = result
+        worker.waiting.remove(slot)
+        if isinstance(result, EnvFault):
+            worker.live.discard(slot)
+            self._faults[slot] = result
+        else:
+            worker.live.add(slot)
+            self._faults.pop(slot, None)
+
+    def _death(self, worker: _Worker) -> str:
+        return f"The worker process ended with exit code {worker.process.exitcode}."
+
+    def _lose(self, number: int, kind: FaultKind, reason: str, results: dict[int, Result]) -> None:
+        """Give up a worker: every episode it played becomes a fault; the next reset starts another."""
+        worker = self._workers.pop(number)
+        worker.kill()
+        culprit = worker.waiting[0] if worker.waiting else None
+        for slot in {*worker.live, *worker.waiting}:
+            text = reason if culprit in (slot, None) else f"{reason} This episode shared its process."
+            self._faults[slot] = EnvFault(kind, text)
+            if slot in worker.waiting:
+                results[slot] = self._faults[slot]
+
+    def _kill_busy(self) -> None:
+        for number in [number for number, worker in self._workers.items() if worker.waiting]:
+            self._lose(number, FaultKind.DIED, "The run was interrupted.", {})
+
+    def close(self) -> None:
+        """Close all environments and end all processes; may be called again."""
+        self._closed = True
+        if self._host is not None:
+            self._host.close()
+        for worker in self._workers.values():
+            worker.stop()
+        self._workers.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -86,7 +86,7 @@ def wheel_root() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise WheelMissing(
             "Generated ALFWorld games are built from the floor plans of the `alfworld` package, which is not "
-            "installed: `pip install 'alfworld==0.4.2'`, or set ALFWORLD_DATA to play the official games."
+            "installed: `pip install --no-deps alfworld==0.4.2`, or set ALFWORLD_DATA to play official games."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

@@ -3,6 +3,10 @@
 Invariant: what `load_tasks` returns was hashed from the bytes on disk, and `Task.source` says where they came
 from; scores on generated games are never ALFWorld scores. `auto` means official where ALFWORLD_DATA is set,
 else generated; a set but wrong ALFWORLD_DATA is an error, never a silent change of source.
+
+Beware: importing the alfworld package sets ALFWORLD_DATA to `~/.cache/alfworld`, where `alfworld-download`
+puts the games unless told otherwise. So that folder counts as named exactly if it holds games, whether or not
+the variable is set: the answer must not depend on which engine was imported before.
 """
 
 from __future__ import annotations
@@ -36,8 +40,17 @@ def resolve_source(source: str, root: Path | None = None) -> str:
     if source not in SOURCES:
         raise ValueError(f"env.games={source!r} is unknown; it is one of {', '.join(SOURCES)}.")
     if source == "auto":
-        return "official" if root is not None or os.environ.get("ALFWORLD_DATA") else "generated"
+        return "generated" if root is None and named_root() is None else "official"
     return source
+
+
+def named_root() -> Path | None:
+    """The folder of official games that this machine names; None where it names none."""
+    default = Path.home() / ".cache" / "alfworld"
+    value = os.environ.get("ALFWORLD_DATA")
+    if value and Path(value).expanduser() != default:
+        return Path(value).expanduser()
+    return default if (default / LAYOUT).is_dir() else None
 
 
 def load_tasks(source: str = "auto", split: str = "valid_unseen", *, root: str | Path | None = None,
@@ -73,13 +86,12 @@ def official_root(root: Path | None = None) -> Path:
     named = "the given path"
     if root is None:
         named = "ALFWORLD_DATA"
-        value = os.environ.get("ALFWORLD_DATA")
-        if not value:
+        root = named_root()
+        if root is None:
             raise MissingData(
                 "Official ALFWorld games were asked for but ALFWORLD_DATA is not set; set it to the folder "
                 f"that holds {LAYOUT} (`alfworld-download` makes it), or use env.games=generated."
             )
-        root = Path(value).expanduser()
     if not root.is_dir():
         raise MissingData(
             f"{named} names {root}, which is no folder; it must be the folder that holds {LAYOUT}."

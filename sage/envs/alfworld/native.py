@@ -1,9 +1,9 @@
 """The ALFRED text world in plain Python: what alfworld 0.4.2 on TextWorld does, a thousand times faster.
 
-Invariant: on every game `parse_game` accepts, observation, admissible commands, reward and `won` equal the real
-engine's after every command (`benchmarks/alfworld_parity.py` measures it). The wording therefore follows the
-game files' grammar to the letter, "a apple 1" and "You turn on" for every toggle included, and the reward is 1
-in every step after which the goal holds, also when the episode is played on.
+Invariant: on every game `parse_game` accepts, observation, admissible commands, reward and `won` equal the
+real engine's after every command (`benchmarks/alfworld_parity.py` measures it). The wording therefore follows
+the game files' grammar to the letter, "a apple 1" and "You turn on" for every toggle included, and the reward
+is 1 in every step after which the goal holds, also when the episode is played on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sage.envs.alfworld.world import Game, Receptacle, State
 
 NOTHING_HAPPENS = "Nothing happens."
 
-HELP = """
+HELP = """\
 Available commands:
   look:                             look around your current location
   inventory:                        check your current inventory
@@ -96,25 +96,21 @@ class NativeWorld:
         verb, _, rest = command.partition(" ")
         if verb == "go" and rest.startswith("to "):
             return self._go_to(rest[3:])
-        one_part = {"open": self._open, "close": self._close, "use": self._use, "examine": self._examine}.get(verb)
-        if one_part:
-            return one_part(rest)
-        word = {"take": " from ", "move": " to "}.get(verb, " with ")
-        first, found, second = rest.partition(word)
-        two_part = {
-            "take": self._take, "move": self._move, "slice": self._slice,
-            "clean": self._treat, "heat": self._treat, "cool": self._treat,
-        }.get(verb)
-        if not (found and two_part):
+        if verb in _ONE_NAME:
+            return _ONE_NAME[verb](self, rest)
+        if verb not in _TWO_NAMES:
             return None
-        return self._treat(first, second, verb) if two_part == self._treat else two_part(first, second)
+        word, execute = _TWO_NAMES[verb]
+        first, found, second = rest.partition(word)
+        return execute(self, first, second) if found else None
 
     def admissible(self) -> tuple[str, ...]:
         """Every command that does something here, sorted."""
         state, game = self.state, self.game
         here = self._at.get(state.location, [])
         commands = {"look", "inventory", "help"}
-        commands.update(self._go[name] for name, r in game.receptacles.items() if r.location != state.location)
+        elsewhere = (name for name, r in game.receptacles.items() if r.location != state.location)
+        commands.update(self._go[name] for name in elsewhere)
         held = state.holding
         for receptacle in here:
             name = receptacle.name
@@ -181,9 +177,10 @@ class NativeWorld:
 
     def _contents(self, receptacle: str) -> list[str]:
         inside, also = self.state.inside, self.state.also_inside
-        if not also:
-            return [name for name in self.game.things if inside.get(name) == receptacle]
-        return [name for name in self.game.things if inside.get(name) == receptacle or (name, receptacle) in also]
+        return [
+            name for name in self.game.things
+            if inside.get(name) == receptacle or (also and (name, receptacle) in also)
+        ]
 
     def _accessible(self, receptacle: Receptacle) -> bool:
         return not receptacle.openable or receptacle.name in self.state.opened
@@ -224,7 +221,7 @@ class NativeWorld:
         if not self._accessible(receptacle):
             return f"The {name} is closed."
         seen = listing(self._contents(name))
-        return f"The {name} is open. In it, you see {seen}." if receptacle.openable else f"On the {name}, you see {seen}."
+        return f"{f'The {name} is open. In it' if receptacle.openable else f'On the {name}'}, you see {seen}."
 
     def _describe(self, name: str) -> str:
         state, thing = self.state, self.game.things[name]
@@ -295,9 +292,10 @@ class NativeWorld:
 
     def _move(self, name: str, target: str) -> str | None:
         state, receptacle = self.state, self._here(target)
-        if receptacle is None or state.holding is None or name != state.holding or not self._accessible(receptacle):
+        if receptacle is None or state.holding is None or name != state.holding:
             return None
-        if (receptacle.type, self.game.things[name].type) not in self.game.can_contain:
+        kinds = (receptacle.type, self.game.things[name].type)
+        if not self._accessible(receptacle) or kinds not in self.game.can_contain:
             return None
         state.inside[name] = target
         state.also_inside.discard((name, target))
@@ -306,7 +304,16 @@ class NativeWorld:
         state.holding = None
         return f"You move the {name} to the {target}."
 
-    def _treat(self, name: str, appliance: str, verb: str) -> str | None:
+    def _clean(self, name: str, basin: str) -> str | None:
+        return self._treat("clean", name, basin)
+
+    def _heat(self, name: str, microwave: str) -> str | None:
+        return self._treat("heat", name, microwave)
+
+    def _cool(self, name: str, fridge: str) -> str | None:
+        return self._treat("cool", name, fridge)
+
+    def _treat(self, verb: str, name: str, appliance: str) -> str | None:
         state, receptacle = self.state, self._here(appliance)
         if receptacle is None or state.holding is None or name != state.holding:
             return None
@@ -332,3 +339,15 @@ class NativeWorld:
     def _outcome(self, text: str, executed: bool) -> Outcome:
         won = self.won()
         return Outcome(text, self.admissible(), float(won), won, won, executed)
+
+
+_ONE_NAME = {
+    "open": NativeWorld._open, "close": NativeWorld._close, "use": NativeWorld._use,
+    "examine": NativeWorld._examine,
+}
+_TWO_NAMES = {
+    "take": (" from ", NativeWorld._take), "move": (" to ", NativeWorld._move),
+    "clean": (" with ", NativeWorld._clean), "heat": (" with ", NativeWorld._heat),
+    "cool": (" with ", NativeWorld._cool), "slice": (" with ", NativeWorld._slice),
+}
+"""Verb -> the word between its two names, and what it does."""

@@ -1,8 +1,9 @@
 """Reads one `game.tw-pddl` into a `Game`, without TextWorld and without `traj_data.json`.
 
 Invariant: a file either parses into a game that the native engine plays exactly as TextWorld does, or is
-refused with one sentence. So the domain and the grammar must be texts whose play was compared (alfworld 0.4.2:
-the official release's and the wheel's), and the problem may hold only known predicates and one of six goals.
+refused with one sentence. So the domain and the grammar must be texts whose play was compared (alfworld
+0.4.2: the official release's and the wheel's), and the problem may hold only known predicates and one of six
+goals.
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ def _goal_pattern(text: str) -> re.Pattern[str]:
 
 
 def _treated(ability: str, state: str) -> str:
-    return (f"(:goal (and (exists (?r - receptacle) (exists (?o - object) (and ({ability} ?o) (objectType ?o OBJType)"
-            f" (receptacleType ?r RECType) ({state} ?o) (inReceptacle ?o ?r))))))")
+    return (
+        f"(:goal (and (exists (?r - receptacle) (exists (?o - object) (and ({ability} ?o)"
+        f" (objectType ?o OBJType) (receptacleType ?r RECType) ({state} ?o) (inReceptacle ?o ?r))))))"
+    )
 
 
 _GOALS = {
@@ -84,7 +87,9 @@ def parse_game(path: str | Path) -> Game:
     """
     path = Path(path)
     if any("movable" in part or "Sliced" in part for part in path.parts[-3:-1]):
-        raise UncoveredGame(f"{path} is a movable-receptacle or sliced-object task, which the package skips as well.")
+        raise UncoveredGame(
+            f"{path} is a movable-receptacle or sliced-object task, which the alfworld package skips as well."
+        )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         domain, grammar, problem = data["pddl_domain"], data["grammar"], data["pddl_problem"]
@@ -100,7 +105,8 @@ def parse_game(path: str | Path) -> Game:
         facts[name].append((first.lower(), second.lower()))
     unknown = sorted(facts.keys() - _PREDICATES)
     if unknown:
-        raise UncoveredGame(f"{path} starts with facts the native engine does not know: {', '.join(unknown)}.")
+        names = ", ".join(unknown)
+        raise UncoveredGame(f"{path} starts with facts the native engine does not know: {names}.")
     return _build(str(path), task_text, goal, facts, tuple(data.get("walkthrough") or ()))
 
 
@@ -109,7 +115,7 @@ def _task_text(grammar: str, domain: str, path: Path) -> str:
     digests = sha256(domain.encode()).hexdigest(), sha256(_TASK.sub("", grammar).encode()).hexdigest()
     if len(sentences) != 1 or digests[0] not in KNOWN_DOMAINS or digests[1] not in KNOWN_GRAMMARS:
         raise UncoveredGame(
-            f"{path} has a domain or grammar other than alfworld 0.4.2's; play it with env.engine=textworld."
+            f"{path} has another domain or text grammar than those of alfworld 0.4.2, which were compared."
         )
     if not sentences[0].endswith("."):
         raise UncoveredGame(f"The task sentence of {path} does not end with a full stop.")
@@ -129,7 +135,7 @@ def _goal(text: str, path: Path) -> Goal:
 
 
 def _names(ids: list[str]) -> dict[str, str]:
-    """Lower-case ids, sorted, to the names an agent reads: per kind, numbered downwards (alfworld's `Demangler`)."""
+    """Sorted lower-case ids to the names an agent reads: per kind, numbered downwards (`Demangler`)."""
     kinds = [name.split("_bar_", 1)[0] + ("basin" if "basin" in name else "") for name in ids]
     left = Counter(kinds)
     names: dict[str, str] = {}

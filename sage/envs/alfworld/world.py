@@ -87,10 +87,10 @@ class State:
 
 @dataclass(slots=True)
 class Game:
-    """Static facts of one game file plus its initial state. `task_text` is the goal sentence, without its full stop.
+    """Static facts of one game file plus its initial state.
 
-    `receptacles` and `things` are in the order of their ids in the file, which is the order the text lists
-    them in and the reverse of their numbers.
+    `task_text` is the goal sentence, without its full stop. `receptacles` and `things` are in the order of
+    their ids in the file, which is the order the text lists them in and the reverse of their numbers.
     """
 
     path: str

@@ -31,8 +31,8 @@ from sage.envs.alfworld.world import Goal
 
 NOTHING = "Nothing happens."
 
-STATION = {"clean": ("sinkbasin", "sink"), "heat": ("microwave",), "cool": ("fridge",)}
-"""Receptacle types that change an object, preferred type first."""
+STATION = {"clean": "sink", "heat": "microwave", "cool": "fridge"}
+"""What the names of the receptacles that change an object begin with (`sinkbasin 1`)."""
 
 _VERB = {
     "pick_clean_then_place_in_recep": "clean",
@@ -189,7 +189,7 @@ class SearchingExpert:
             if self._reaches(m[2]) and self.holding == m[1]:
                 self.refuses.add((kind_of(m[2]), kind_of(m[1])))
         elif m := _C_CHANGE.fullmatch(command):
-            fits = m[1] == self.verb and kind_of(m[3]) in STATION[m[1]]
+            fits = m[1] == self.verb and m[3].startswith(STATION[m[1]])
             if fits and m[3] in self.here and self.holding == m[2]:
                 self.stuck.add(m[2])
         elif m := _C_USE.fullmatch(command):
@@ -223,7 +223,7 @@ class SearchingExpert:
         if self.goal.lamp:
             return self._use_lamp()
         if self.verb and self.verb not in self.changed[held]:
-            station = self._first_of(STATION[self.verb])
+            station = next((name for name in self.receptacles if name.startswith(STATION[self.verb])), None)
             if station is not None:
                 thought = f"{self.verb} {held}"
                 return self._reach(thought, station) or Move(thought, f"{self.verb} {held} with {station}")
@@ -279,13 +279,6 @@ class SearchingExpert:
         return max(
             options, key=lambda name: sum(map(self._is_ready, self.contents.get(name, ()))), default=None
         )
-
-    def _first_of(self, kinds: tuple[str, ...]) -> str | None:
-        for kind in kinds:
-            for name in self.receptacles:
-                if kind_of(name) == kind:
-                    return name
-        return None
 
     # Getting somewhere ---------------------------------------------------------------------------------
 

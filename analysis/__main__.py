@@ -1,0 +1,10 @@
+"""The front door: `python -m analysis <command> …`. Imports nothing heavy before the command is known."""
+
+from __future__ import annotations
+
+import sys
+
+from analysis.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""What a comparison refuses: different configs under one name, duplicated, missing or mixed games.
+
+Each check raises `Refusal` with one sentence; none repairs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis.errors import Refusal
+from analysis.load import Records, comparable
+
+GAME = ["env", "split", "source", "task", "rollout"]
+
+
+def check_configs(records: Records) -> None:
+    """Refuse runs of different configs under one method name, and one config and seed run twice."""
+    used = records.runs[records.runs["used"].astype(bool)]
+    for (method, env), group in used.groupby(["method", "env"], sort=True):
+        ids = [value for value in group["config_id"].unique() if value]
+        if len(ids) > 1:
+            runs = [group.loc[group["config_id"] == value, "run"].iloc[0] for value in ids[:2]]
+            raise Refusal(
+                f"{len(ids)} different configs are called {method} on {env}: runs {runs[0]} and "
+                f"{runs[1]} differ in "
+                f"{_differences(records, *runs)}; pass --vary KEY to treat a key's values as methods of "
+                f"their own, or "
+                "name fewer runs."
+            )
+        twice = group.loc[group["seed"].duplicated(), "seed"]
+        if len(twice):
+            both = ", ".join(group.loc[group["seed"] == twice.iloc[0], "run"].astype(str))
+            raise Refusal(
+                f"{method} on {env} has seed {twice.iloc[0]} more than once (runs {both}); keep one of them."
+            )
+
+
+def _differences(records: Records, first: str, second: str) -> str:
+    left, right = (comparable(records.configs.get(run, {})) for run in (first, second))
+    keys = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
+    shown = ", ".join(f"{key} ({left.get(key)} and {right.get(key)})" for key in keys[:4])
+    return shown + (f" and {len(keys) - 4} more keys" if len(keys) > 4 else "")
+
+
+def check_unique(episodes: pd.DataFrame) -> None:
+    """Refuse a game that one run played twice under one rollout index, and one game file under two task
+    ids."""
+    # Codes instead of strings: the check runs over a million episodes in well under a second.
+    key = episodes.groupby(["run", "step", *GAME], sort=False, observed=True).ngroup()
+    twice = key.duplicated()
+    if twice.any():
+        row = episodes[twice.to_numpy()].iloc[0]
+        raise Refusal(
+            f"Run {row['run']} has {int(twice.sum())} duplicated episodes, first game {row['task']} of "
+            f"{row['split']} at "
+            f"step {row['step']}: each game counts once per rollout index."
+        )
+    named = episodes.loc[episodes["game_sha256"].fillna("") != "", ["env", "split", "game_sha256", "task"]]
+    if len(named):
+        tasks = named.drop_duplicates().groupby(["env", "split", "game_sha256"], observed=True)["task"]
+        double = tasks.nunique()
+        double = double[double > 1]
+        if len(double):
+            names = sorted(tasks.get_group(double.index[0]))
+            raise Refusal(f"{names[0]} and {names[1]} are the same game file under two names; count it once.")
+
+
+def check_sources(episodes: pd.DataFrame) -> None:
+    """Refuse official and generated games under one environment and split."""
+    mixed = episodes.groupby(["env", "split"], observed=True)["source"].agg(
+        lambda column: sorted(set(column))
+    )
+    for (env, split), sources in mixed.items():
+        if len(sources) > 1:
+            raise Refusal(
+                f"{env} {split} mixes game sources ({' and '.join(map(str, sources))}); their scores are not "
+                f"comparable, so choose one with --source {sources[0]}."
+            )
+
+
+def check_same_games(episodes: pd.DataFrame, games: str = "all") -> pd.DataFrame:
+    """Refuse runs that did not play the same games of a split; `games="common"` keeps the shared ones
+    instead."""
+    kept = []
+    for (env, split), group in episodes.groupby(["env", "split"], sort=True, observed=True):
+        pairs = group[["run", "task"]].drop_duplicates()
+        runs_of = pairs.groupby("task", observed=True).size()
+        n_runs = pairs["run"].nunique()
+        common = runs_of.index[runs_of == n_runs]
+        if len(common) == len(runs_of):
+            kept.append(group)
+        elif games == "common":
+            if not len(common):
+                raise Refusal(f"The runs on {env} {split} have no game in common.")
+            kept.append(group[group["task"].isin(common)])
+        else:
+            counts = pairs.groupby("run", observed=True).size().sort_values(kind="stable")
+            some = runs_of.index[runs_of < n_runs][0]
+            raise Refusal(
+                f"The runs on {env} {split} did not play the same games: run {counts.index[0]} played "
+                f"{counts.iloc[0]} "
+                f"of {len(runs_of)}, and {len(runs_of) - len(common)} games are missing in some run "
+                f"(first: {some}); "
+                "finish those runs, or pass --games common to compare on the shared games and say so."
+            )
+    return pd.concat(kept) if kept else episodes
+
+
+def select(
+    records: Records,
+    *,
+    env: str | None = None,
+    split: str | None = None,
+    source: str | None = None,
+    methods: Iterable[str] | None = None,
+    step: int | None = None,
+    games: str = "all",
+) -> pd.DataFrame:
+    """Evaluation episodes that answer a question, after every check: the last evaluation of each run and
+    split.
+
+    `step` takes the evaluation at that optimizer step instead.
+    """
+    check_configs(records)
+    episodes = records.episodes
+    if not len(episodes):
+        raise Refusal("There is no episode of a finished run in these records.")
+    keep = (episodes["phase"] == "eval").to_numpy()
+    for column, value in (("env", env), ("split", split), ("source", source)):
+        if value is not None:
+            keep = keep & (episodes[column] == value).to_numpy()
+    if methods is not None:
+        keep = keep & episodes["method"].isin(list(methods)).to_numpy()
+    chosen = episodes[keep]
+    if not len(chosen):
+        what = ", ".join(f"{k}={v}" for k, v in (("env", env), ("split", split), ("source", source)) if v)
+        raise Refusal(f"No evaluation episode matches {what or 'that question'}.")
+    if step is None:
+        last = chosen.groupby(["run", "split"], observed=True)["step"].transform("max")
+        chosen = chosen[chosen["step"] == last]
+    else:
+        chosen = chosen[chosen["step"] == step]
+        if not len(chosen):
+            raise Refusal(f"No run was evaluated at step {step}.")
+    check_unique(chosen)
+    check_sources(chosen)
+    return check_same_games(chosen, games)

@@ -1,0 +1,435 @@
+"""Where records come from: run directories, an MLflow experiment, or a plain table of episodes.
+
+Invariant: a run that is not finished never disappears. It is a row of `Records.runs` with `used=False`, its
+reason and a line in `Records.notes`, and every command prints those lines.
+
+Reads record format version 1 (`sage/records/schema.py`): `runs/<digest12>/attempt_<n>/` with `status.json`,
+`run.json` (or `config.yaml`), `provenance.json`, `episodes.parquet`, `turns.parquet` and `steps.parquet`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.errors import Refusal
+
+FORMAT_VERSION = 1
+TABLES = ("episodes", "turns", "steps")
+REQUIRED = ("method", "env", "split", "seed", "task")
+"""Columns that a table of episodes from another framework must have, beside `won` or `status`."""
+
+EPISODE_DEFAULTS: dict[str, Any] = {
+    "source": "unnamed",
+    "phase": "eval",
+    "step": 0,
+    "task_type": "all",
+    "rollout": 0,
+    "score": float("nan"),
+    "turns": float("nan"),
+    "expert_distance_start": float("nan"),
+    "error": "",
+    "game_sha256": "",
+}
+NOT_OK = ("env_error", "policy_error")
+"""Statuses that say nothing about the agent."""
+
+INVOCATION_KEYS = ("tracking", "launch", "rollout.workers", "trainer.threads")
+"""Config keys that cannot change a result; the run digest leaves out the same ones."""
+
+RUN_COLUMNS = (
+    "run",
+    "attempt",
+    "method",
+    "env",
+    "seed",
+    "state",
+    "used",
+    "reason",
+    "config_id",
+    "commit",
+    "plan",
+    "started",
+    "where",
+)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Everything that was loaded. `runs` has one row per run, finished or not; the other tables hold the rows
+    of finished runs only. `configs` maps a run to its flattened config, `provenance` to its provenance."""
+
+    runs: pd.DataFrame
+    episodes: pd.DataFrame
+    turns: pd.DataFrame = field(default_factory=pd.DataFrame)
+    steps: pd.DataFrame = field(default_factory=pd.DataFrame)
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def unused(self) -> pd.DataFrame:
+        """Runs that are not finished: failed, running, or without records."""
+        return self.runs[~self.runs["used"].astype(bool)]
+
+
+def load(
+    inputs: Sequence[str | Path], tables: Iterable[str] = ("episodes",), vary: Sequence[str] = ()
+) -> Records:
+    """Load `inputs`: directories, `.csv`/`.parquet` tables of episodes, or `mlflow:EXPERIMENT[@URI]`.
+
+    `tables` names the record tables to read beside the run list (turn texts are large). `vary` lists config
+    keys (dotted, e.g. `confidence.threshold`) that are meant to differ between runs of one method: each value
+    becomes a method of its own, named `method[key=value]`.
+    """
+    if not inputs:
+        raise Refusal(
+            "No records were named: give run directories, a CSV of episodes, or mlflow:EXPERIMENT@URI."
+        )
+    parts = [_load_one(str(item), tuple(tables)) for item in inputs]
+    records = _concat(parts)
+    if records.runs.empty:
+        raise Refusal(f"No runs were found in {', '.join(map(str, inputs))}.")
+    clash = records.runs.loc[records.runs["run"].duplicated(), "run"]
+    if len(clash):
+        raise Refusal(f"Run {clash.iloc[0]} is in more than one of the inputs; name each run once.")
+    records = _vary(records, vary) if vary else records
+    return replace(records, notes=records.notes + tuple(_failure_notes(records)))
+
+
+def _load_one(item: str, tables: tuple[str, ...]) -> Records:
+    if item.startswith("mlflow:"):
+        from analysis.load_mlflow import load_experiment
+
+        experiment, _, uri = item.removeprefix("mlflow:").partition("@")
+        return load_experiment(experiment, uri or None, tables)
+    path = Path(item)
+    if path.is_dir():
+        return load_directory(path, tables)
+    if not path.exists():
+        raise Refusal(f"{item} does not exist.")
+    if path.suffix in (".csv", ".gz"):
+        return from_episodes(pd.read_csv(path, low_memory=False), where=path.name)
+    if path.suffix == ".parquet":
+        return from_episodes(pd.read_parquet(path), where=path.name)
+    raise Refusal(f"{item} is neither a directory, a .csv nor a .parquet file.")
+
+
+def from_episodes(episodes: pd.DataFrame, where: str = "table") -> Records:
+    """Records from a plain table with one row per played game (`docs/analysis.md` documents the columns)."""
+    episodes = complete_episodes(episodes, where)
+    first = episodes.drop_duplicates("run")
+    runs = pd.DataFrame(
+        {
+            "run": first["run"],
+            "attempt": 0,
+            "method": first["method"],
+            "env": first["env"],
+            "seed": first["seed"],
+            "state": "done",
+            "used": True,
+            "reason": "",
+            "config_id": "",
+            "commit": "",
+            "plan": "",
+            "started": "",
+            "where": where,
+        }
+    ).reset_index(drop=True)
+    return Records(runs=runs, episodes=episodes)
+
+
+def complete_episodes(episodes: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Check the required columns, fill the optional ones, and derive `ok` and `won` from `status` or back."""
+    missing = [name for name in REQUIRED if name not in episodes]
+    if missing:
+        raise Refusal(
+            f"{where} lacks the column(s) {', '.join(missing)}; it needs {', '.join(REQUIRED)} and won."
+        )
+    if "won" not in episodes and "status" not in episodes:
+        raise Refusal(f"{where} has neither a column won (0/1) nor a column status.")
+    episodes = episodes.copy()
+    for name in REQUIRED:
+        if episodes[name].isna().any():
+            raise Refusal(f"{where} has {int(episodes[name].isna().sum())} rows without a {name}.")
+    for name, value in EPISODE_DEFAULTS.items():
+        if name not in episodes:
+            episodes[name] = value
+    if "run" not in episodes:
+        episodes["run"] = (
+            episodes["method"].astype(str)
+            + "/"
+            + episodes["env"].astype(str)
+            + "/"
+            + episodes["seed"].astype(str)
+        )
+    if "status" not in episodes:
+        episodes["status"] = (
+            episodes["won"].map(_as_bool).map({True: "won", False: "lost"}).fillna("env_error")
+        )
+    if "ok" not in episodes:
+        episodes["ok"] = ~episodes["status"].isin(NOT_OK)
+    episodes["ok"] = episodes["ok"].astype(bool)
+    if "won" not in episodes:
+        episodes["won"] = episodes["status"].eq("won")
+    won = episodes["won"].map(_as_bool).astype("float64")
+    unclear = won.isna() & episodes["ok"]
+    if unclear.any():
+        raise Refusal(f"{where} has {int(unclear.sum())} episodes that are ok but have no value in won.")
+    episodes["won"] = won.where(episodes["ok"])
+    return episodes
+
+
+def _as_bool(value: Any) -> bool | None:
+    if value is None or value is pd.NA or value != value:
+        return None
+    if isinstance(value, str):
+        known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
+        if value.strip().lower() not in known:
+            raise Refusal(f"The column won holds {value!r}; it must be 0/1 or true/false.")
+        return known[value.strip().lower()]
+    if value not in (0, 1):
+        raise Refusal(
+            f"The column won holds {value!r}; it must be 0/1 or true/false (use score for graded results)."
+        )
+    return bool(value)
+
+
+def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
+    """All runs below `root`: the last finished attempt of each digest, or its last attempt where none
+    finished."""
+    attempts = sorted(_attempt_dirs(root), key=lambda path: (path.parent.as_posix(), _attempt_number(path)))
+    if not attempts:
+        raise Refusal(
+            f"{root} holds no run: no attempt_<n> directory with a status.json or an episodes.parquet."
+        )
+    by_digest: dict[Path, list[Path]] = {}
+    for attempt in attempts:
+        by_digest.setdefault(attempt.parent, []).append(attempt)
+    parts = []
+    for chain in by_digest.values():
+        states = [_read_status(path)["state"] for path in chain]
+        finished = [index for index, state in enumerate(states) if state == "done"]
+        chosen = finished[-1] if finished else len(chain) - 1
+        part = load_attempt(chain[chosen], tables)
+        earlier = [
+            f"attempt {_attempt_number(chain[i])} {states[i]}" for i in range(chosen) if states[i] != "done"
+        ]
+        if earlier:
+            row = part.runs.iloc[0]
+            note = (
+                f"Run {row.run} ({row.method}, seed {row.seed}) needed more than one attempt: "
+                f"{', '.join(earlier)}."
+            )
+            part = replace(part, notes=(note,))
+        parts.append(part)
+    return _concat(parts)
+
+
+def _attempt_dirs(root: Path) -> list[Path]:
+    marks = ("status.json", "episodes.parquet", "config.yaml")
+    if any((root / mark).exists() for mark in marks):
+        return [root]
+    return [
+        path
+        for path in root.rglob("attempt_*")
+        if path.is_dir() and any((path / mark).exists() for mark in marks)
+    ]
+
+
+def _attempt_number(path: Path) -> int:
+    tail = path.name.removeprefix("attempt_")
+    return int(tail) if tail.isdigit() else 0
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _read_status(directory: Path) -> dict[str, Any]:
+    status = _read_json(directory / "status.json")
+    return {**status, "state": str(status.get("state", "no status"))}
+
+
+def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
+    """One attempt directory. Rows are read only where the run is done."""
+    status, provenance = _read_status(directory), _read_json(directory / "provenance.json")
+    identity = _read_json(directory / "run.json")
+    config = identity.get("fields") or _read_config(directory / "config.yaml")
+    used = status["state"] == "done"
+    frames = {name: _read_table(directory, name) if used else pd.DataFrame() for name in tables}
+    episodes = frames.get("episodes", pd.DataFrame())
+    some = next((frame for frame in frames.values() if len(frame)), pd.DataFrame())
+    digest = directory.parent.name if directory.name.startswith("attempt_") else directory.name
+    reason = str(status.get("reason") or status.get("error") or "")
+    if used and "episodes" in tables and not len(episodes):
+        used, reason = False, "finished without a single episode"
+    flat = flatten(config)
+    if identity:
+        flat["(game manifest)"] = identity.get("manifest_digest", "")
+    run = str(some["run"].iloc[0]) if len(some) and "run" in some else digest[:12]
+    row = {
+        "run": run,
+        "attempt": _attempt_number(directory),
+        "method": str(some["method"].iloc[0]) if len(some) else str(flat.get("method", "unknown")),
+        "env": str(some["env"].iloc[0])
+        if len(some)
+        else str(flat.get("env.name", flat.get("env", "unknown"))),
+        "seed": int(some["seed"].iloc[0]) if len(some) else int(flat.get("seed", -1)),
+        "state": status["state"],
+        "used": used,
+        "reason": reason,
+        "config_id": config_id(flat) if flat else "",
+        "commit": str((provenance.get("code") or {}).get("commit") or ""),
+        "plan": str(provenance.get("plan_sha256") or ""),
+        "started": _started(status, provenance),
+        "where": f"{digest}/{directory.name}",
+    }
+    if len(episodes):
+        frames["episodes"] = complete_episodes(episodes, f"{digest}/{directory.name}/episodes.parquet")
+    return Records(
+        runs=pd.DataFrame([row]),
+        episodes=frames.get("episodes", pd.DataFrame()),
+        turns=frames.get("turns", pd.DataFrame()),
+        steps=frames.get("steps", pd.DataFrame()),
+        configs={run: flat},
+        provenance={run: provenance},
+    )
+
+
+def _read_table(directory: Path, name: str) -> pd.DataFrame:
+    path = directory / f"{name}.parquet"
+    if not path.exists():
+        return pd.DataFrame()
+    import pyarrow.parquet as pq
+
+    version = int((pq.read_schema(path).metadata or {}).get(b"sage_format", FORMAT_VERSION))
+    if version > FORMAT_VERSION:
+        raise Refusal(
+            f"{path.name} of {directory.name} has record format {version}; this version reads up to 1."
+        )
+    return pd.read_parquet(path)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}
+
+
+def _started(status: dict[str, Any], provenance: dict[str, Any]) -> str:
+    """Start of the run, ISO 8601 with zone. status.json has seconds since the epoch, provenance.json a
+    text."""
+    if status.get("started"):
+        return datetime.fromtimestamp(float(status["started"]), UTC).isoformat(timespec="seconds")
+    return str(provenance.get("time") or "")
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def comparable(flat: dict[str, Any]) -> dict[str, Any]:
+    """The config keys that must agree between two runs of one method: all but the seed and the invocation."""
+    skip = ("seed", *INVOCATION_KEYS)
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == name or key.startswith(name + ".") for name in skip)
+    }
+
+
+def config_id(flat: dict[str, Any]) -> str:
+    """First 12 hex digits of the SHA-256 of `comparable` as canonical JSON; equal for the seeds of one
+    recipe."""
+    text = json.dumps(comparable(flat), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _vary(records: Records, keys: Sequence[str]) -> Records:
+    """Rename each method to `method[key=value]` and add the values as columns of runs and episodes."""
+    runs = records.runs.copy()
+    values = {run: {key: _config_value(records, run, key) for key in keys} for run in runs["run"]}
+    labels = {
+        run: ",".join(
+            f"{key.rsplit('.', 1)[-1]}={value}" for key, value in chosen.items() if value is not None
+        )
+        for run, chosen in values.items()
+    }
+    tables = {"runs": runs}
+    for name in TABLES:
+        tables[name] = getattr(records, name).copy()
+    for frame in tables.values():
+        if not len(frame):
+            continue
+        label = frame["run"].map(labels)
+        frame["method"] = frame["method"].astype(str) + label.map(lambda text: f"[{text}]" if text else "")
+        for key in keys:
+            frame[key] = frame["run"].map({run: chosen[key] for run, chosen in values.items()})
+    configs = {
+        run: {key: value for key, value in flat.items() if key not in keys}
+        for run, flat in records.configs.items()
+    }
+    runs["config_id"] = [config_id(configs[run]) if configs.get(run) else "" for run in runs["run"]]
+    return replace(records, **tables, configs=configs)
+
+
+def _config_value(records: Records, run: str, key: str) -> Any:
+    config = records.configs.get(run, {})
+    if config:
+        return config.get(key)
+    if key in records.episodes:
+        found = records.episodes.loc[records.episodes["run"] == run, key].unique()
+        if len(found) == 1:
+            return found[0]
+        raise Refusal(
+            f"The column {key} has {len(found)} values within run {run}; a setting is one value per run."
+        )
+    raise Refusal(f"{key} is neither a config key of run {run} nor a column of its episodes.")
+
+
+def _concat(parts: Sequence[Records]) -> Records:
+    def stack(name: str) -> pd.DataFrame:
+        frames = [getattr(part, name) for part in parts if len(getattr(part, name))]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    runs = stack("runs")
+    if len(runs):
+        runs = runs.sort_values(["method", "env", "seed", "run"], kind="stable").reset_index(drop=True)
+    return Records(
+        runs=runs,
+        episodes=stack("episodes"),
+        turns=stack("turns"),
+        steps=stack("steps"),
+        configs={run: flat for part in parts for run, flat in part.configs.items()},
+        provenance={run: value for part in parts for run, value in part.provenance.items()},
+        notes=tuple(note for part in parts for note in part.notes),
+    )
+
+
+def _failure_notes(records: Records) -> list[str]:
+    notes = []
+    for row in records.unused.itertuples():
+        reason = f": {row.reason}" if row.reason else ""
+        notes.append(
+            f"Run {row.run} ({row.method}, {row.env}, seed {row.seed}) is not in the numbers; its state is "
+            f"{row.state}{reason}."
+        )
+    return notes

@@ -1,0 +1,337 @@
+"""Printed tables under the magnifier: impossible percentages, what a difference is worth, duplicated rows.
+
+Input is a CSV with one printed number per row and the columns `table, student, teacher, method, benchmark,
+split, metric, value, n_episodes`; `value` is read as text because its printed decimals matter. A percentage's
+metric ends in
+`_pct`; a row without `n_episodes` in split `macro_average` is checked against the mean of its siblings.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.errors import Refusal
+from analysis.intervals import newcombe
+from analysis.significance import holm, mcnemar, two_proportions
+
+COLUMNS = ("table", "student", "teacher", "method", "benchmark", "split", "metric", "value", "n_episodes")
+SETUP = ["table", "student", "teacher", "benchmark"]
+MAX_RUNS = 5
+"""How many pooled runs of n episodes are tried for a percentage that does not fit n. More would fit
+anything."""
+
+
+def read_published(path: str | Path) -> pd.DataFrame:
+    """The printed numbers, with `printed` (text), `value` (float), `decimals` and `n_episodes` (nullable)."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [name for name in COLUMNS if name not in rows]
+    if missing:
+        raise Refusal(f"{path} lacks the column(s) {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+    rows["printed"] = rows["value"].str.strip()
+    try:
+        rows["value"] = rows["printed"].astype(float)
+    except ValueError as error:
+        raise Refusal(f"{path} holds a value that is not a number: {error}.") from None
+    rows["decimals"] = [max(0, -int(Decimal(text).as_tuple().exponent)) for text in rows["printed"]]
+    rows["n_episodes"] = pd.to_numeric(rows["n_episodes"]).astype("Int64")
+    return rows[["table", *COLUMNS[1:7], "printed", "value", "decimals", "n_episodes"]]
+
+
+def count_behind(value: float, decimals: int, n: int) -> int | None:
+    """The whole number k with 100 k/n printed as `value`, or None (GRIM, Brown and Heathers 2017).
+
+    A tie may have been rounded either way, so both are allowed.
+    """
+    half = 0.5 * 10.0**-decimals
+    low = np.ceil((value - half) * n / 100 - 1e-9)
+    high = np.floor((value + half) * n / 100 + 1e-9)
+    nearest = round(value * n / 100)
+    if low > high or high < 0 or low > n:
+        return None
+    return int(min(max(nearest, low), high))
+
+
+def grim(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every printed percentage with its n: possible or not, the count behind it, and the n nearest that
+    would fit.
+
+    `chance` is the share of arbitrary values that would pass for that n: a test with chance 1 has no power.
+    """
+    percent = rows[rows["metric"].str.endswith("_pct") & rows["n_episodes"].notna()]
+    result = []
+    for row in percent.itertuples():
+        n = int(row.n_episodes)
+        wins = count_behind(row.value, row.decimals, n)
+        near = sorted(range(max(2, n // 2), 2 * n + 1), key=lambda other: (abs(other - n), other))
+        fits = [other for other in near if count_behind(row.value, row.decimals, other) is not None][:5]
+        runs = [k for k in range(2, MAX_RUNS + 1) if count_behind(row.value, row.decimals, n * k) is not None]
+        result.append(
+            {
+                **{name: getattr(row, name) for name in COLUMNS[:7]},
+                "printed": row.printed,
+                "n": n,
+                "possible": wins is not None,
+                "wins": wins,
+                "nearest_possible": _nearest(row.value, row.decimals, n),
+                "n_that_fit": " ".join(map(str, sorted(fits, key=lambda m: (abs(m - n), m)))),
+                "runs_that_fit": " ".join(map(str, runs)),
+                "chance": min(1.0, (n + 1) / (100 * 10**row.decimals + 1)),
+            }
+        )
+    return pd.DataFrame(result).astype({"wins": "Int64"})
+
+
+def _nearest(value: float, decimals: int, n: int) -> str:
+    return f"{100 * round(value * n / 100) / n:.{decimals}f}"
+
+
+def sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per table, benchmark and split: how many percentages are impossible for the stated n, and the n within
+    ±20 that the most percentages fit."""
+    percent = rows[rows["metric"].str.endswith("_pct") & rows["n_episodes"].notna()]
+    result = []
+    for (table, benchmark, split, metric), group in percent.groupby(
+        ["table", "benchmark", "split", "metric"]
+    ):
+        for n in sorted(group["n_episodes"].unique()):
+            cell = group[group["n_episodes"] == n]
+
+            def fits(m: int, cell: pd.DataFrame = cell) -> int:
+                return sum(
+                    count_behind(v, d, m) is not None
+                    for v, d in zip(cell["value"], cell["decimals"], strict=True)
+                )
+
+            best = max(range(max(2, int(n) - 20), int(n) + 21), key=lambda m: (fits(m), -abs(m - int(n))))
+            result.append(
+                {
+                    "table": table,
+                    "benchmark": benchmark,
+                    "split": split,
+                    "metric": metric,
+                    "n": int(n),
+                    "percentages": len(cell),
+                    "impossible": len(cell) - fits(int(n)),
+                    "best_n": best,
+                    "impossible_at_best_n": len(cell) - fits(best),
+                }
+            )
+    return pd.DataFrame(result)
+
+
+def differences(rows: pd.DataFrame, baseline: str = "opd", level: float = 0.95) -> pd.DataFrame:
+    """Each method against `baseline` in the same table, set-up and split: what one printed difference is
+    worth.
+
+    `z`, `p` and the interval treat the two rates as independent samples of games. The same games were
+    played, but a table does not say which were won by both: `p_best_pairing` and `p_worst_pairing` are the
+    exact McNemar p if the wins were nested and if they overlapped as little as they can. None of it knows
+    the spread over training runs.
+    """
+    percent = grim(rows)
+    value = rows.set_index([*COLUMNS[:7]])["value"]
+    result = []
+    for _, group in percent.groupby([*SETUP, "split", "metric"], sort=False):
+        reference = group[group["method"] == baseline]
+        if len(reference) != 1:
+            continue
+        base = reference.iloc[0]
+        for row in group[group["method"] != baseline].itertuples():
+            n = row.n
+            wins_m, wins_b = (
+                round(value[tuple(getattr(r, c) for c in COLUMNS[:7])] * n / 100) for r in (row, base)
+            )
+            z, p = two_proportions(wins_m, n, wins_b, n)
+            low, high = newcombe(wins_m, n, wins_b, n, level)
+            gap = abs(wins_m - wins_b)
+            least = max(0, wins_m + wins_b - n)
+            result.append(
+                {
+                    **{name: getattr(row, name) for name in COLUMNS[:7]},
+                    "baseline": baseline,
+                    "wins": wins_m,
+                    "wins_baseline": wins_b,
+                    "n": n,
+                    "difference_pct": 100 * (wins_m - wins_b) / n,
+                    "low_pct": 100 * low,
+                    "high_pct": 100 * high,
+                    "z": z,
+                    "p": p,
+                    "p_best_pairing": mcnemar(0, gap),
+                    "p_worst_pairing": mcnemar(min(wins_m, wins_b) - least, max(wins_m, wins_b) - least),
+                    "counts_exact": bool(row.possible and base.possible),
+                }
+            )
+    if not result:
+        raise Refusal(f"No row has the baseline {baseline!r} in its table and set-up.")
+    frame = pd.DataFrame(result)
+    frame["p_holm"] = frame.groupby("table")["p"].transform(holm)
+    return frame
+
+
+def claims(compared: pd.DataFrame, method: str = "sage_opd", level: float = 0.95) -> pd.DataFrame:
+    """The printed differences of `method` with a plain verdict, and n per method that would show them with
+    power 0.8."""
+    chosen = compared[compared["method"] == method].copy()
+    alpha = 1 - level
+    verdicts, needed = [], []
+    for row in chosen.itertuples():
+        direction = "above" if row.difference_pct > 0 else "below" if row.difference_pct < 0 else "equal to"
+        if row.p_holm < alpha:
+            verdict = f"survives: {direction} {row.baseline}, also after Holm over the table"
+        elif row.p < alpha:
+            verdict = f"{direction} {row.baseline} taken alone; not after Holm over the table"
+        elif row.p_best_pairing < alpha:
+            verdict = "not shown: games alone could produce it; per-game results could still decide"
+        else:
+            verdict = "not shown, however the same games were won"
+        verdicts.append(verdict)
+        needed.append(_games_needed(row.wins / row.n, row.wins_baseline / row.n, alpha))
+    chosen["games_needed"] = pd.array(needed, dtype="Int64")
+    chosen["verdict"] = verdicts
+    keep = [
+        *COLUMNS[:6],
+        "baseline",
+        "wins",
+        "wins_baseline",
+        "n",
+        "difference_pct",
+        "low_pct",
+        "high_pct",
+        "z",
+        "p",
+    ]
+    return chosen[[*keep, "p_holm", "games_needed", "verdict"]].reset_index(drop=True)
+
+
+def _games_needed(a: float, b: float, alpha: float, power: float = 0.8) -> int | None:
+    """Games per method for an unpaired two-proportion z-test with unpooled variance (Fleiss, without
+    correction)."""
+    if a == b:
+        return None
+    reach = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+    return int(np.ceil(reach**2 * (a * (1 - a) + b * (1 - b)) / (a - b) ** 2))
+
+
+def averages(rows: pd.DataFrame) -> pd.DataFrame:
+    """Printed macro-averages against the mean of the printed parts; `possible` allows for the parts'
+    rounding."""
+    result = []
+    for row in rows[rows["split"] == "macro_average"].itertuples():
+        same = (
+            rows[["table", "student", "teacher", "method", "benchmark", "metric"]]
+            == [row.table, row.student, row.teacher, row.method, row.benchmark, row.metric]
+        ).all(axis=1)
+        parts = rows[same & (rows["split"] != "macro_average")]
+        if not len(parts):
+            continue
+        mean = float(parts["value"].mean())
+        slack = 0.5 * 10.0**-row.decimals + 0.5 * float((10.0 ** -parts["decimals"]).mean()) + 1e-9
+        result.append(
+            {
+                "table": row.table,
+                "student": row.student,
+                "teacher": row.teacher,
+                "method": row.method,
+                "benchmark": row.benchmark,
+                "metric": row.metric,
+                "printed": row.printed,
+                "parts": len(parts),
+                "mean_of_parts": mean,
+                "possible": abs(mean - row.value) <= slack,
+            }
+        )
+    return pd.DataFrame(result)
+
+
+def duplicates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of rows of one table and benchmark that print the same numbers: all of them, or all but some.
+
+    Listed are pairs that agree in at least two numbers of one split; within a set-up methods are compared,
+    for the untrained base also models.
+    """
+    named = rows.copy()
+    named["row"] = named[["student", "teacher", "method"]].agg(" / ".join, axis=1)
+    result = []
+    for (table, benchmark), group in named.groupby(["table", "benchmark"]):
+        wide = group.pivot_table(index="row", columns=["split", "metric"], values="printed", aggfunc="first")
+        labels = list(wide.index)
+        for i, first in enumerate(labels):
+            for second in labels[i + 1 :]:
+                a, b = (pd.Series(wide.loc[label]) for label in (first, second))
+                both = a.notna() & b.notna()
+                equal = both & (a == b)
+                by_split = equal.groupby(level="split").sum()
+                if int(by_split.max()) < 2:
+                    continue
+                result.append(
+                    {
+                        "table": table,
+                        "benchmark": benchmark,
+                        "row": first,
+                        "same_as": second,
+                        "equal": int(equal.sum()),
+                        "numbers": int(both.sum()),
+                        "identical": bool(equal.sum() == both.sum()),
+                        "where": ", ".join(f"{s} {m} {a[(s, m)]}" for s, m in equal.index[equal]),
+                    }
+                )
+    columns = ["table", "benchmark", "row", "same_as", "equal", "numbers", "identical", "where"]
+    return pd.DataFrame(result, columns=columns)
+
+
+def contradictions(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same model, method, split and metric printed with different values in two tables."""
+    key = ["student", "teacher", "method", "benchmark", "split", "metric"]
+    groups = rows.groupby(key, sort=True)
+    bad = groups.filter(lambda group: group["printed"].nunique() > 1)
+    return bad[["table", *key, "printed"]].reset_index(drop=True)
+
+
+def tables(path: str | Path, baseline: str = "opd", method: str = "sage_opd") -> dict[str, pd.DataFrame]:
+    """All checks of one file: `impossible`, `sizes`, `claims`, `differences`, `averages`, `duplicates`,
+    `grim`."""
+    rows = read_published(path)
+    all_grim = grim(rows)
+    result = {
+        "impossible": all_grim[~all_grim["possible"]]
+        .drop(columns=["possible", "wins"])
+        .reset_index(drop=True),
+        "sizes": sizes(rows),
+    }
+    if (rows["method"] == baseline).any():
+        compared = differences(rows, baseline)
+        result["claims"] = claims(compared, method)
+        result["differences"] = compared
+    mean_check = averages(rows)
+    if len(mean_check):
+        result["averages"] = mean_check
+    result["duplicates"] = duplicates(rows)
+    result["contradictions"] = contradictions(rows)
+    result["grim"] = all_grim
+    return result
+
+
+def to_published(summary: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
+    """Our own per-run summary rows in the format above, so that our tables pass the same checks.
+
+    `summary` is `analysis.summary.per_run`; each run is printed with its own n.
+    """
+    return pd.DataFrame(
+        {
+            "table": "own",
+            "student": "-",
+            "teacher": "-",
+            "method": summary["method"].astype(str) + " seed " + summary["seed"].astype(str),
+            "benchmark": summary["env"],
+            "split": summary["split"],
+            "metric": "success_rate_pct",
+            "value": (100 * summary["mean"]).map(lambda value: f"{value:.{decimals}f}"),
+            "n_episodes": summary["episodes_ok"],
+        }
+    )

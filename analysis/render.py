@@ -1,0 +1,128 @@
+"""A DataFrame as text, Markdown, LaTeX or JSON, with numbers rounded for reading. CSV keeps every digit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+P_COLUMNS = ("p", "p_", "q_")
+
+
+def shown(value: Any, column: str = "") -> str:
+    """One cell: p values to 3 digits, other floats to 4 significant digits, missing as an empty string."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, bool) or type(value).__name__ == "bool_" or type(value).__name__ == "bool":
+        return "yes" if value else "no"
+    if isinstance(value, float) or type(value).__name__.startswith("float"):
+        number = float(value)
+        if math.isnan(number):
+            return ""
+        if math.isinf(number):
+            return "inf" if number > 0 else "-inf"
+        if column == "p" or column.startswith(P_COLUMNS[1:]):
+            return "<0.001" if 0 <= number < 0.001 else f"{number:.3f}"
+        text = f"{number:.4g}" if abs(number) < 1e5 else f"{number:.0f}"
+        return text
+    return str(value)
+
+
+def cells_of(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows as strings."""
+    header = [str(name) for name in frame.columns]
+    columns = [[shown(value, name) for value in frame.iloc[:, i]] for i, name in enumerate(header)]
+    return header, [list(row) for row in zip(*columns, strict=True)] if len(frame) else []
+
+
+def numeric_columns(frame: pd.DataFrame) -> list[bool]:
+    """True where a column is right-aligned."""
+    return [
+        pd.api.types.is_numeric_dtype(frame.iloc[:, i]) and not pd.api.types.is_bool_dtype(frame.iloc[:, i])
+        for i in range(frame.shape[1])
+    ]
+
+
+def text(frame: pd.DataFrame, width: int = 200) -> str:
+    """Aligned columns for a terminal; a table wider than `width` is shown one record a block."""
+    header, rows = cells_of(frame)
+    if not rows:
+        return "(no rows)\n"
+    sizes = [max(len(header[i]), *(len(row[i]) for row in rows)) for i in range(len(header))]
+    if sum(sizes) + 2 * len(sizes) > width:
+        return _blocks(header, rows)
+    right = numeric_columns(frame)
+
+    def line(values: list[str]) -> str:
+        parts = [v.rjust(n) if r else v.ljust(n) for v, n, r in zip(values, sizes, right, strict=True)]
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([line(header), line(["-" * n for n in sizes]), *(line(row) for row in rows)]) + "\n"
+
+
+def _blocks(header: list[str], rows: list[list[str]]) -> str:
+    size = max(len(name) for name in header)
+    blocks = [
+        "\n".join(f"{n.ljust(size)}  {v}" for n, v in zip(header, row, strict=True) if v) for row in rows
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A GitHub table."""
+    header, rows = cells_of(frame)
+    rule = ["---:" if right else "---" for right in numeric_columns(frame)]
+    lines = [header, rule, *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "×": r"$\times$",
+    "α": r"$\alpha$",
+    "τ": r"$\tau$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+}
+
+
+def latex(frame: pd.DataFrame, caption: str = "", label: str = "") -> str:
+    """A booktabs table environment; needs `\\usepackage{booktabs}`."""
+    header, rows = cells_of(frame)
+
+    def line(values: list[str]) -> str:
+        return " & ".join("".join(LATEX.get(sign, sign) for sign in value) for value in values) + r" \\"
+
+    spec = "".join("r" if right else "l" for right in numeric_columns(frame))
+    lines = [r"\begin{table}", r"\centering"]
+    if caption:
+        lines.append(rf"\caption{{{''.join(LATEX.get(sign, sign) for sign in caption)}}}")
+    if label:
+        lines.append(rf"\label{{{label}}}")
+    lines += [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", line(header), r"\midrule"]
+    lines += [line(row) for row in rows]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def render(frame: pd.DataFrame, form: str) -> str:
+    """`form` is text, csv, md, tex or json."""
+    if form == "csv":
+        return frame.to_csv(index=False, lineterminator="\n")
+    if form == "json":
+        return frame.to_json(orient="records", indent=1, double_precision=15) + "\n"
+    return {"text": text, "md": markdown, "tex": latex}[form](frame)

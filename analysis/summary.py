@@ -1,0 +1,138 @@
+"""How each method did: per run with a Wilson interval, per method over its runs, per task type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells import Cells, cells, each_split
+from analysis.check import select
+from analysis.intervals import t_interval, wilsons
+from analysis.load import Records
+
+PLACE = ["env", "source", "split"]
+
+
+def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+    """One row per run, env and split: episodes, episodes not ok, mean, and for `won` the Wilson interval of
+    its rate.
+
+    Estimand of the interval: this checkpoint on games like these. It knows nothing about other training runs.
+    """
+    episodes = select(records, **choice)
+    ok = episodes[episodes["ok"]]
+    keys = [*PLACE, "method", "seed", "run"]
+    groups = episodes.groupby(keys, sort=True, observed=True)
+    frame = groups.agg(step=("step", "max"), episodes=("ok", "size"), episodes_ok=("ok", "sum")).reset_index()
+    means = ok.groupby(keys, sort=True, observed=True)[metric].agg(["mean", "sum"]).reset_index()
+    frame = frame.merge(means, on=keys, how="left")
+    frame.insert(len(keys) + 2, "episodes_not_ok", frame["episodes"] - frame["episodes_ok"])
+    if metric == "won":
+        frame["wilson_low"], frame["wilson_high"] = wilsons(
+            frame["sum"].fillna(0), frame["episodes_ok"], level
+        )
+        frame["wins"] = frame["sum"].fillna(0).astype(int)
+    return frame.drop(columns="sum")
+
+
+def summary(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+    """One row per method, env and split: runs, mean over runs, sd over runs and Student's interval over runs.
+
+    `mean_micro` weighs every game alike, `mean_macro` every task type; sd and interval belong to the
+    micro-average.
+    `runs_unfinished` counts runs of that method and env that are not in the numbers. With one run there is
+    no spread and no interval: the columns stay empty.
+    """
+    episodes = select(records, **choice)
+    rows = []
+    for group in each_split(episodes):
+        micro, macro = cells(group, metric), cells(group, metric, "macro")
+        for method in sorted(set(micro.methods)):
+            rows.append(_row(records, micro, macro, group, method, level))
+    return pd.DataFrame(rows)
+
+
+def _row(
+    records: Records, micro: Cells, macro: Cells, group: pd.DataFrame, method: str, level: float
+) -> dict[str, Any]:
+    chosen = micro.rows(method)
+    means = micro.run_means()[chosen]
+    low, high = t_interval(means, level)
+    unfinished = records.unused
+    unfinished = unfinished[(unfinished["method"] == method) & (unfinished["env"] == micro.env)]
+    mine = group[group["method"] == method]
+    return {
+        "env": micro.env,
+        "source": micro.source,
+        "split": micro.split,
+        "method": method,
+        "runs": len(chosen),
+        "runs_unfinished": len(unfinished),
+        "games": len(micro.games),
+        "episodes": len(mine),
+        "episodes_not_ok": int(micro.not_ok[chosen].sum()),
+        "mean_micro": float(means.mean()),
+        "sd_runs": float(means.std(ddof=1)) if len(means) > 1 else np.nan,
+        "low": low,
+        "high": high,
+        "mean_macro": float(macro.run_means()[chosen].mean()),
+        "mean_turns": float(mine.loc[mine["ok"], "turns"].mean()),
+    }
+
+
+def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+    """The summary split by task type: mean over run means, sd over runs, Student's interval over runs."""
+    episodes = select(records, **choice)
+    ok = episodes[episodes["ok"]]
+    keys = [*PLACE, "method", "task_type"]
+    runs = ok.groupby([*keys, "run"], sort=True, observed=True)[metric].mean().reset_index()
+    rows = []
+    for key, group in runs.groupby(keys, sort=True, observed=True):
+        low, high = t_interval(group[metric], level)
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "runs": len(group),
+                "mean": float(group[metric].mean()),
+                "sd_runs": float(group[metric].std(ddof=1)),
+                "low": low,
+                "high": high,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    games = (
+        episodes.groupby([*PLACE, "task_type"], observed=True)["task"].nunique().rename("games").reset_index()
+    )
+    return frame.merge(games, on=[*PLACE, "task_type"], how="left")
+
+
+def run_list(records: Records) -> pd.DataFrame:
+    """Every run that was found, used or not."""
+    columns = [
+        "run",
+        "attempt",
+        "method",
+        "env",
+        "seed",
+        "state",
+        "used",
+        "reason",
+        "config_id",
+        "commit",
+        "plan",
+    ]
+    return records.runs[columns]
+
+
+def tables(
+    records: Records, level: float = 0.95, metric: str = "won", **choice: Any
+) -> dict[str, pd.DataFrame]:
+    """`summary`, `per_task_type`, `per_run` and `runs`."""
+    return {
+        "summary": summary(records, level, metric, **choice),
+        "per_task_type": per_task_type(records, level, metric, **choice),
+        "per_run": per_run(records, level, metric, **choice),
+        "runs": run_list(records),
+    }

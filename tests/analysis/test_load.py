@@ -1,0 +1,219 @@
+"""Loading: what is read, what is refused, and that nothing unfinished disappears."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+
+from analysis.check import select
+from analysis.errors import Refusal
+from analysis.load import INVOCATION_KEYS, config_id, from_episodes, load
+from tests.analysis.synthetic import Study, episode_table, write_study
+
+LEVELS = {"opd": 0.0, "sage_opd": 0.5}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(
+        tmp_path_factory.mktemp("runs"), Study(LEVELS, games=6, train_steps=2, episodes_per_step=1)
+    )
+
+
+@pytest.fixture
+def copy(study, tmp_path):
+    return shutil.copytree(study, tmp_path / "runs")
+
+
+def attempts(root):
+    return sorted(root.glob("*/attempt_*"))
+
+
+def test_run_directories(study):
+    records = load([study], tables=("episodes", "turns", "steps"))
+    assert len(records.runs) == 6
+    assert records.runs["used"].all()
+    assert set(records.runs["method"]) == set(LEVELS)
+    assert len(records.turns) > 0
+    assert len(records.steps) == 6 * 2
+    assert records.notes == ()
+    assert records.runs["started"].iloc[0].endswith("+00:00")
+
+
+def test_one_attempt_directory(study):
+    assert len(load([attempts(study)[0]]).runs) == 1
+
+
+def test_csv_equals_frame(tmp_path):
+    table = episode_table(LEVELS, games=4)
+    table.to_csv(tmp_path / "e.csv", index=False)
+    got = load([tmp_path / "e.csv"]).episodes
+    want = from_episodes(table).episodes
+    assert got["won"].tolist() == want["won"].tolist()
+    assert got["run"].nunique() == 10
+    assert got["phase"].unique().tolist() == ["eval"]
+
+
+def test_won_is_read_from_text_and_status():
+    table = episode_table(LEVELS, seeds=[0], games=3)
+    words = table.assign(won=["true", "False", "1", "0", "TRUE", ""])
+    episodes = from_episodes(words).episodes
+    assert episodes["won"].tolist()[:5] == [1, 0, 1, 0, 1]
+    assert episodes["status"].iloc[5] == "env_error"
+    assert not episodes["ok"].iloc[5]
+    status = table.drop(columns="won").assign(
+        status=["won", "lost", "turn_budget", "env_error", "won", "lost"]
+    )
+    assert from_episodes(status).episodes["won"].fillna(-1).tolist() == [1, 0, 0, -1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.drop(columns=["task"]), "lacks the column"),
+        (lambda t: t.drop(columns=["won"]), "neither a column won"),
+        (lambda t: t.assign(won=0.5), "must be 0/1"),
+        (lambda t: t.assign(seed=None), "rows without a seed"),
+    ],
+)
+def test_bad_tables_are_refused(change, sentence):
+    with pytest.raises(Refusal, match=sentence):
+        from_episodes(change(episode_table(LEVELS, seeds=[0], games=3)))
+
+
+def test_failed_run_is_noted_and_left_out(copy):
+    broken = attempts(copy)[0]
+    (broken / "status.json").write_text(json.dumps({"state": "failed", "reason": "The GPU fell off."}))
+    records = load([copy])
+    assert int(records.runs["used"].sum()) == 5
+    assert records.unused["reason"].tolist() == ["The GPU fell off."]
+    assert any("The GPU fell off." in note for note in records.notes)
+    assert broken.parent.name not in set(records.episodes["run"])
+
+
+def test_failed_run_without_tables_keeps_its_names(copy):
+    broken = attempts(copy)[0]
+    (broken / "status.json").write_text(json.dumps({"state": "failed", "reason": "x"}))
+    for file in broken.glob("*.parquet"):
+        file.unlink()
+    row = load([copy]).unused.iloc[0]
+    assert row["method"] in LEVELS
+    assert row["seed"] in (0, 1, 2)
+
+
+def test_later_attempt_replaces_failed_one(copy):
+    first = attempts(copy)[0]
+    second = shutil.copytree(first, first.with_name("attempt_2"))
+    (first / "status.json").write_text(json.dumps({"state": "failed", "reason": "x"}))
+    records = load([copy])
+    assert records.runs["used"].all()
+    assert records.runs["attempt"].max() == 2
+    assert any("more than one attempt: attempt 1 failed" in note for note in records.notes)
+    (second / "status.json").write_text(json.dumps({"state": "running"}))
+    assert int(load([copy]).runs["used"].sum()) == 5
+
+
+def test_newer_record_format_is_refused(copy):
+    import pyarrow.parquet as pq
+
+    path = attempts(copy)[0] / "episodes.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({b"sage_format": b"2"}), path)
+    with pytest.raises(Refusal, match="record format 2"):
+        load([copy])
+
+
+def test_different_configs_under_one_name(copy):
+    path = attempts(copy)[0] / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["confidence"]["threshold"] = 0.9
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(Refusal, match=r"confidence\.threshold \(0\.\d and 0\.\d\).*--vary"):
+        select(load([copy]))
+    varied = load([copy], vary=["confidence.threshold"])
+    assert any("[threshold=0.9]" in method for method in varied.runs["method"])
+    assert len(select(varied)) == len(select(load([attempts(copy)[1]]))) * 6
+
+
+def test_invocation_keys_are_no_difference(copy):
+    path = attempts(copy)[0] / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["launch"]["runs_dir"], config["trainer"]["threads"] = "elsewhere", 7
+    path.write_text(yaml.safe_dump(config))
+    assert len(select(load([copy])))
+
+
+def test_invocation_keys_are_those_of_the_run_digest():
+    """`run.json` leaves them out already; a bare config.yaml must be read the same way."""
+    from pathlib import Path
+
+    source = Path(__file__).parents[2].joinpath("sage", "config.py").read_text()
+    body = source.split("def digest_fields")[1].split("return")[0]
+    assert all(key.split(".")[-1] in body for key in INVOCATION_KEYS)
+
+
+def test_config_id_ignores_only_seed_and_invocation():
+    base = {"seed": 0, "launch.runs_dir": "a", "env.name": "alfworld"}
+    assert config_id(base) == config_id({**base, "seed": 1, "launch.runs_dir": "b"})
+    assert config_id(base) != config_id({**base, "env.name": "searchqa"})
+
+
+def test_same_seed_twice(copy):
+    first = attempts(copy)[0]
+    again = shutil.copytree(first, copy / "ffffffffffff" / "attempt_1")
+    for name in ("episodes", "turns", "steps"):
+        frame = pd.read_parquet(again / f"{name}.parquet").assign(run="ffffffffffff")
+        frame.to_parquet(again / f"{name}.parquet")
+    with pytest.raises(Refusal, match="more than once"):
+        select(load([copy]))
+
+
+def test_same_run_from_two_inputs(study):
+    with pytest.raises(Refusal, match="more than one of the inputs"):
+        load([study, attempts(study)[0]])
+
+
+def test_duplicated_game():
+    table = episode_table(LEVELS, games=4)
+    with pytest.raises(Refusal, match="duplicated episodes"):
+        select(from_episodes(pd.concat([table, table.iloc[:1]])))
+
+
+def test_one_game_under_two_names():
+    table = episode_table(LEVELS, games=4).assign(game_sha256="same")
+    with pytest.raises(Refusal, match="same game file under two names"):
+        select(from_episodes(table))
+
+
+def test_missing_game_and_the_way_out():
+    table = episode_table(LEVELS, games=4).iloc[1:]
+    with pytest.raises(Refusal, match=r"did not play the same games.*played 3 of 4"):
+        select(from_episodes(table))
+    common = select(from_episodes(table), games="common")
+    assert common["task"].nunique() == 3
+
+
+def test_mixed_sources_and_the_way_out():
+    table = episode_table(LEVELS, games=4)
+    mixed = pd.concat([table, table.assign(source="official", task="official " + table["task"])])
+    with pytest.raises(Refusal, match="mixes game sources"):
+        select(from_episodes(mixed))
+    assert set(select(from_episodes(mixed), source="official")["source"]) == {"official"}
+
+
+def test_last_step_is_taken_unless_named(study):
+    records = load([study])
+    assert set(select(records)["step"]) == {2}
+    assert set(select(records, step=0)["step"]) == {0}
+    with pytest.raises(Refusal, match="No run was evaluated at step 7"):
+        select(records, step=7)
+
+
+@pytest.mark.parametrize("inputs", [[], ["nowhere"], ["pyproject.toml"]])
+def test_inputs_that_are_none(inputs):
+    with pytest.raises(Refusal):
+        load(inputs)

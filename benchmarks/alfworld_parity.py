@@ -105,13 +105,13 @@ class Totals:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    integer = {"type": int, "metavar": "N"}
-    parser.add_argument("--official", **integer, help="games per official split (default: OFFICIAL_SPLITS)")
-    parser.add_argument("--generated", **integer, default=22, help="games per generated split")
-    parser.add_argument("--unmemoised", **integer, default=4, help="games also played on the engine as shipped")
-    parser.add_argument("--steps", **integer, default=60, help="commands per game")
-    parser.add_argument("--seed", **integer, default=7, help="of the generated games")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--official", type=int, help="games per official split (default: OFFICIAL_SPLITS)")
+    add("--generated", type=int, default=22, help="games per generated split")
+    add("--unmemoised", type=int, default=4, help="games played on the engine as shipped too")
+    add("--steps", type=int, default=60, help="commands per game")
+    add("--seed", type=int, default=7, help="of the generated games")
     args = parser.parse_args()
 
     totals = Totals()
@@ -122,7 +122,9 @@ def main() -> int:
         shipped = [(f"{group} (as shipped)", key, file) for group, key, file in games[::stride]]
         # The engine as shipped first: what `remember_parses` changes stays changed.
         for remember, chosen in ((False, shipped[: args.unmemoised]), (True, games)):
-            engine = TextWorldEngine(remember=remember) if chosen else None
+            if not chosen:
+                continue
+            engine = TextWorldEngine(remember=remember)
             for group, key, file in chosen:
                 totals.add(group, key, compare(engine, file, args.steps, key))
     totals.print()

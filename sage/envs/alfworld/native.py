@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sage.envs.alfworld.planner import is_won
 from sage.envs.alfworld.world import Game, Receptacle, State
 
 NOTHING_HAPPENS = "Nothing happens."
@@ -142,33 +143,7 @@ class NativeWorld:
 
     def won(self) -> bool:
         """Whether the goal holds now; it can be lost again by undoing it."""
-        goal, state, things = self.game.goal, self.state, self.game.things
-        if goal.task_type == "look_at_obj_in_light":
-            if state.holding is None or things[state.holding].type != goal.object:
-                return False
-            return any(
-                things[name].type == goal.lamp and things[name].toggleable and self._within_reach(name)
-                for name in state.toggled
-            )
-        done = {
-            "pick_clean_then_place_in_recep": state.clean,
-            "pick_heat_then_place_in_recep": state.hot,
-            "pick_cool_then_place_in_recep": state.cool,
-        }.get(goal.task_type)
-        able = {
-            "pick_clean_then_place_in_recep": "cleanable",
-            "pick_heat_then_place_in_recep": "heatable",
-            "pick_cool_then_place_in_recep": "coolable",
-        }.get(goal.task_type, "")
-        placed: dict[str, int] = {}
-        for name, receptacle in (*state.inside.items(), *state.also_inside):
-            thing = things[name]
-            if thing.type != goal.object or self.game.receptacles[receptacle].type != goal.receptacle:
-                continue
-            if done is not None and (name not in done or not getattr(thing, able)):
-                continue
-            placed[receptacle] = placed.get(receptacle, 0) + 1
-        return any(count >= goal.count for count in placed.values())
+        return is_won(self.game, self.state)
 
     # What is where.
 

@@ -188,7 +188,14 @@ def result_table(summary: Summary) -> Table:
     """Success before and after on every split, with Wilson 95 % intervals."""
     sources = sorted({source for split in summary.splits for source in split.sources})
     title = f"{summary.method} on {summary.env} ({' and '.join(sources) or 'no'} games), seed {summary.seed}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     after = {split.after.step for split in summary.splits if split.after}
     trained = bool(after) or summary.steps > 0
     success = ["before", f"after {_steps(after)}".strip(), "points"] if trained else ["success"]

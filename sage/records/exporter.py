@@ -124,6 +124,8 @@ class Exporter:
                 self._process.kill()
                 self._process.wait()
             self._reader.join(timeout=5)
+            if not self._reader.is_alive() and self._process.stdout is not None:
+                self._process.stdout.close()
         known = {result.run_dir: result for result in self.results}
         return [
             known.get(path) or ExportResult(path, error=self.explain(late, Path(path)))

@@ -21,9 +21,12 @@ def power_of(effect: float, se: float, df: float, alpha: float = 0.05) -> float:
     """Power of a two-sided t-test: `effect` and its standard error in one unit (noncentral t; Cohen 1988)."""
     if se == 0:
         return 1.0 if effect else alpha
-    critical = stats.t.ppf(1 - alpha / 2, df)
-    shift = effect / se
-    return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
+    critical = float(stats.t.ppf(1 - alpha / 2, df))
+    shift = abs(effect / se)
+    # scipy's noncentral t gives nan in tails too small to matter.
+    upper = float(stats.nct.sf(critical, df, shift))
+    lower = float(stats.nct.cdf(-critical, df, shift))
+    return (1.0 if np.isnan(upper) else upper) + (0.0 if np.isnan(lower) else lower)
 
 
 def detectable(se: float, df: float, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -32,7 +35,9 @@ def detectable(se: float, df: float, alpha: float = 0.05, power: float = 0.8) ->
         return 0.0 if se == 0 else float("nan")
     if not 0 < power < 1:
         raise Refusal(f"Power must lie between 0 and 1, not {power}.")
-    upper = se * (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df)) * 4
+    upper = float(se * (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df)))
+    while power_of(upper, se, df, alpha) < power:
+        upper *= 1.5
     return float(optimize.brentq(lambda effect: power_of(effect, se, df, alpha) - power, 0.0, upper))
 
 

@@ -2,13 +2,16 @@
 
 Input is a CSV with one printed number per row and the columns `table, student, teacher, method, benchmark,
 split, metric, value, n_episodes`; `value` is read as text because its printed decimals matter. A percentage's
-metric ends in
-`_pct`; a row without `n_episodes` in split `macro_average` is checked against the mean of its siblings.
+metric ends in `_pct`; a row without `n_episodes` in split `macro_average` is checked against the mean of its
+siblings.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from decimal import Decimal
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +51,8 @@ def count_behind(value: float, decimals: int, n: int) -> int | None:
     A tie may have been rounded either way, so both are allowed.
     """
     half = 0.5 * 10.0**-decimals
-    low = np.ceil((value - half) * n / 100 - 1e-9)
-    high = np.floor((value + half) * n / 100 + 1e-9)
+    low = math.ceil((value - half) * n / 100 - 1e-9)
+    high = math.floor((value + half) * n / 100 + 1e-9)
     nearest = round(value * n / 100)
     if low > high or high < 0 or low > n:
         return None
@@ -259,28 +262,26 @@ def duplicates(rows: pd.DataFrame) -> pd.DataFrame:
     named["row"] = named[["student", "teacher", "method"]].agg(" / ".join, axis=1)
     result = []
     for (table, benchmark), group in named.groupby(["table", "benchmark"]):
-        wide = group.pivot_table(index="row", columns=["split", "metric"], values="printed", aggfunc="first")
-        labels = list(wide.index)
-        for i, first in enumerate(labels):
-            for second in labels[i + 1 :]:
-                a, b = (pd.Series(wide.loc[label]) for label in (first, second))
-                both = a.notna() & b.notna()
-                equal = both & (a == b)
-                by_split = equal.groupby(level="split").sum()
-                if int(by_split.max()) < 2:
-                    continue
-                result.append(
-                    {
-                        "table": table,
-                        "benchmark": benchmark,
-                        "row": first,
-                        "same_as": second,
-                        "equal": int(equal.sum()),
-                        "numbers": int(both.sum()),
-                        "identical": bool(equal.sum() == both.sum()),
-                        "where": ", ".join(f"{s} {m} {a[(s, m)]}" for s, m in equal.index[equal]),
-                    }
-                )
+        numbers: dict[str, dict[tuple[str, str], str]] = {}
+        for row in group.itertuples():
+            numbers.setdefault(row.row, {})[(row.split, row.metric)] = row.printed
+        for first, second in combinations(sorted(numbers), 2):
+            both = sorted(numbers[first].keys() & numbers[second].keys())
+            equal = [key for key in both if numbers[first][key] == numbers[second][key]]
+            if max(Counter(split for split, _ in equal).values(), default=0) < 2:
+                continue
+            result.append(
+                {
+                    "table": table,
+                    "benchmark": benchmark,
+                    "row": first,
+                    "same_as": second,
+                    "equal": len(equal),
+                    "numbers": len(both),
+                    "identical": len(equal) == len(both),
+                    "where": ", ".join(f"{key[0]} {key[1]} {numbers[first][key]}" for key in equal),
+                }
+            )
     columns = ["table", "benchmark", "row", "same_as", "equal", "numbers", "identical", "where"]
     return pd.DataFrame(result, columns=columns)
 

@@ -177,7 +177,8 @@ def test_crossed_variance_is_unbiased():
     strata, weights = np.zeros(games, int), np.full(games, 1 / games)
     estimates, differences = [], []
     for _ in range(reps):
-        # Additive normal model: run sd 0.3, method × game sd 1, residue sd 0.5; the game's own effect cancels.
+        # Additive normal model: run sd 0.3, method × game sd 1, residue sd 0.5; the game's own effect
+        # cancels.
         arms = [
             rng.normal(0, 0.3, (runs, 1)) + rng.normal(0, 1, games) + rng.normal(0, 0.5, (runs, games))
             for _ in range(2)

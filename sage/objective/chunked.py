@@ -106,7 +106,7 @@ def chunked_divergence(
         student_head.weight_VD,
         student_head.bias_V,
         (divergence, teacher_hidden_TE.detach(), teacher_head, target_T, weight_T.detach()),
-        (vocabulary, chunk_tokens, log_unweighted),
+        (vocabulary, chunk_tokens, log_unweighted, torch.is_grad_enabled()),
     )
     return ChunkedResult(*outputs)
 
@@ -119,12 +119,13 @@ class _ChunkedDivergence(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         other: tuple[Divergence, Tensor, Head, Tensor, Tensor],
-        options: tuple[int, int | None, bool],
+        options: tuple[int, int | None, bool, bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         divergence, teacher_hidden_TE, teacher_head, target_T, token_weight_T = other
-        vocabulary, chunk_tokens, log_unweighted = options
+        vocabulary, chunk_tokens, log_unweighted, grad_enabled = options
         head = Head(weight_VD, bias_V)
-        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        # needs_input_grad does not know about no_grad.
+        needs_hidden, needs_weight, needs_bias = (grad_enabled and need for need in ctx.needs_input_grad[:3])
         grad_hidden_TD = torch.zeros_like(hidden_TD) if needs_hidden else None
         grad_weight_VD = torch.zeros_like(weight_VD) if needs_weight else None
         grad_bias_V = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None

@@ -54,7 +54,8 @@ def check_head(lm: LanguageModel) -> None:
     """
     ids = [i % _rows(lm) for i in range(1, 9)]
     own_LV = lm.model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False).logits[0].float()
-    ours_LV = head(lm).logits(hidden_states(lm, [ids], [range(len(ids))]), own_LV.shape[-1])
+    hidden_LD = hidden_states(lm, [ids], [range(len(ids))])
+    ours_LV = head(lm).logits(hidden_LD, own_LV.shape[-1]).float()
     if not torch.allclose(own_LV, ours_LV, atol=1e-3 * float(own_LV.abs().max()), rtol=0):
         raise ModelError(
             f"The model {lm.name!r} changes its logits after the output layer, which the chunked loss does"

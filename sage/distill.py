@@ -1,0 +1,287 @@
+"""The training loop of method.md section 6: play, decide, score, weigh, step.
+
+Each process plays and differentiates its share of every batch; sums and gradients are added up over all of
+them, so one process and several do the same. Everything random is keyed by (seed, step, task, rollout,
+turn), and a checkpoint is complete, so a resumed run does what the uninterrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from sage import checkpoint
+from sage.config import TrainerSettings
+from sage.episode import Episode, Label, Task
+from sage.objective.curriculum import Curriculum
+from sage.objective.intervention import Ask, Intervention, Stream, TurnContext
+from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
+from sage.policy.rollout import Job
+from sage.records.clock import PhaseClock
+from sage.records.rows import label_shares
+from sage.update import BatchLoss, Objective, Pair, Played, accumulate_gradient
+
+Play = Callable[[Sequence[Job], int], list[Episode]]
+"""Plays the jobs with the student as it is now, each for at most that many turns; order is kept."""
+
+
+TIMED = ("rollout", "judge", "teacher", "student", "other")
+"""Phases with a column of their own in the steps table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The chosen components of a run."""
+
+    intervention: Intervention
+    curriculum: Curriculum
+    objective: Objective
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One optimizer step: `row` has columns of the steps table, `played` the episodes of all processes."""
+
+    step: int
+    row: dict[str, Any]
+    played: list[Played]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Steps done since the start (resumed ones included), and how many of them changed weights."""
+
+    steps: int
+    stepped: int
+
+    @property
+    def skipped(self) -> int:
+        return self.steps - self.stepped
+
+
+def make_accelerator(models: Pair) -> Accelerator:
+    """One process, or as many as `accelerate launch` started. Raises ValueError for sharded weights."""
+    accelerator = Accelerator(cpu=models.student.device.type == "cpu")
+    kind = accelerator.distributed_type.value
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise ValueError(
+            f"accelerate is set to {kind}, but every process needs the whole student; "
+            "start it with `accelerate launch --num_processes n`, without FSDP or DeepSpeed."
+        )
+    return accelerator
+
+
+def distill(
+    *,
+    models: Pair,
+    rules: Rules,
+    trainer: TrainerSettings,
+    seed: int,
+    tasks: Sequence[Task],
+    episodes_per_task: int,
+    turn_budget: int,
+    play: Play,
+    ask: Ask,
+    accelerator: Accelerator,
+    checkpoints: Path,
+    clock: PhaseClock,
+    on_step: Callable[[StepReport], None],
+    after_step: Callable[[int], None] | None = None,
+    log_skipped: bool = True,
+) -> Summary:
+    """Train the student in place up to optimizer step `trainer.steps`, from the newest checkpoint on.
+
+    `models.student` must hold the weights the run starts from, also when it is resumed: the weight change is
+    measured against them. `on_step` is called in the main process only, `after_step` in every process (an
+    evaluation goes there); the checkpoint of a step is written after both, so that what it counts as done is
+    recorded, and a resumed run reports the steps after its checkpoint again. Episodes that are not ok are
+    reported and take no part in the loss. A step in which no turn is supervised leaves weights, optimizer
+    and warm-up alone, and is counted.
+    """
+    optimizer = StudentOptimizer(models.student.model, trainer)
+    change = WeightChange(models.student.model)
+    done, stepped = _resume(checkpoints, models, optimizer, change, accelerator)
+
+    for step in range(done + 1, trainer.steps + 1):
+        # play
+        jobs = jobs_of_step(tasks, step, trainer.tasks_per_step, episodes_per_task, seed)
+        mine = jobs[accelerator.process_index :: accelerator.num_processes]
+        with clock.phase("rollout"):
+            episodes = play(mine, rules.curriculum.turn_limit(step, turn_budget)) if mine else []
+        played = [Played(episode) for episode in episodes]
+        batch = [p for p in played if p.episode.status.is_ok and p.episode.turns]
+
+        # decide
+        with clock.phase("judge"):
+            decide(batch, rules.intervention, ask, turn_streams(seed, step))
+
+        # score, weigh, differentiate
+        optimizer.clear()
+        loss = accumulate_gradient(
+            models,
+            rules.objective,
+            batch,
+            micro_batch=trainer.micro_batch,
+            add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
+            clock=clock,
+            log_skipped=log_skipped,
+        )
+
+        # step
+        learning_rate, grad_norm = optimizer.learning_rate, None
+        if loss.z is not None:
+            with clock.phase("student"):
+                if accelerator.num_processes > 1:
+                    add_up_gradients(optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum"))
+                grad_norm = optimizer.step()
+            stepped += 1
+
+        # report
+        everyone = gather_object(played) if accelerator.num_processes > 1 else played
+        (teacher_tokens,) = _add_up_numbers(accelerator, (loss.teacher_tokens,))
+        if accelerator.is_main_process:
+            row = step_values(everyone, loss) | {
+                "grad_norm": grad_norm,
+                "learning_rate": learning_rate,
+                "relative_weight_change": change.value(),
+                "teacher_tokens": int(teacher_tokens),
+            }
+            seconds = clock.take()
+            row |= {f"seconds_{name}": seconds[name] for name in TIMED}
+            on_step(StepReport(step, row, everyone))
+
+        if after_step is not None:
+            after_step(step)
+        last = step == trainer.steps
+        if last or (trainer.checkpoint_every and step % trainer.checkpoint_every == 0):
+            _save(checkpoints, step, stepped, models, optimizer, change, accelerator)
+    return Summary(max(done, trainer.steps), stepped)
+
+
+def jobs_of_step(
+    tasks: Sequence[Task], step: int, tasks_per_step: int, episodes_per_task: int, seed: int
+) -> list[Job]:
+    """The jobs of 1-based `step`: the next tasks of an endless row of epochs, each shuffled by (seed, epoch).
+
+    The rollout index goes on counting over epochs, so that a task which comes again is sampled afresh.
+    """
+    if not tasks:
+        raise ValueError("There is no task to train on; check env.games and the split's manifest.")
+    jobs = []
+    for position in range((step - 1) * tasks_per_step, step * tasks_per_step):
+        epoch, index = divmod(position, len(tasks))
+        task = tasks[_epoch_order(len(tasks), seed, epoch)[index]]
+        jobs += [Job(task, epoch * episodes_per_task + r) for r in range(episodes_per_task)]
+    return jobs
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    return random.Random(f"{seed}/tasks/{epoch}").sample(range(count), count)
+
+
+def turn_streams(seed: int, step: int) -> Stream:
+    """A random stream per turn that depends on nothing but (seed, step, task, rollout, turn)."""
+
+    def stream(context: TurnContext) -> random.Random:
+        episode, turn = context
+        key = (seed, "intervention", step, episode.task.id, episode.rollout_index, turn.index)
+        return random.Random("/".join(map(str, key)))
+
+    return stream
+
+
+def decide(batch: Sequence[Played], rule: Intervention, ask: Ask, stream: Stream) -> None:
+    """Fill in the decisions of every turn of `batch`, all in one query."""
+    contexts = [TurnContext(played.episode, turn) for played in batch for turn in played.episode.turns]
+    decisions = iter(rule.decide(contexts, ask, stream))
+    for played in batch:
+        played.decisions = [next(decisions) for _ in played.episode.turns]
+
+
+def step_values(played: Sequence[Played], loss: BatchLoss) -> dict[str, Any]:
+    """Columns of the steps table that follow from the episodes and the loss."""
+    ok = [p for p in played if p.episode.status.is_ok]
+    decisions = [decision for p in ok for decision in p.decisions]
+    asked = [d for d in decisions if d.reply or d.label is Label.FALLBACK]
+    scored = [
+        (turn.n_tokens, turn_score.divergence)
+        for p in ok
+        for turn, turn_score in zip(p.episode.turns, p.scores, strict=True)
+        if turn_score.divergence is not None
+    ]
+    scored_tokens = sum(tokens for tokens, _ in scored)
+    tokens = loss.sums.tokens
+    return {
+        "loss": loss.loss,
+        "stepped": loss.z is not None,
+        "z": loss.z,
+        "mean_weight": loss.sums.weighted / tokens if tokens else None,
+        "mean_divergence": sum(n * value for n, value in scored) / scored_tokens if scored_tokens else None,
+        "episodes": len(ok),
+        "episodes_not_ok": len(played) - len(ok),
+        "success_rate": sum(p.episode.won for p in ok) / len(ok) if ok else None,
+        "turns": sum(len(p.episode.turns) for p in ok),
+        "student_tokens": int(tokens),
+        "active_tokens": int(loss.sums.active),
+        "judge_queries": sum(not d.cached for d in asked),
+        "judge_cached": sum(d.cached for d in asked),
+        "judge_tokens": sum(d.judge_tokens for d in asked),
+        **label_shares([p.decisions for p in ok]),
+    }
+
+
+def _add_up_numbers(accelerator: Accelerator, numbers: Sequence[float]) -> list[float]:
+    if accelerator.num_processes == 1:
+        return list(numbers)
+    here = torch.tensor(numbers, dtype=torch.float64, device=accelerator.device)
+    return list(accelerator.reduce(here, reduction="sum").tolist())
+
+
+def _save(
+    folder: Path,
+    step: int,
+    stepped: int,
+    models: Pair,
+    optimizer: StudentOptimizer,
+    change: WeightChange,
+    accelerator: Accelerator,
+) -> None:
+    states = [checkpoint.random_state()]
+    if accelerator.num_processes > 1:
+        states = gather_object(states)
+    if accelerator.is_main_process:
+        state = optimizer.state_dict() | {
+            "stepped": stepped,
+            "start_norm": change.start_norm,
+            "random": states,
+        }
+        checkpoint.save(folder, step, models.student, state)
+    accelerator.wait_for_everyone()
+
+
+def _resume(
+    folder: Path, models: Pair, optimizer: StudentOptimizer, change: WeightChange, accelerator: Accelerator
+) -> tuple[int, int]:
+    """(steps done, steps that changed weights). Raises ValueError where the run began with other weights."""
+    path = checkpoint.latest(folder)
+    if path is None:
+        return 0, 0
+    state = checkpoint.load(path, models.student)
+    if abs(state["start_norm"] - change.start_norm) > 1e-6 * change.start_norm:
+        raise ValueError(
+            f"{path} belongs to a run that began with other student weights; "
+            "resume with the student it was started with, or use launch.on_existing=rerun."
+        )
+    optimizer.load_state_dict(state)
+    if accelerator.process_index < len(state["random"]):
+        checkpoint.set_random_state(state["random"][accelerator.process_index])
+    return int(state["step"]), int(state["stepped"])

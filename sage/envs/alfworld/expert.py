@@ -112,6 +112,8 @@ class SearchingExpert:
         self.searched_new = False
         """Whether the last turn, with something yet to be found, showed a place for the first time."""
         self._places = likely_places()
+        self._next: Move | None = None
+        """The decided move, until the next observation."""
 
     # What the text tells -------------------------------------------------------------------------------
 
@@ -120,6 +122,7 @@ class SearchingExpert:
         searching = self.thought().startswith("find ")
         self.searched_new = False
         self._take_in(command, observation.strip())
+        self._next = None
         self.searched_new &= searching
 
     def _take_in(self, command: str, text: str) -> None:
@@ -215,6 +218,11 @@ class SearchingExpert:
 
     def move(self) -> Move:
         """Thought and command together."""
+        if self._next is None:
+            self._next = self._decide()
+        return self._next
+
+    def _decide(self) -> Move:
         held = self.holding
         if held is None:
             return self._get_object()
@@ -304,7 +312,7 @@ class SearchingExpert:
             self.searched.clear()
             if self.stuck:
                 self.stuck.clear()
-                return self.move()
+                return self._decide()
         likely = self._places.get(kind, ())
         for place in self.here:
             if place in self.closed and place not in self.searched and kind_of(place) in likely:

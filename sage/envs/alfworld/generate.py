@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from sage.envs.alfworld.floorplans import (
@@ -24,7 +24,7 @@ from sage.envs.alfworld.floorplans import (
     goal_library,
     load_floor_plans,
 )
-from sage.envs.alfworld.household import Household, places_for, sample_household
+from sage.envs.alfworld.household import ALSO_PICKUPABLE, Household, places_for, sample_household
 from sage.envs.alfworld.planner import NoPlan, is_won, plan
 from sage.envs.alfworld.world import Game, Goal, Receptacle, State, Thing
 
@@ -231,15 +231,15 @@ def name_entities(identifiers: list[str]) -> dict[str, str]:
 
 def _as_game(household: Household, sentence: str, path: str) -> Game:
     able = affordances()
-    fixtures, objects, goal = household.plan.fixtures, household.objects, household.goal
-    names = name_entities([f.id for f in fixtures] + [o.id for o in objects])
+    goal = household.goal
     # The order of a game's things is that of their ids, which the names are numbered by.
-    fixtures = sorted(fixtures, key=lambda f: mangle(f.id).lower())
-    objects = sorted(objects, key=lambda o: mangle(o.id).lower())
+    fixtures = sorted(household.plan.fixtures, key=lambda f: mangle(f.id).lower())
+    objects = sorted(household.objects, key=lambda o: mangle(o.id).lower())
+    names = name_entities([f.id for f in fixtures] + [o.id for o in objects])
     receptacles = {
         names[f.id]: Receptacle(names[f.id], f.type.lower(), mangle(f.location), f.openable) for f in fixtures
     }
-    things = {names[o.id]: _thing(names[o.id], o.type) for o in objects}
+    things = {names[o.id]: replace(_sample_thing(o.type), name=names[o.id]) for o in objects}
     kinds = {o.type for o in objects}
     can_contain = frozenset(
         (holder.lower(), kind.lower())
@@ -259,23 +259,19 @@ def _as_game(household: Household, sentence: str, path: str) -> Game:
 
 
 @cache
-def _abilities(kind: str) -> dict[str, bool]:
-    from sage.envs.alfworld.household import ALSO_PICKUPABLE
-
+def _sample_thing(kind: str) -> Thing:
+    """A nameless thing of this type, with the type's abilities."""
     able = affordances()
-    return {
-        "pickupable": kind in able.pickupable or kind in ALSO_PICKUPABLE,
-        "cleanable": kind in able.cleanable,
-        "heatable": kind in able.heatable,
-        "coolable": kind in able.coolable,
-        "toggleable": kind in able.toggleable,
-        "sliceable": kind in able.sliceable,
-        "holder": kind in able.movable_receptacles,
-    }
-
-
-def _thing(name: str, kind: str) -> Thing:
-    return Thing(name, kind.lower(), **_abilities(kind))
+    return Thing(
+        name="", type=kind.lower(),
+        pickupable=kind in able.pickupable or kind in ALSO_PICKUPABLE,
+        cleanable=kind in able.cleanable,
+        heatable=kind in able.heatable,
+        coolable=kind in able.coolable,
+        toggleable=kind in able.toggleable,
+        sliceable=kind in able.sliceable,
+        holder=kind in able.movable_receptacles,
+    )
 
 
 def _problem_text(household: Household, trial: str) -> str:
@@ -302,8 +298,8 @@ def _problem_text(household: Household, trial: str) -> str:
         for holder in holder_kinds for kind in object_kinds if kind in able.contains[holder]
     ]
     for ability in ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable"):
-        facts += [f"({ability} {ids[o.id]})" for o in objects if _abilities(o.type)[ability]]
-    facts += [f"(isReceptacleObject {ids[o.id]})" for o in objects if _abilities(o.type)["holder"]]
+        facts += [f"({ability} {ids[o.id]})" for o in objects if getattr(_sample_thing(o.type), ability)]
+    facts += [f"(isReceptacleObject {ids[o.id]})" for o in objects if _sample_thing(o.type).holder]
     facts += [f"(openable {ids[f.id]})" for f in fixtures if f.openable]
     facts.append(f"(atLocation agent1 {start})")
     facts += [f"(inReceptacle {ids[o.id]} {ids[holder]})" for o in objects for holder in o.receptacles]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,6 +73,18 @@ def test_a_changed_byte_changes_the_digest_and_is_noticed() -> None:
     path.unlink()
     with pytest.raises(MissingData, match="is gone"):
         load_tasks("generated", before.tasks[0].split, seed=5, counts=COUNTS)
+
+
+@pytest.mark.slow
+@needs_wheel
+def test_the_default_set_is_the_documented_one() -> None:
+    # Its digest is in docs/generated_games.md; a change needs a new GENERATOR_VERSION and new tables there.
+    started = time.process_time()
+    root = store.ensure_games()
+    assert time.process_time() - started < 60
+    digest = Manifest.read(root / "manifest.json", root).digest
+    assert digest == "289a9cff42eddbd0e24bf39a3f7c3e042e16601d7d9b78bc4bd25364d866e09b"
+    assert len(load_tasks("generated", "valid_unseen")) == 134
 
 
 def _make(_: int) -> str:

@@ -12,21 +12,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sage.settings import (
-    ConfigError,
-    compose,
-    conf_dir,
-    flatten,
-    nearest,
-    register_components,
-    unknown_setting,
-)
+from sage.settings import conf_dir, known_settings, nearest, register_components, unknown_setting
 
-_COULD_NOT = re.compile(r"Could not override '([^']+)'|Could not delete from config\. '([^']+)' does not exist")
-_NO_GROUP = re.compile(r"config group '([^']+)' does not exist|Could not override '([^']+)'\.\s*No match in the defaults")
+_COULD_NOT = re.compile(r"Could not override '([^']+)'|Could not delete from config\. '([^']+)'")
+_NO_GROUP = re.compile(r"config group '([^']+)' does not|Could not override '([^']+)'\.\s*No match in the")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^']+)'")
 
 
@@ -47,8 +38,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return _end(f"{group!r} is not a config group{nearest(group, _groups())}")
     if match := _COULD_NOT.search(text):
         key = match[1] or match[2]
-        register_components()
-        return _end(unknown_setting(key, _known_keys(key, overrides)))
+        register_components(_plugins(overrides))
+        known = [*known_settings(), *_groups()]
+        if key in known:
+            return f"{key!r} does not have the keys of the given value yet; add them with +{key}=..."
+        return _end(unknown_setting(key, known))
     if "Config group override must be a string" in text:
         return _not_an_option(overrides, text)
     first = text.splitlines()[0] if text else type(error).__name__
@@ -75,7 +69,7 @@ def _unreadable(error: OverrideParseException) -> str:
             break
     if "=" not in override:
         return _end(f"The argument {override!r} is not understood; settings are changed by key=value")
-    return _end(f"The argument {override!r} is not understood ({reason}); quote values with special characters")
+    return _end(f"The argument {override!r} is not understood ({reason}); quote special characters")
 
 
 def _not_an_option(overrides: Sequence[str], text: str) -> str:
@@ -88,20 +82,14 @@ def _not_an_option(overrides: Sequence[str], text: str) -> str:
     return _end(text.splitlines()[0])
 
 
+def _plugins(overrides: Sequence[str]) -> list[str]:
+    """Plugins named on the command line: their components count when the nearest name is looked for."""
+    lists = [o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("plugins=")]
+    return [name.strip("'\" ") for text in lists for name in text.strip("[]").split(",") if name.strip()]
+
+
 def _groups() -> list[str]:
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
-
-
-def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
-    """All keys of the config as it is without the wrong override: the groups chosen beside it still count."""
-    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != wrong]
-    for attempt in (others, []):
-        try:
-            config: DictConfig = compose(attempt, explained=False)
-        except ConfigError:
-            continue
-        return flatten(OmegaConf.to_container(config, resolve=False)) + _groups()
-    return _groups()
 
 
 def _end(text: str) -> str:

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sage import registry
 from sage.config import RunConfig
-from sage.registry import Settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,10 +72,10 @@ def load(source: DictConfig | Sequence[str]) -> RunConfig:
     return validate(plain)
 
 
-def compose(overrides: Sequence[str], *, explained: bool = True) -> DictConfig:
-    """Hydra's composition of `conf/config.yaml` with `overrides`, outside the command line.
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's composition of `conf/config.yaml` with `overrides`, without a command line.
 
-    Raises ConfigError, with the nearest right name unless `explained` is false.
+    Raises ConfigError.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -87,12 +86,9 @@ def compose(overrides: Sequence[str], *, explained: bool = True) -> DictConfig:
         try:
             return hydra_compose("config", list(overrides))
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            if not explained:
-                raise ConfigError(str(error)) from error
-            failure: Exception = error
-    from sage.explain import explain
+            from sage.explain import explain
 
-    raise ConfigError(explain(failure, overrides)) from failure
+            raise ConfigError(explain(error, overrides)) from error
 
 
 def validate(plain: Any) -> RunConfig:
@@ -103,7 +99,7 @@ def validate(plain: Any) -> RunConfig:
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, plain)) from error
+        raise ConfigError(_sentence(error)) from error
 
 
 def register_components(plugins: Iterable[str] = ()) -> None:
@@ -127,7 +123,8 @@ def unknown_setting(key: str, known: Iterable[str]) -> str:
         name for name in GROUPS[group].names() if field in GROUPS[group].get(name).model_fields
     ] if group in GROUPS else []
     if owners:
-        return f"{key!r} is not a setting of the chosen {group}; {' and '.join(f'{group}={o}' for o in owners)} has it"
+        has_it = " and ".join(f"{group}={owner}" for owner in owners)
+        return f"{key!r} is not a setting of the chosen {group}; {has_it} has it"
     return f"{key!r} is not a setting{nearest(key, known)}"
 
 
@@ -148,30 +145,35 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; {head} has {', '.join(sorted(siblings))}" if head and siblings else ""
 
 
-def flatten(plain: Any, prefix: str = "") -> list[str]:
-    """Dotted names of all keys of nested mappings, the inner ones and the leaves."""
+def known_settings(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Dotted names of all settings; of a component group, those of all its registered components."""
     names: list[str] = []
-    if isinstance(plain, Mapping):
-        for key, value in plain.items():
-            names += [f"{prefix}{key}", *flatten(value, f"{prefix}{key}.")]
+    for field, info in model.model_fields.items():
+        names.append(prefix + field)
+        inner = [info.annotation]
+        if not prefix and field in GROUPS:
+            inner = [GROUPS[field].get(name) for name in GROUPS[field].names()]
+        for kind in inner:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                names += known_settings(kind, f"{prefix}{field}.")
     return names
 
 
-def _sentence(error: ValidationError, plain: Mapping[str, Any]) -> str:
+def _sentence(error: ValidationError) -> str:
     """The first problem of a validation error in one sentence, and how many there are."""
     problems = error.errors()
     # An unknown key often explains a missing one, so it is told first.
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     more = f" ({len(problems) - 1} more after that.)" if len(problems) > 1 else ""
-    text = _problem(first, plain)
+    text = _problem(first)
     return text + ("" if text.endswith(("?", ".")) else ".") + more
 
 
-def _problem(problem: ErrorDetails, plain: Mapping[str, Any]) -> str:
+def _problem(problem: ErrorDetails) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        return unknown_setting(where, _settings_near(problem["loc"], plain))
+        return unknown_setting(where, known_settings())
     if kind == "missing":
         return f"The setting {where!r} is missing"
     if kind == "literal_error":
@@ -181,18 +183,3 @@ def _problem(problem: ErrorDetails, plain: Mapping[str, Any]) -> str:
     if kind == "value_error":
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
     return f"{where}={value!r} is refused: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
-
-
-def _settings_near(loc: tuple[int | str, ...], plain: Mapping[str, Any]) -> list[str]:
-    """Dotted names that could have been meant: the fields of the model in which the unknown key stands."""
-    fields: Mapping[str, Any] = RunConfig.model_fields
-    for depth, part in enumerate(loc[:-1]):
-        if depth == 0 and part in GROUPS:
-            fields = GROUPS[str(part)].get(plain[str(part)]["name"]).model_fields
-            continue
-        annotation = fields[str(part)].annotation if str(part) in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
-            return []
-        fields = annotation.model_fields
-    prefix = "".join(f"{part}." for part in loc[:-1])
-    return [prefix + name for name in fields]

@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 
 
 class EnvSettings(Component):
-    """Base class of every environment's settings. It is picklable: `sage.envs.pool` sends it to its workers."""
+    """Base class of every environment's settings. Picklable: `sage.envs.pool` sends `make` to its workers."""
 
     turn_budget: int = Field(ge=1)
     """Turns after which an unfinished episode ends with status `turn_budget`."""
 
     def prepare(self) -> None:
-        """Make or check what the tasks need on disk, once; may take a minute the first time."""
+        """Make or check what the tasks need on disk, once; may take a minute the first time.
+
+        Raises MissingData where it is not there and cannot be made.
+        """
 
     def tasks(self, split: str) -> list[Task]:
-        """The split's tasks, in the manifest's order. Raises ValueError for a split it does not have."""
+        """The split's tasks, in the manifest's order. Raises MissingData for a split it does not have."""
         raise NotImplementedError
 
     def make(self) -> Environment:

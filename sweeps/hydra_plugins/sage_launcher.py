@@ -7,9 +7,10 @@ there at each start; so this one imports nothing heavy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -28,7 +29,17 @@ class SageLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from sage.launch.multirun import launch
 
-        assert self.context is not None and self.config is not None
+        assert self.context is not None
+        assert self.config is not None
+        # Hydra's copy of the last sweep's config says less than the runs' own, and may hold a password.
+        (Path(str(self.config.hydra.sweep.dir)) / "multirun.yaml").unlink(missing_ok=True)
         loader: Any = self.context.config_loader
         composed = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-        return launch(composed, job_overrides)
+        returns = []
+        for outcome, overrides in zip(launch(composed, job_overrides), job_overrides, strict=True):
+            job = JobReturn(overrides=overrides, working_dir=str(outcome.folder or ""))
+            # A run that failed has the value None: Hydra's sweeper raises at the first FAILED one, and the
+            # others would go untold. The table and the exit code tell all of them.
+            job.status, job.return_value = JobStatus.COMPLETED, None if outcome.exit_code else outcome.success
+            returns.append(job)
+        return returns

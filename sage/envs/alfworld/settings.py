@@ -32,7 +32,7 @@ class AlfworldSettings(EnvSettings):
     """Household tasks in text, six task types."""
 
     engine: Literal["native", "textworld"]
-    """`native` is this package's simulator, `textworld` the original (seconds per reset); same games, same text."""
+    """`native` is our simulator, `textworld` the original (seconds a reset); same games, same text."""
     games: Literal["auto", "official", "generated"]
     """`auto` takes official games where `data` or ALFWORLD_DATA names them, else generated ones."""
     data: str | None
@@ -42,16 +42,21 @@ class AlfworldSettings(EnvSettings):
     """Record the expert's distance to the goal around every turn; costs a planner call per step."""
 
     def prepare(self) -> None:
+        from sage.envs.alfworld.floorplans import WheelMissing
         from sage.envs.alfworld.manifest import resolve_source
+        from sage.envs.alfworld.store import ensure_games
+        from sage.envs.manifest import MissingData
 
         if resolve_source(self.games, self._root()) == "generated":
-            from sage.envs.alfworld.store import ensure_games
-
-            ensure_games(self.generated.seed, self._counts())
+            try:
+                ensure_games(self.generated.seed, self._counts())
+            except WheelMissing as error:
+                raise MissingData(str(error)) from error
 
     def tasks(self, split: str) -> list[Task]:
         from sage.envs.alfworld.manifest import load_tasks
 
+        self.prepare()
         return load_tasks(self.games, split, root=self.data, seed=self.generated.seed, counts=self._counts())
 
     def manifest_digest(self, splits: Sequence[str]) -> str:

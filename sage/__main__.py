@@ -1,0 +1,45 @@
+"""How to run it:
+
+    python -m sage                                       one run
+    python -m sage method=opd trainer.steps=2            another preset, another value
+    python -m sage -m method=opd,sage_opd seed=0,1,2     many runs, each in its own process
+    python -m sage plan method=opd,sage_opd seed=0,1,2   list them with their states, run nothing
+    python -m sage --help
+
+Nothing heavy is imported here: help, config errors and `--cfg job` answer in about a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def compose_and_run(composed: DictConfig) -> float | None:
+    """Hydra's task function: one run."""
+    from sage.launch.cli import run_task
+
+    return run_task(composed)
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from sage.launch.usage import help_text
+
+        print(help_text(sys.argv[1:]))
+        return
+
+    import hydra
+
+    from sage.launch.cli import guarded
+    from sage.settings import conf_dir
+
+    entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    sys.exit(guarded(entry(compose_and_run)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""`python -m sage.launch.child`: the process of one run of a multirun; only `sage.launch.schedule` starts it.
+
+The request comes as one JSON line on stdin (never in a file or an argument: a tracking URI may hold a
+password), and stdin stays open: when it ends, the parent is gone, however it died, and this run stops too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+STOP_GRACE_S = 60.0
+"""After its parent has died: time for a checkpoint before this process is killed."""
+
+
+def main() -> int:
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
+
+    from sage.launch.execute import EXIT_CONFIG, execute
+    from sage.records.rundir import Identity
+    from sage.settings import ConfigError, validate
+
+    try:
+        config = validate(request["config"])
+        identity = Identity.of(config, request["manifest_digest"])
+        outcome = execute(config, identity=identity, export=False)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    if outcome.reason:
+        print(outcome.reason, file=sys.stderr)
+    return outcome.exit_code
+
+
+def _watch_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

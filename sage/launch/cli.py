@@ -1,0 +1,124 @@
+"""The command line around Hydra: errors become one sentence, outcomes become exit codes.
+
+Exit codes: 0 all done (or done before), 1 a run failed, 2 the config or the data named in it cannot be used,
+128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from sage.launch.execute import Outcome
+
+EXIT_CONFIG = 2
+_FULL = "HYDRA_FULL_ERROR"
+
+
+class _Single:
+    """What the task function left behind: Hydra passes nothing back."""
+
+    outcome: Outcome | None = None
+    refusal: str = ""
+
+
+def run_task(composed: DictConfig) -> float | None:
+    """Hydra's task function: one composed config, run in this process; its success rate.
+
+    Where another launcher than ours runs many of them (`hydra/launcher=ray`), a failure has to be raised.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from sage.settings import ConfigError, load
+
+    many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        config = load(composed)
+        from sage.launch.execute import execute
+
+        _Single.outcome = execute(config)
+    except ConfigError as error:
+        if many:
+            raise
+        _Single.refusal = str(error)
+        return None
+    if many and _Single.outcome.exit_code:
+        raise RuntimeError(_Single.outcome.reason)
+    _show(_Single.outcome, config.tracking.uri if config.tracking.mlflow else None)
+    return _Single.outcome.success
+
+
+def guarded(hydra_main: Callable[[], Any]) -> int:
+    """Run Hydra's entry point with `sys.argv`; the exit code. Errors of the config are one line on stderr."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["plan"]:
+        from sage.launch.multirun import LEDGER
+
+        LEDGER.plan_only = True
+        sys.argv[1:] = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
+    asked_for_trace = _FULL in os.environ
+    # Hydra's own handling prints several lines and exits; with this it lets us handle its exceptions.
+    os.environ.setdefault(_FULL, "1")
+    try:
+        hydra_main()
+    except Exception as error:
+        sentence = "" if asked_for_trace else _sentence(error, arguments)
+        if not sentence:
+            raise
+        print(sentence, file=sys.stderr)
+        return EXIT_CONFIG
+    finally:
+        if not asked_for_trace:
+            os.environ.pop(_FULL, None)
+    if _Single.refusal:
+        print(_Single.refusal, file=sys.stderr)
+        return EXIT_CONFIG
+    if _Single.outcome is not None:
+        return _Single.outcome.exit_code
+    module = sys.modules.get("sage.launch.multirun")
+    return module.LEDGER.exit_code if module is not None else 0
+
+
+def _sentence(error: Exception, arguments: list[str]) -> str:
+    """One sentence for an error of the config, nothing for any other."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from sage.settings import ConfigError
+
+    if isinstance(error, ConfigError):
+        return str(error)
+    raised_by_hydra = isinstance(error, ValueError) and _last_module(error).startswith("hydra.")
+    if isinstance(error, HydraException | OmegaConfBaseException) or raised_by_hydra:
+        from sage.explain import explain
+
+        overrides = [word for word in arguments if not word.startswith("-")]
+        return explain(error, overrides)
+    return ""
+
+
+def _last_module(error: BaseException) -> str:
+    """Name of the module whose code raised the error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+
+
+def _show(outcome: Outcome, uri: str | None) -> None:
+    """For a run that was done before: its table again. A run that ran has printed its own."""
+    if outcome.state != "skipped":
+        return
+    print(f"Not started: {outcome.reason}.")
+    if outcome.folder is not None and (outcome.folder / "summary.json").exists():
+        from sage.display import print_summary
+        from sage.records.exporter import resolve_uri
+        from sage.records.summary import summarize
+
+        print_summary(summarize(outcome.folder), outcome.folder, None if uri is None else resolve_uri(uri))

@@ -1,0 +1,213 @@
+"""Many composed configs: all are validated, then those that are not done run, each in its own process.
+
+Called by the Hydra launcher `sage` (`sweeps/hydra_plugins/sage_launcher.py`), once for a plain multirun and
+once a batch by a sweeper. What became of each run is appended to `LEDGER`, which the exit code is made of.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage.config import RunConfig
+from sage.launch.claim import Found, identify, look_up
+from sage.launch.execute import EXIT_FAILED, Outcome, skipped
+from sage.launch.schedule import CHILD, Ended, Job, run_jobs
+from sage.records.rundir import Identity, RunDir, RunStatus, attempts
+from sage.settings import ConfigError, load
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from sage.records.exporter import Exporter
+
+STATUS_EVERY_S = 1.0
+_OWN = re.compile(r"^(hydra[./]|launch\.|tracking[.=])")
+"""Overrides that do not tell one run of a sweep from another."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One run of the multirun, for the table and for the ledger."""
+
+    name: str
+    config: RunConfig
+    identity: Identity
+    found: Found
+    pid: int = 0
+    folder: RunDir | None = None
+    status: RunStatus | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def home(self) -> Path:
+        return Path(self.config.launch.runs_dir) / self.identity.run
+
+    def refresh(self) -> None:
+        """Read what the child has written; it is the child's only if its pid says so."""
+        known = attempts(Path(self.config.launch.runs_dir), self.identity)
+        status = known[-1].status() if known else None
+        if status is not None and status.pid == self.pid:
+            self.folder, self.status = known[-1], status
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Every outcome of this process's multiruns, and whether runs are only listed (`python -m sage plan`)."""
+
+    rows: list[Row] = field(default_factory=list)
+    plan_only: bool = False
+    stopped_by: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        if self.stopped_by:
+            return 128 + self.stopped_by
+        bad = any(row.outcome is not None and row.outcome.exit_code for row in self.rows)
+        return EXIT_FAILED if bad else 0
+
+
+LEDGER = Ledger()
+
+
+def launch(
+    composed: Sequence[DictConfig], overrides: Sequence[Sequence[str]], command: Sequence[str] = CHILD
+) -> list[Outcome]:
+    """Run the composed configs; one outcome each, in order. Raises ConfigError before anything starts."""
+    from sage.launch.table import open_board
+
+    names = _names(overrides)
+    rows = [_row(config, name) for config, name in zip(composed, names, strict=True)]
+    unique = list({row.identity.run: row for row in rows}.values())
+    with open_board(rows, plan_only=LEDGER.plan_only) as board:
+        if not LEDGER.plan_only:
+            _run(unique, board, command)
+            outcomes = {row.identity.run: row.outcome for row in unique}
+            for row in rows:
+                row.outcome = outcomes[row.identity.run]
+    LEDGER.rows += unique
+    return [row.outcome or Outcome(row.found.state) for row in rows]
+
+
+def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What tells the runs apart: the overrides that not all of them share."""
+    telling = [[word for word in words if not _OWN.match(word)] for words in overrides]
+    shared = set.intersection(*map(set, telling)) if len(telling) > 1 else set()
+    return [" ".join(word for word in words if word not in shared) or "(defaults)" for words in telling]
+
+
+def _row(composed: DictConfig, name: str) -> Row:
+    try:
+        config = load(_without_hydra(composed))
+        identity = identify(config)
+        return Row(name, config, identity, look_up(config, identity))
+    except ConfigError as error:
+        raise ConfigError(f"Nothing was started: in the run {name!r}, {error}") from error
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    """The job's part of a composed config; interpolations still see the whole."""
+    from omegaconf import OmegaConf, flag_override
+
+    with flag_override(composed, ["struct", "readonly"], [False, False]):
+        OmegaConf.resolve(composed)
+        composed.pop("hydra", None)
+    return composed
+
+
+def _run(rows: Sequence[Row], board: Any, command: Sequence[str]) -> None:
+    for row in rows:
+        if row.found.action == "skip":
+            row.outcome = skipped(row.found, row.identity)
+    todo = [row for row in rows if row.outcome is None]
+    if not todo:
+        return
+    exporter = _exporter(todo)
+    followed: set[Path] = set()
+    read_at = 0.0
+
+    def watch(running: Mapping[int, int], ended: Mapping[int, Ended]) -> None:
+        nonlocal read_at
+        news = [i for i in ended if todo[i].outcome is None]
+        fresh = [i for i, pid in running.items() if todo[i].pid != pid]
+        for i in fresh:
+            todo[i].pid = running[i]
+            board.started(todo[i])
+        if news or fresh or time.monotonic() - read_at > STATUS_EVERY_S:
+            read_at = time.monotonic()
+            for i in [*running, *news]:
+                todo[i].pid = todo[i].pid or (ended[i].pid if i in ended else 0)
+                todo[i].refresh()
+                folder = todo[i].folder
+                if exporter is not None and folder is not None and folder.path not in followed:
+                    followed.add(folder.path)
+                    exporter.follow(folder.path)
+            for i in news:
+                todo[i].outcome = _outcome(todo[i], ended[i])
+                board.ended(todo[i])
+            board.refresh()
+
+    jobs = [_job(row) for row in todo]
+    ends, LEDGER.stopped_by = run_jobs(jobs, todo[0].config.launch.workers, watch, command)
+    for row, end in zip(todo, ends, strict=True):
+        if row.outcome is None:
+            row.outcome = _outcome(row, end)
+    if exporter is not None:
+        board.note("finishing the MLflow export ...")
+        for result in exporter.finish():
+            if result.error:
+                board.note(result.error)
+
+
+def _job(row: Row) -> Job:
+    request = {
+        "config": row.config.model_dump(mode="json"),
+        "manifest_digest": row.identity.manifest_digest,
+    }
+    return Job(row.name, request, row.home / "console.log")
+
+
+def _outcome(row: Row, end: Ended) -> Outcome:
+    """What a child's end and its folder say together; a run that died without a word is marked failed."""
+    path = row.folder.path if row.folder else None
+    success = row.status.success if row.status else None
+    if end.exit_code is None:
+        return Outcome("not started", row.identity.run, None, "stopped before its turn", None, EXIT_FAILED)
+    if end.exit_code == 0:
+        state = row.status.state if row.status else "skipped"
+        return Outcome(state, row.identity.run, path, "", success)
+    if end.exit_code < 0:
+        reason = f"its process was killed by signal {-end.exit_code}"
+    else:
+        reason = f"its process ended with code {end.exit_code}: {_last_line(row.home / 'console.log')}"
+    if row.status is not None and row.status.state == "failed":
+        reason = row.status.reason
+    elif row.folder is not None and row.status is not None and row.status.state == "running":
+        row.folder.fail(reason)
+    return Outcome("failed", row.identity.run, path or row.home, reason, success, EXIT_FAILED)
+
+
+def _last_line(console: Path) -> str:
+    try:
+        lines = console.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return "no output"
+    return lines[-1] if lines else "no output"
+
+
+def _exporter(rows: Sequence[Row]) -> Exporter | None:
+    """One MLflow export for the whole multirun, where its runs want one."""
+    tracking = rows[0].config.tracking
+    if not tracking.mlflow:
+        return None
+    from sage.records.exporter import Exporter
+
+    home = Path(rows[0].config.launch.runs_dir)
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=home, prefix="mlflow-", suffix=".log", delete=False) as log:
+        return Exporter(tracking.uri, Path(log.name))

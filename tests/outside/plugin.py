@@ -1,0 +1,85 @@
+"""`plugins: [tests.outside.plugin]`: one component of each group, and a run that is over in no time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import types
+from collections.abc import Sequence
+
+from sage.config import RunConfig
+from sage.envs.settings import EnvSettings
+from sage.episode import Task
+from sage.objective.confidence import Confidence
+from sage.objective.curriculum import Curriculum
+from sage.objective.divergence import Divergence
+from sage.objective.intervention import Intervention
+from sage.objective.normalization import Normalization
+from sage.records.rundir import RunDir
+from sage.registry import confidences, curricula, divergences, environments, interventions, normalizations
+
+
+@environments.register("dummy")
+class DummyEnv(EnvSettings):
+    """An environment without games; `trouble` is what its run does, and `nap_s` how long it takes."""
+
+    trouble: dict[int, str]
+    """Seed to `raise`, `exit`, `kill` or `hang`."""
+    nap_s: float
+
+    def tasks(self, split: str) -> list[Task]:
+        return [Task(f"{split}/0", "dummy", split, "none", "made up")]
+
+    def manifest_digest(self, splits: Sequence[str]) -> str:
+        return "-".join(splits)
+
+
+@interventions.register("dummy")
+class DummyIntervention(Intervention):
+    """Does nothing."""
+
+
+@confidences.register("dummy")
+class DummyConfidence(Confidence):
+    """Does nothing."""
+
+
+@normalizations.register("dummy")
+class DummyNormalization(Normalization):
+    """Does nothing."""
+
+
+@divergences.register("dummy")
+class DummyDivergence(Divergence):
+    """Does nothing."""
+
+
+@curricula.register("dummy")
+class DummyCurriculum(Curriculum):
+    """Does nothing."""
+
+
+def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
+    """Stands in for `sage.run.run`: naps, fails as told, and reports a success of seed / 10."""
+    env = config.env
+    assert isinstance(env, DummyEnv)
+    folder.log(f"threads {os.environ.get('OMP_NUM_THREADS')} export {export} pid {os.getpid()}")
+    folder.beat(phase="nap", step=1)
+    time.sleep(env.nap_s)
+    match env.trouble.get(config.seed):
+        case "raise":
+            raise RuntimeError("the run was told to raise")
+        case "exit":
+            sys.exit(7)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(600)
+    folder.done(success=config.seed / 10)
+
+
+# A plugin may put another story in the place of ours; the runs of these tests then need no model.
+sys.modules["sage.run"] = types.ModuleType("sage.run")
+sys.modules["sage.run"].run = run  # type: ignore[attr-defined]

@@ -69,10 +69,9 @@ def check_unique(episodes: pd.DataFrame) -> None:
 
 def check_sources(episodes: pd.DataFrame) -> None:
     """Refuse official and generated games under one environment and split."""
-    mixed = episodes.groupby(["env", "split"], observed=True)["source"].agg(
-        lambda column: sorted(set(column))
-    )
-    for (env, split), sources in mixed.items():
+    places = episodes[["env", "split", "source"]].drop_duplicates()
+    for (env, split), group in places.groupby(["env", "split"], sort=True, observed=True):
+        sources = sorted(group["source"])
         if len(sources) > 1:
             raise Refusal(
                 f"{env} {split} mixes game sources ({' and '.join(map(str, sources))}); their scores are not "

@@ -7,6 +7,7 @@ speaks of two checkpoints, never of two recipes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 from typing import Any
@@ -66,8 +67,7 @@ def permutation(a: Any, b: Any, draws: int = 100_000, seed: int = 0) -> tuple[fl
     observed = abs(a.mean() - b.mean())
     slack = 1e-12 * max(1.0, np.abs(pooled).max())
     if comb(total, size) <= 200_000:
-        chosen = np.array(list(combinations(range(total), size)))
-        sums = pooled[chosen].sum(axis=1)
+        sums = pooled[_relabellings(total, size)].sum(axis=1)
         exact = True
     else:
         rng = np.random.default_rng(seed)
@@ -77,6 +77,11 @@ def permutation(a: Any, b: Any, draws: int = 100_000, seed: int = 0) -> tuple[fl
     difference = np.abs(sums / size - (pooled.sum() - sums) / (total - size))
     hits = int((difference >= observed - slack).sum())
     return (hits / len(sums), True) if exact else ((hits + 1) / (len(sums) + 1), False)
+
+
+@lru_cache(maxsize=4)
+def _relabellings(total: int, size: int) -> np.ndarray:
+    return np.array(list(combinations(range(total), size)), dtype=np.int16)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

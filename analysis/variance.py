@@ -1,0 +1,257 @@
+"""Where the spread comes from: training run, game, run × game, decoding.
+
+Model: success of run s on game g in repeat r  =  mean + run_s + game_g + run×game_sg + decoding_sgr, all
+random (crossed two-way layout). Components are the ANOVA estimates for a balanced table (Searle, Casella and
+McCulloch 1992, chapter 4); negative ones are shown as 0. Intervals are a parametric bootstrap of the mean
+squares, each a scaled chi-square: the generalized confidence interval of Weerahandi (1993). Unit: variances
+in (success rate)².
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells import each_split
+from analysis.check import select
+from analysis.errors import Refusal
+from analysis.load import Records
+
+DECODING = "decoding noise"
+RESIDUE = "run × game + decoding"
+
+
+@dataclass(frozen=True)
+class MeanSquares:
+    """Mean squares of a balanced runs × games × repeats table, with its sizes. `error` is nan without
+    repeats."""
+
+    run: float
+    game: float
+    cross: float
+    error: float
+    runs: int
+    games: int
+    repeats: int
+
+    def components(self) -> dict[str, float]:
+        """Unbiased estimates, not truncated."""
+        return _components(np.array([self.run, self.game, self.cross, self.error]), self)
+
+    def drawn(self, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Components under resampled mean squares."""
+        s, g, r = self.runs, self.games, self.repeats
+        dfs = (s - 1, g - 1, (s - 1) * (g - 1), s * g * (r - 1))
+        observed = (self.run, self.game, self.cross, self.error)
+        resampled = [
+            value * df / rng.chisquare(df, draws) if df > 0 else np.full(draws, np.nan)
+            for value, df in zip(observed, dfs, strict=True)
+        ]
+        return _components(np.array(resampled), self)
+
+
+def _components(squares: np.ndarray, shape: MeanSquares) -> dict[str, Any]:
+    run, game, cross, error = squares
+    s, g, r = shape.runs, shape.games, shape.repeats
+    result = {"training run": (run - cross) / (g * r), "game": (game - cross) / (s * r)}
+    if r > 1:
+        return result | {"run × game": (cross - error) / r, DECODING: error}
+    return result | {RESIDUE: cross}
+
+
+def mean_squares(values: np.ndarray) -> MeanSquares:
+    """From [runs, games, repeats] without gaps."""
+    s, g, r = values.shape
+    cell = values.mean(axis=2)
+    run, game, grand = cell.mean(axis=1), cell.mean(axis=0), cell.mean()
+    cross = cell - run[:, None] - game[None, :] + grand
+    error = ((values - cell[:, :, None]) ** 2).sum() / (s * g * (r - 1)) if r > 1 else float("nan")
+    return MeanSquares(
+        run=float(g * r * ((run - grand) ** 2).sum() / (s - 1)),
+        game=float(s * r * ((game - grand) ** 2).sum() / (g - 1)),
+        cross=float(r * (cross**2).sum() / ((s - 1) * (g - 1))),
+        error=float(error),
+        runs=s,
+        games=g,
+        repeats=r,
+    )
+
+
+def balanced(episodes: pd.DataFrame, metric: str = "won") -> tuple[np.ndarray, int]:
+    """([runs, games, repeats], games left out) of one method: games with an episode that is not ok are left
+    out."""
+    ok = episodes["ok"].to_numpy(bool)
+    run_code, runs = pd.factorize(episodes["run"], sort=True)
+    game_code, games = pd.factorize(episodes["task"], sort=True)
+    if len(runs) < 2:
+        raise Refusal(
+            f"{episodes['method'].iloc[0]} has one run on {episodes['env'].iloc[0]} "
+            f"{episodes['split'].iloc[0]}; "
+            "a spread over runs needs at least two."
+        )
+    counts = np.bincount(run_code * len(games) + game_code, ok, minlength=len(runs) * len(games))
+    counts = counts.reshape(len(runs), len(games)).astype(int)
+    repeats = int(counts.max())
+    full = (counts == repeats).all(axis=0)
+    if full.sum() < 2:
+        raise Refusal("Fewer than two games were played the same number of times by every run.")
+    kept = episodes[ok & full[game_code]].sort_values(["run", "task", "rollout"], kind="stable")
+    values = kept[metric].to_numpy(float).reshape(len(runs), int(full.sum()), repeats)
+    return values, int((~full).sum())
+
+
+def variance(
+    records: Records,
+    level: float = 0.95,
+    metric: str = "won",
+    draws: int = 4000,
+    seed: int = 0,
+    methods: list[str] | None = None,
+    **choice: Any,
+) -> pd.DataFrame:
+    """One row per method, env, split and component.
+
+    `variance` and `sd` are per episode; `low`/`high` bound the sd. `in_mean` is the component's part of the
+    variance of the method's mean and `share_of_mean` its share. `removed_by` names what would remove it:
+    more runs, more games or more repeats of each game.
+    """
+    rows = []
+    for group in each_split(select(records, methods=methods, **choice)):
+        for method in sorted(group["method"].unique()):
+            values, left_out = balanced(group[group["method"] == method], metric)
+            rows += _rows(group, method, values, left_out, level, draws, seed)
+    return pd.DataFrame(rows)
+
+
+def _rows(
+    group: pd.DataFrame, method: str, values: np.ndarray, left_out: int, level: float, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    squares = mean_squares(values)
+    s, g, r = squares.runs, squares.games, squares.repeats
+    drawn = squares.drawn(draws, np.random.default_rng(seed))
+    sizes = {"training run": s, "game": g, "run × game": s * g, RESIDUE: s * g * r, DECODING: s * g * r}
+    cures = {
+        "training run": "more runs",
+        "game": "more games",
+        "run × game": "more runs or games",
+        RESIDUE: "more runs or games; repeats would tell the parts apart",
+        DECODING: "more runs, games or repeats",
+    }
+    parts = {name: max(0.0, value) for name, value in squares.components().items()}
+    in_mean = {name: value / sizes[name] for name, value in parts.items()}
+    total = sum(in_mean.values())
+    rows = []
+    for name, value in parts.items():
+        low, high = np.quantile(np.maximum(drawn[name], 0.0), [0.5 - level / 2, 0.5 + level / 2])
+        rows.append(
+            {
+                "env": group["env"].iloc[0],
+                "source": group["source"].iloc[0],
+                "split": group["split"].iloc[0],
+                "method": method,
+                "component": name,
+                "runs": s,
+                "games": g,
+                "games_left_out": left_out,
+                "repeats": r,
+                "variance": value,
+                "sd": float(np.sqrt(value)),
+                "low": float(np.sqrt(low)),
+                "high": float(np.sqrt(high)),
+                "in_mean": in_mean[name],
+                "share_of_mean": in_mean[name] / total if total else np.nan,
+                "removed_by": cures[name],
+            }
+        )
+    return rows
+
+
+def precision(components: pd.DataFrame) -> pd.DataFrame:
+    """Standard error of each method's mean, now and with twice or endlessly many runs, games and repeats.
+
+    `retest_sd` is the sd of one checkpoint's success rate when the same games are played again: exact with
+    repeats, an upper bound (it then contains run × game) without; `retest_is_bound` says which.
+    """
+    rows = []
+    for key, group in components.groupby(["env", "source", "split", "method"], sort=True):
+        part = dict(zip(group["component"], group["variance"], strict=True))
+        s, g, r = (int(group[name].iloc[0]) for name in ("runs", "games", "repeats"))
+        noise = part.get(DECODING, part.get(RESIDUE, 0.0))
+
+        def error(runs: float, games: float, repeats: float, part: Any = part, noise: float = noise) -> float:
+            crossed = part.get("run × game", 0.0) / (runs * games)
+            value = (
+                part["training run"] / runs
+                + part["game"] / games
+                + crossed
+                + noise / (runs * games * repeats)
+            )
+            return float(np.sqrt(value))
+
+        endless = float("inf")
+        rows.append(
+            {
+                **dict(zip(("env", "source", "split", "method"), key, strict=True)),
+                "se_now": error(s, g, r),
+                "se_twice_runs": error(2 * s, g, r),
+                "se_twice_games": error(s, 2 * g, r),
+                "se_twice_repeats": error(s, g, 2 * r),
+                "se_endless_runs": error(endless, g, r),
+                "se_endless_games": error(s, endless, r),
+                "se_endless_repeats": error(s, g, endless) if DECODING in part else np.nan,
+                "retest_sd": float(np.sqrt(noise / (g * r))),
+                "retest_is_bound": DECODING not in part,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def contrast(records: Records, baseline: str, metric: str = "won", **choice: Any) -> pd.DataFrame:
+    """What a power plan needs from a pilot, per env and split, pooled over `baseline` and each other method.
+
+    `run_sd` (of a run's true rate), `residual` (run × game + decoding per episode, repeats averaged) and
+    `method_game_var` (method × game: how much games differ in the effect). Pooled over the two methods.
+    """
+    rows = []
+    for group in each_split(select(records, **choice)):
+        if baseline not in set(group["method"]):
+            raise Refusal(f"There is no run of the baseline {baseline!r} on {group['split'].iloc[0]}.")
+        base, _ = balanced(group[group["method"] == baseline], metric)
+        for method in sorted(set(group["method"]) - {baseline}):
+            values, _ = balanced(group[group["method"] == method], metric)
+            row = pilot(values, base)
+            place = {name: group[name].iloc[0] for name in ("env", "source", "split")}
+            rows.append({**place, "method": method, "baseline": baseline, "games": values.shape[1], **row})
+    return pd.DataFrame(rows)
+
+
+def pilot(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
+    """Pooled variance components of a contrast from two [runs, games, repeats] tables on the same games."""
+    if values.shape[1] != base.shape[1]:
+        raise Refusal(
+            "The two methods kept different games; leave out the games with episodes that are not ok."
+        )
+    weights = np.array([len(values) - 1, len(base) - 1], float)
+    weights /= weights.sum()
+    run_var = residual = 0.0
+    for weight, table in zip(weights, (values, base), strict=True):
+        squares = mean_squares(table)
+        run_var += weight * squares.components()["training run"]
+        residual += weight * squares.cross / squares.repeats
+    profile = values.mean(axis=(0, 2)) - base.mean(axis=(0, 2))
+    noise = residual * (1 / len(values) + 1 / len(base))
+    return {
+        "run_sd": float(np.sqrt(max(0.0, run_var))),
+        "residual": float(residual),
+        "method_game_var": float(max(0.0, profile.var(ddof=1) - noise) / 2),
+        "pilot_runs": float(len(values) + len(base)),
+    }
+
+
+def tables(records: Records, **options: Any) -> dict[str, pd.DataFrame]:
+    """`variance` and `precision`."""
+    components = variance(records, **options)
+    return {"variance": components, "precision": precision(components)}

@@ -1,0 +1,111 @@
+"""Variance components against statsmodels' ANOVA and against a known truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+
+from analysis.errors import Refusal
+from analysis.load import from_episodes
+from analysis.variance import DECODING, RESIDUE, contrast, mean_squares, pilot, precision, variance
+from tests.analysis.synthetic import episode_table
+
+
+def table(runs, games, repeats, rng, sds=(0.3, 0.8, 0.4, 1.0)):
+    run, game, cross, noise = sds
+    return (
+        rng.normal(0, run, (runs, 1, 1))
+        + rng.normal(0, game, (1, games, 1))
+        + rng.normal(0, cross, (runs, games, 1))
+        + rng.normal(0, noise, (runs, games, repeats))
+    )
+
+
+def test_mean_squares_are_statsmodels():
+    values = table(4, 6, 3, np.random.default_rng(0))
+    index = pd.MultiIndex.from_product([range(4), range(6), range(3)], names=["s", "g", "r"])
+    frame = pd.DataFrame({"y": values.ravel()}, index=index).reset_index()
+    theirs = anova_lm(ols("y ~ C(s) * C(g)", frame).fit())["sum_sq"] / anova_lm(
+        ols("y ~ C(s) * C(g)", frame).fit()
+    )["df"].astype(float)
+    ours = mean_squares(values)
+    assert [ours.run, ours.game, ours.cross, ours.error] == pytest.approx(theirs.to_list())
+
+
+def test_components_are_unbiased():
+    rng = np.random.default_rng(1)
+    found = [mean_squares(table(6, 20, 2, rng)).components() for _ in range(400)]
+    means = {name: np.mean([one[name] for one in found]) for name in found[0]}
+    assert means["training run"] == pytest.approx(0.09, rel=0.12)
+    assert means["game"] == pytest.approx(0.64, rel=0.08)
+    assert means["run × game"] == pytest.approx(0.16, rel=0.12)
+    assert means[DECODING] == pytest.approx(1.0, rel=0.03)
+
+
+def test_intervals_cover():
+    rng = np.random.default_rng(2)
+    hits = np.zeros(2)
+    for _ in range(200):
+        drawn = mean_squares(table(5, 30, 1, rng)).drawn(400, rng)
+        for i, (name, truth) in enumerate((("training run", 0.09), ("game", 0.64))):
+            low, high = np.quantile(drawn[name], [0.025, 0.975])
+            hits[i] += low <= truth <= high
+    assert (hits / 200 > 0.91).all()
+
+
+def test_rows_and_shares():
+    records = from_episodes(episode_table({"opd": 0.0}, games=40, rollouts=3, run_sd=0.5))
+    frame = variance(records)
+    assert frame["component"].tolist() == ["training run", "game", "run × game", DECODING]
+    assert frame["share_of_mean"].sum() == pytest.approx(1)
+    assert (frame["low"] <= frame["sd"]).all()
+    assert (frame["high"] >= frame["sd"]).all()
+    now = precision(frame).iloc[0]
+    assert now["se_now"] == pytest.approx(np.sqrt(frame["in_mean"].sum()))
+    assert now["se_endless_runs"] < now["se_twice_runs"] < now["se_now"]
+    assert not now["retest_is_bound"]
+    noise = frame.set_index("component").loc[DECODING, "variance"]
+    assert now["retest_sd"] == pytest.approx(np.sqrt(noise / 120))
+
+
+def test_without_repeats_the_residue_is_one():
+    frame = variance(from_episodes(episode_table({"opd": 0.0}, games=40)))
+    assert frame["component"].tolist() == ["training run", "game", RESIDUE]
+    assert precision(frame)["retest_is_bound"].all()
+
+
+def test_one_run_is_refused():
+    with pytest.raises(Refusal, match="has one run"):
+        variance(from_episodes(episode_table({"opd": 0.0}, seeds=[0], games=10)))
+
+
+def test_games_with_an_error_are_left_out_and_counted():
+    episodes = episode_table({"opd": 0.0}, games=10)
+    episodes["status"] = np.where(episodes["won"] == 1, "won", "lost")
+    episodes.loc[3, "status"] = "env_error"
+    frame = variance(from_episodes(episodes))
+    assert frame["games_left_out"].eq(1).all()
+    assert frame["games"].eq(9).all()
+
+
+def test_pilot_recovers_the_truth():
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(150):
+        arms = [
+            rng.normal(0, 0.3, (6, 1, 1)) + rng.normal(0, 0.7, (1, 50, 1)) + rng.normal(0, 1, (6, 50, 1))
+            for _ in range(2)
+        ]
+        found.append(pilot(*arms))
+    assert np.mean([f["residual"] for f in found]) == pytest.approx(1.0, rel=0.03)
+    assert np.mean([f["method_game_var"] for f in found]) == pytest.approx(0.49, rel=0.08)
+    assert np.mean([f["run_sd"] ** 2 for f in found]) == pytest.approx(0.09, rel=0.15)
+
+
+def test_contrast_rows():
+    frame = contrast(from_episodes(episode_table({"opd": 0.0, "sage_opd": 0.4}, games=30)), "opd")
+    assert frame["method"].tolist() == ["sage_opd"]
+    assert frame["residual"].between(0, 0.3).all()

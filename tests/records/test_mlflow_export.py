@@ -24,6 +24,7 @@ from sage.records.rundir import Identity, RunDir, new_attempt
 from sage.records.schema import TABLES
 from sage.records.summary import summarize
 from sage.records.tables import Tables
+from sage.settings import load
 
 from .conftest import record_evaluation, record_run, record_step
 
@@ -325,7 +326,7 @@ time.sleep(600)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.kill()
-    process.wait()
+    process.communicate()
     (left,) = wait_for(lambda: [r for r in runs_in(store) if r.info.status == "KILLED"])
     assert [p.step for p in client_of(store).get_metric_history(left.info.run_id, "train/loss")] == [1, 2]
 
@@ -335,7 +336,7 @@ def test_eight_processes_on_a_fresh_store_lose_nothing(tmp_path: Path, config: R
     runs = []
     for seed in range(8):
         identity = Identity(config.digest_fields() | {"seed": seed}, "m" * 64)
-        made = new_attempt(tmp_path / "runs", identity, config)
+        made = new_attempt(tmp_path / "runs", identity, load(["tracking.traces=0"]))
         made.start()
         record_run(made.path, steps=2)
         made.done()
@@ -343,7 +344,7 @@ def test_eight_processes_on_a_fresh_store_lose_nothing(tmp_path: Path, config: R
     uri = f"sqlite:///{tmp_path / 'fresh.db'}"
     command = [sys.executable, "-m", "sage.records.mlflow_export", "--uri", uri]
     children = [subprocess.Popen([*command, str(made.path)], cwd=ROOT) for made in runs]
-    assert [child.wait(300) for child in children] == [0] * 8
+    assert [child.wait(500) for child in children] == [0] * 8
     found = runs_in(uri)
     assert sorted(r.data.params["seed"] for r in found) == [str(seed) for seed in range(8)]
     assert {r.info.status for r in found} == {"FINISHED"}
@@ -372,7 +373,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], subprocess.Popen[
             except OSError:
                 return False
 
-        wait_for(up, 120)
+        wait_for(up, 300)
         return process
 
     yield f"http://127.0.0.1:{port}", start

@@ -41,11 +41,8 @@ def labelled(records: Records, scope: str = "judge", **choice: Any) -> pd.DataFr
     keep = decided.notna() & truth.notna()
     if not keep.any():
         raise Refusal(
-            "No turn has both a judge's label and an oracle's verdict: the method asks no judge,
-            or the
-            environment
-            has "
-            "no expert."
+            "No turn has both a judge's label and an oracle's verdict: the method asks no judge, or the "
+            "environment has no expert."
         )
     return turns[keep].assign(
         decided=decided[keep], truth=truth[keep], turn_bin=bins_of(turns.loc[keep, "turn"], TURN_EDGES)
@@ -251,19 +248,21 @@ def agreement(
 def judge_against_judge(
     first: pd.DataFrame, second: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Two judges on the same turns (same game, turn, observation and answer): measures with the second as
-    the truth.
+    """Two judges on the same turns (same seed, step, game, turn, observation and answer): measures with the
+    second as the truth.
 
     Sensitivity and specificity then read: how often the first intervenes where the second does, or does not.
     """
-    key = ["env", "source", "split", "task", "rollout", "turn", "observation", "answer"]
+    key = ["env", "source", "split", "step", "seed", "task", "rollout", "turn", "observation", "answer"]
     both = first[first["label"].isin(LABELS)].merge(
         second.loc[second["label"].isin(LABELS), [*key, "label"]].drop_duplicates(key),
         on=key,
         suffixes=("", "_second"),
     )
     if not len(both):
-        raise Refusal("The two record sets share no judged turn (same game, turn, observation and answer).")
+        raise Refusal(
+            "The two record sets share no judged turn (same seed, step, game, turn, observation and answer)."
+        )
     both = both.assign(decided=both["label"], truth=both["label_second"], confidence=np.nan)
     row = measures(both, level, draws, "episode", seed)
     return pd.DataFrame([{"shared_turns": len(both), **row}])

@@ -6,6 +6,7 @@ weights and per-cluster sums.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def bounds(drawn: np.ndarray, level: float) -> tuple[float, float]:
 
 def bins_of(values: Any, edges: tuple[float, ...]) -> pd.Categorical:
     """Readable bins, e.g. edges (0, 5, 10) of whole numbers give `0-4`, `5-9`, `10+`."""
-    names = [f"{int(a)}-{int(b) - 1}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    names = [f"{int(a)}-{int(b) - 1}" for a, b in pairwise(edges)]
     return pd.cut(
         pd.to_numeric(values),
         [*edges, np.inf],

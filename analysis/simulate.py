@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,14 @@ class World:
 
         return float(optimize.brentq(gap, 1e-6, 5.0))
 
-    def draw(self, runs: int, rng: np.random.Generator, rollouts: int = 1) -> tuple[np.ndarray, float]:
-        """([2, runs, games] mean success of baseline and method, true difference on exactly these games)."""
+    def draw(self, runs: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """([2, runs, games] of 0 and 1 for baseline and method, true difference on exactly these games)."""
+        table, rates = self.draw_arms(runs, rng)
+        return table, rates[1] - rates[0]
+
+    def draw_arms(self, runs: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, float]]:
+        """As `draw`, with the true rate of each arm on exactly these games: the mean over all runs there
+        could be."""
         game = rng.normal(0, self.game_sd, self.games)
         table = np.empty((2, runs, self.games))
         truth = []
@@ -57,6 +63,6 @@ class World:
             chance = (
                 known + rng.normal(0, run_sd, (runs, 1)) + rng.normal(0, self.run_game_sd, (runs, self.games))
             )
-            table[arm] = rng.binomial(rollouts, stats.norm.cdf(chance)) / rollouts
-            truth.append(stats.norm.cdf(known / np.sqrt(1 + run_sd**2 + self.run_game_sd**2)).mean())
-        return table, float(truth[1] - truth[0])
+            table[arm] = rng.random((runs, self.games)) < special.ndtr(chance)
+            truth.append(float(special.ndtr(known / np.sqrt(1 + run_sd**2 + self.run_game_sd**2)).mean()))
+        return table, (truth[0], truth[1])

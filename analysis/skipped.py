@@ -313,14 +313,8 @@ def _no_overlap(group: pd.DataFrame) -> str:
         return "propensities were not logged for every turn"
     if (propensity >= 1 - 1e-9).all():
         return (
-            "no overlap: the rule is deterministic (every propensity is 1),
-            so no
-            weighting
-            can undo
-            its selection;
-            " "use
-            an ε-randomised
-            rule"
+            "no overlap: the rule is deterministic (every propensity is 1), so no weighting can undo its "
+            "selection; use an ε-randomised rule"
         )
     if propensity.min() < MIN_PROPENSITY:
         return f"no overlap: the smallest propensity is {propensity.min():.4f}, below {MIN_PROPENSITY}"

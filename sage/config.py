@@ -63,8 +63,11 @@ class PromptStyle(Settings):
     """Template of the first user message; fields: demonstration, scene, goal, observation, admissible."""
     turn: str
     """Template of each later user message; fields: observation, admissible."""
-    stop: list[str]
-    """The answer ends when one of these strings has been generated (kept in the answer)."""
+    stop: str
+    """Regular expression that ends an answer when it matches its text (kept in the answer); empty: only
+    the model's own end token ends it."""
+    unparsed: str
+    """What the agent is told when its answer holds no action; the environment is not asked."""
     thought_pattern: str
     """Regular expression whose group 1 is the thought."""
     action_pattern: str
@@ -155,6 +158,37 @@ class LaunchSettings(Settings):
     """What to do where this exact run exists already."""
 
 
+class PretrainSettings(Settings):
+    """`task=pretrain`: a tiny model from scratch, on expert play. Ignored by the other tasks."""
+
+    output: str
+    """Directory to write the model to; must not hold one yet."""
+    init: str | None
+    """Directory of a model to continue from; None starts from random weights."""
+    tokenizer: str | None
+    """Model whose tokenizer is taken (student and teacher must share it); None trains a new one."""
+    extra_text: str | None
+    """Text file that the new tokenizer also learns its pieces from."""
+    vocab_size: int = Field(ge=300)
+    hidden: int = Field(ge=8)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=2)
+    feed_forward: int = Field(ge=8)
+    tokens: int = Field(ge=1)
+    """Training tokens in all, padding not counted."""
+    batch_tokens: int = Field(ge=1)
+    muon_lr: float = Field(gt=0)
+    adam_lr: float = Field(gt=0)
+    mistakes: float = Field(ge=0, lt=1)
+    """Share of turns replaced by an injected mistake, in two thirds of the games."""
+    judged: float = Field(ge=0, le=1)
+    """Share of games that become judged turns instead of an episode."""
+    save_every: int = Field(ge=1)
+    """Tokens between checkpoints."""
+
+
 def _component(registry: Any) -> Any:
     return Annotated[SerializeAsAny[Component], BeforeValidator(registry.build)]
 
@@ -180,6 +214,7 @@ class RunConfig(Settings):
     rollout: RolloutSettings
     trainer: TrainerSettings
     evaluation: EvaluationSettings
+    pretrain: PretrainSettings
     tracking: TrackingSettings
     launch: LaunchSettings
     plugins: list[str]
@@ -188,7 +223,7 @@ class RunConfig(Settings):
     def digest_fields(self) -> dict[str, Any]:
         """Plain data of everything that can change a result."""
         data = self.model_dump(mode="json")
-        for invocation in ("tracking", "launch"):
+        for invocation in ("tracking", "launch", "pretrain"):
             data.pop(invocation)
         data["rollout"].pop("workers")
         data["trainer"].pop("threads")

@@ -28,7 +28,7 @@ from sage.envs.alfworld.household import ALSO_PICKUPABLE, Household, places_for,
 from sage.envs.alfworld.planner import NoPlan, is_won, plan
 from sage.envs.alfworld.world import Game, Goal, Receptacle, State, Thing
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Raise it whenever the same seed would give another game; the cache folder and the task ids carry it."""
 
 TASK_MIX = {

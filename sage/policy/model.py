@@ -1,0 +1,110 @@
+"""Load a causal LM with its tokenizer, from the package, a directory, a GGUF file or a hub, all one way."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sage.config import ModelSettings
+
+SHIPPED = "sage://"
+"""Prefix of models that come with the package (`sage/assets/<name>`)."""
+
+
+class ModelError(ValueError):
+    """A model cannot be loaded or used; the message is one sentence for the user."""
+
+
+@dataclass
+class LanguageModel:
+    """A model ready to run: `digest` identifies its weights, `device` is where they are."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    digest: str
+    device: torch.device
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer: the tokenizer's and the generation config's end-of-sequence tokens."""
+        ids: set[int] = set()
+        for value in (self.tokenizer.eos_token_id, getattr(self.model.generation_config, "eos_token_id", None)):
+            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+        return frozenset(ids)
+
+    @property
+    def pad_id(self) -> int:
+        """Any valid id: padded positions are masked and overwritten, never read."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else next(iter(self.end_ids), 0)
+
+
+def resolve_path(path: str) -> str:
+    """The directory of a shipped model, or `path` itself. Raises ModelError for an unknown shipped name."""
+    if not path.startswith(SHIPPED):
+        return path
+    root = resources.files("sage") / "assets"
+    found = root / path.removeprefix(SHIPPED)
+    if not found.is_dir():
+        known = sorted(SHIPPED + p.name for p in root.iterdir() if (p / "config.json").is_file())
+        raise ModelError(f"No model {path!r} comes with this package; it ships {', '.join(known) or 'none'}.")
+    return str(found)
+
+
+def load_model(settings: ModelSettings) -> LanguageModel:
+    """Weights in evaluation mode on their device.
+
+    Raises ModelError, in one sentence, where the path or hub name cannot be loaded or has no chat template.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = resolve_path(settings.path)
+    device = torch.device(_device_name(settings.device))
+    extra: dict[str, Any] = {"gguf_file": settings.gguf_file} if settings.gguf_file else {}
+    if settings.revision:
+        extra["revision"] = settings.revision
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **extra)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **extra)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"The model {settings.path!r} could not be loaded ({reason}); give a local directory with "
+            "config.json, weights and tokenizer, a hub name with a network, or sage://tiny-student."
+        ) from error
+    if settings.chat_template:
+        tokenizer.chat_template = Path(settings.chat_template).read_text()
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {settings.path!r} has no chat template; point `chat_template` at a Jinja file."
+        )
+    model.to(device).eval()
+    return LanguageModel(model, tokenizer, settings.path, weights_digest(model), device)
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """sha256 over names, shapes and values of all parameters, in name order; read by provenance."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""Fill the prompt templates: the texts that an agent and a judge read. Templates are data, never code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sage.config import PromptSettings, PromptStyle
+
+_FIELD = re.compile(r"\{([a-z_]+)\}")
+
+
+def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
+    """The style named in the config; `auto` is `short` for shipped models and `react` for all others.
+
+    Raises ValueError where no style has that name.
+    """
+    name = prompt.style
+    if name == "auto":
+        name = "short" if student_path.startswith("sage://") else "react"
+    if name not in prompt.styles:
+        raise ValueError(f"prompt.style={name!r} is not one of {', '.join(sorted(prompt.styles))}.")
+    return prompt.styles[name]
+
+
+def fill(template: str, **fields: str) -> str:
+    """Replace `{field}` once each; braces inside values stay as they are. Raises ValueError on an unknown field."""
+
+    def value(match: re.Match[str]) -> str:
+        try:
+            return fields[match[1]]
+        except KeyError:
+            raise ValueError(
+                f"The prompt template names {{{match[1]}}}; known fields are {', '.join(sorted(fields))}."
+            ) from None
+
+    return _FIELD.sub(value, template)
+
+
+def list_admissible(commands: Sequence[str], count: int) -> str:
+    """The admissible commands as one line that starts with a line break; empty for `count` 0."""
+    if count <= 0 or not commands:
+        return ""
+    return "\nAdmissible commands: " + ", ".join(commands[:count]) + "."
+
+
+def first_message(style: PromptStyle, scene: str, goal: str, admissible: Sequence[str]) -> str:
+    return fill(
+        style.first_turn,
+        demonstration=style.demonstration,
+        scene=scene,
+        goal=goal,
+        observation=scene,
+        admissible=list_admissible(admissible, style.admissible),
+    )
+
+
+def turn_message(style: PromptStyle, observation: str, admissible: Sequence[str]) -> str:
+    return fill(style.turn, observation=observation, admissible=list_admissible(admissible, style.admissible))
+
+
+def parse_answer(style: PromptStyle, answer: str) -> tuple[str, str]:
+    """(thought, action), each empty where its pattern does not match; the first action of an answer counts."""
+    thought = re.search(style.thought_pattern, answer)
+    action = re.search(style.action_pattern, answer)
+    return (thought[1].strip() if thought else ""), (action[1].strip() if action else "")

@@ -1,0 +1,191 @@
+"""Expert play as training text: whole episodes in the exact tokens of a rollout, and judged turns.
+
+Mistakes are injected so that the model sees what recovery looks like; a mistake's own tokens carry no loss.
+Judged turns come from a much sloppier player and are labelled by the oracle (did the turn bring the goal
+nearer?), which is what the tiny teacher's judgement is taught on.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sage.envs.alfworld.expert import SearchingExpert
+from sage.envs.alfworld.generate import sample_game
+from sage.envs.alfworld.env import scene_of
+from sage.envs.alfworld.native import NativeWorld
+from sage.envs.alfworld.planner import shortest_distance
+from sage.envs.alfworld.world import Game
+from sage.policy.prompts import fill, first_message, turn_message
+from sage.pretrain.train import Sample
+
+if TYPE_CHECKING:
+    from sage.config import PromptStyle
+    from sage.policy.dialogue import Dialogue
+
+OBSERVATION_WEIGHT = 0.1
+"""Loss weight of what the environment says: enough to learn its grammar and to copy from it."""
+
+
+@dataclass(slots=True)
+class PlayedTurn:
+    """One turn as text. `mistake`: not what the expert wanted. Distances are full-information steps."""
+
+    message: str
+    observation: str
+    answer: str
+    thought: str
+    action: str
+    feedback: str
+    mistake: bool
+    executed: bool
+    before: int
+    after: int
+
+
+@dataclass(slots=True)
+class Play:
+    goal: str
+    task_type: str
+    turns: list[PlayedTurn]
+    won: bool
+
+
+def answer_text(thought: str, action: str) -> str:
+    return f"Thought: {thought}\nAction: {action}"
+
+
+def play(
+    game: Game, style: PromptStyle, rng: random.Random, mistake_rate: float, turns: int, distances: bool
+) -> Play:
+    """Let the searching expert play `game`, with a random mistake in a share of the turns."""
+    world = NativeWorld(game)
+    opening = world.reset()
+    scene, goal = scene_of(opening.observation), game.task_text
+    admissible = opening.admissible
+    expert = SearchingExpert(scene, goal, game.goal)
+    message = first_message(style, scene, goal, admissible)
+    observation = scene
+    played: list[PlayedTurn] = []
+    previous: list[str] = []
+    won = False
+    before = shortest_distance(game, world.state) if distances else None
+    for _ in range(turns):
+        move = expert.move()
+        action, mistake = move.command, False
+        if rng.random() < mistake_rate:
+            action = _mistake(move.command, admissible, previous, rng)
+            mistake = action != move.command
+        feedback, admissible, _, done, won, executed = world.step(action)
+        expert.observe(action, feedback)
+        after = shortest_distance(game, world.state) if distances else None
+        played.append(
+            PlayedTurn(
+                message, observation, answer_text(move.thought, action), move.thought, action, feedback, mistake,
+                executed, -1 if before is None else before, -1 if after is None else after,
+            )
+        )
+        previous.append(action)
+        observation, before = feedback, after
+        message = turn_message(style, feedback, admissible)
+        if done:
+            break
+    return Play(goal, game.goal.task_type, played, won)
+
+
+def _mistake(wanted: str, admissible: tuple[str, ...], previous: list[str], rng: random.Random) -> str:
+    """A plausible wrong command: another admissible one, a repetition, or one with a wrong number or name."""
+    kind = rng.random()
+    if kind < 0.55 and admissible:
+        same_verb = [c for c in admissible if c.split()[0] == wanted.split()[0]]
+        return rng.choice(same_verb if same_verb and rng.random() < 0.5 else list(admissible))
+    if kind < 0.7 and previous:
+        return rng.choice(previous[-4:])
+    numbers = list(re.finditer(r"\d+", wanted))
+    if numbers:
+        spot = rng.choice(numbers)
+        return wanted[: spot.start()] + str(rng.randint(1, 9)) + wanted[spot.end() :]
+    return rng.choice(admissible) if admissible else wanted
+
+
+def episode_sample(play: Play, dialogue: Dialogue) -> Sample:
+    """The whole episode; weight 1 on the expert's answers, 0 on mistakes, `OBSERVATION_WEIGHT` elsewhere."""
+    ids: list[int] = []
+    weights: list[float] = []
+    for index, turn in enumerate(play.turns):
+        given = dialogue.open("", turn.message) if index == 0 else dialogue.follow(turn.message, True)
+        answer = dialogue.encode_answer(turn.answer)
+        ids += given + answer
+        weights += [OBSERVATION_WEIGHT] * len(given) + [0.0 if turn.mistake else 1.0] * len(answer)
+    weights[0] = 0.0
+    return Sample(ids, weights)
+
+
+def judge_fields(play: Play, turn: PlayedTurn, feedback: bool) -> dict[str, str]:
+    """The fields of the judge's template, as `sage.teacher.judge` fills them."""
+    return {
+        "task_type": play.task_type, "goal": play.goal, "scene": play.turns[0].observation,
+        "observation": turn.observation, "admissible": "", "answer": turn.answer, "thought": turn.thought,
+        "action": turn.action, "feedback": turn.feedback if feedback else "",
+    }
+
+
+def oracle_word(turn: PlayedTurn) -> str:
+    """SKIP where the turn made progress, WEAK where it changed nothing, STRONG where it did harm."""
+    return "SKIP" if turn.after < turn.before else "WEAK" if turn.after == turn.before else "STRONG"
+
+
+def judge_samples(play: Play, style: PromptStyle, dialogue: Dialogue, rng: random.Random) -> Iterator[Sample]:
+    """Judged turns of one play, thinned so that the three words are about equally frequent."""
+    for turn in play.turns:
+        if not turn.executed or turn.before < 0 or turn.after < 0:
+            continue
+        word = oracle_word(turn)
+        if rng.random() > {"SKIP": 0.35, "WEAK": 0.25, "STRONG": 1.0}[word]:
+            continue
+        prompt = fill(style.judge, **judge_fields(play, turn, rng.random() < 0.9))
+        given, answer = dialogue.open(style.judge_system, prompt), dialogue.encode_answer(word)
+        yield Sample(given + answer, [0.0] * len(given) + [1.0] * len(answer))
+
+
+def samples(
+    style: PromptStyle, dialogue: Dialogue, seed: int, *, mistakes: float, judged: float, worker: int = 0,
+    workers: int = 1, max_tokens: int = 1200,
+) -> Iterator[Sample]:
+    """An endless stream over games never repeated; `judged`: share of games that become judged turns.
+
+    Worker `w` of `workers` takes the games w, w + workers, ... so that any number of them covers the same set.
+    """
+    index = worker
+    while True:
+        rng = random.Random(f"sage pretrain {seed} {index}")
+        game = sample_game("train", 10_000 + seed, index).game
+        index += workers
+        if rng.random() < judged:
+            sloppy = play(game, style, rng, rng.choice((0.2, 0.5, 0.8)), 20, distances=True)
+            yield from judge_samples(sloppy, style, dialogue, rng)
+            continue
+        # A third of the games is played cleanly: the shortest route to the goal is worth seeing undisturbed.
+        rate = 0.0 if rng.random() < 0.34 else mistakes
+        episode = play(game, style, rng, rate, 40, distances=False)
+        if not episode.won:
+            continue
+        sample = episode_sample(episode, dialogue)
+        if len(sample.ids) <= max_tokens:
+            yield sample
+
+
+def tokenizer_texts(style: PromptStyle, seed: int, games: int) -> Iterator[str]:
+    """Text for the tokenizer: expert play and judged turns of `games` games, and every number to 199."""
+    for index in range(games):
+        rng = random.Random(f"sage tokenizer {seed} {index}")
+        done = play(sample_game("train", 20_000 + seed, index).game, style, rng, 0.3, 20, distances=True)
+        for turn in done.turns:
+            yield turn.message
+            yield turn.answer
+            yield oracle_word(turn)
+        yield fill(style.judge, **judge_fields(done, done.turns[-1], True))
+        yield " ".join(f"Judge: number {n}" for n in range(200))

@@ -1,0 +1,134 @@
+"""Rollouts are token-exact, independent of their neighbours, and survive environments that fail."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from sage.config import PromptStyle
+from sage.envs.alfworld.env import AlfworldEnvironment
+from sage.envs.base import EnvironmentFault, Step
+from sage.envs.pool import EnvPool
+from sage.episode import Episode, Failure, Status, Task
+from sage.policy.dialogue import Dialogue, render
+from sage.policy.generate import Sampling
+from sage.policy.model import LanguageModel
+from sage.policy.rollout import Job, PlaySettings, play
+
+ROOT = Path(__file__).parents[2]
+SHORT = PromptStyle(**yaml.safe_load((ROOT / "conf/prompt/alfworld.yaml").read_text())["styles"]["short"])
+
+
+def settings(temperature: float = 1.0, slots: int = 3, turns: int = 4, context: int = 2000) -> PlaySettings:
+    return PlaySettings(Sampling(temperature, 1.0, 10), SHORT, 0, "test", turns, context, slots)
+
+
+def play_alfworld(lm: LanguageModel, jobs: list[Job], how: PlaySettings) -> list[Episode]:
+    with EnvPool(partial(AlfworldEnvironment, "native"), 0, 30.0, distances=True) as pool:
+        return play(lm, pool, jobs, how)
+
+
+def test_every_sampled_id_is_what_the_model_says_to_the_exact_history(lm: LanguageModel, tasks: list[Task]) -> None:
+    episodes = play_alfworld(lm, [Job(t) for t in tasks], settings(temperature=0.0))
+    for episode in episodes:
+        assert len(episode.turns) == 4
+        with torch.inference_mode():
+            logits = lm.model(input_ids=torch.tensor([episode.token_ids])).logits[0]
+        for turn in episode.turns:
+            said = logits[turn.answer_start - 1 : turn.answer_end - 1].argmax(-1).tolist()
+            assert said == episode.token_ids[turn.answer_start : turn.answer_end]
+
+
+def test_rendering_the_episode_again_gives_the_same_ids_and_spans(lm: LanguageModel, tasks: list[Task]) -> None:
+    for episode in play_alfworld(lm, [Job(t) for t in tasks], settings()):
+        ids, spans = render(Dialogue(lm.tokenizer), episode)
+        assert ids == episode.token_ids
+        assert spans == [(t.answer_start, t.answer_end) for t in episode.turns]
+
+
+def test_an_episode_does_not_depend_on_its_neighbours(lm: LanguageModel, tasks: list[Task]) -> None:
+    jobs = [Job(t, r) for t in tasks for r in (0, 1)]
+    together = play_alfworld(lm, jobs, settings(slots=5))
+    alone = [play_alfworld(lm, [job], settings(slots=1))[0] for job in reversed(jobs)][::-1]
+    assert [e.token_ids for e in together] == [e.token_ids for e in alone]
+    assert together[0].token_ids != together[1].token_ids  # two rollouts of one task differ
+
+
+def test_the_record_of_a_turn_is_complete(lm: LanguageModel, tasks: list[Task]) -> None:
+    episode = play_alfworld(lm, [Job(tasks[0])], settings())[0]
+    turn = episode.turns[0]
+    assert turn.observation == episode.scene
+    assert episode.goal in turn.message
+    assert turn.answer == lm.tokenizer.decode(
+        episode.token_ids[turn.answer_start : turn.answer_end], skip_special_tokens=True
+    )
+    assert turn.expert_distance_before is not None
+    assert turn.expert_distance_after == turn.expert_distance_before
+    assert turn.failure in (Failure.UNPARSED, Failure.EMPTY)  # a random model writes no action
+    assert turn.feedback == SHORT.unparsed
+    assert episode.status is Status.TURN_BUDGET
+
+
+def test_the_context_limit_ends_an_episode(lm: LanguageModel, tasks: list[Task]) -> None:
+    opening = play_alfworld(lm, [Job(tasks[0])], settings(turns=1))[0]
+    limit = len(opening.token_ids) + 8
+    episode = play_alfworld(lm, [Job(tasks[0])], settings(turns=50, context=limit))[0]
+    assert episode.status is Status.TURN_BUDGET
+    assert len(episode.token_ids) <= limit
+
+
+class Flaky:
+    """Fails to start task `broken-start` and raises at the second step of `broken-step`."""
+
+    goal = "say anything"
+
+    def reset(self, task: Task) -> Step:
+        if task.id == "broken-start":
+            raise EnvironmentFault("The game file is gone.")
+        self.task, self.steps = task, 0
+        return Step("You see a door.")
+
+    def step(self, action: str) -> Step:
+        self.steps += 1
+        if self.task.id == "broken-step" and self.steps == 2:
+            raise EnvironmentFault("The simulator died.")
+        done = self.steps == 3
+        return Step("You see a wall.", done=done, won=done, reward=float(done), score=float(done))
+
+    def expert_distance(self) -> int | None:
+        return None
+
+    def expert_action(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_failing_environment_costs_only_its_own_episode(lm: LanguageModel) -> None:
+    # Every answer counts as an action here, so that the random model gets through.
+    style = SHORT.model_copy(update={"action_pattern": r"(?s)(.+)"})
+    how = PlaySettings(Sampling(1.0, 1.0, 6), style, 0, "test", 20, 2000, 2)
+    ids = ("fine-1", "broken-start", "broken-step", "fine-2")
+    jobs = [Job(Task(i, "flaky", "train", "door", "test")) for i in ids]
+    with EnvPool(Flaky, 0, 30.0, distances=False) as pool:
+        episodes = play(lm, pool, jobs, how)
+    assert [e.status for e in episodes] == [Status.WON, Status.ENV_ERROR, Status.ENV_ERROR, Status.WON]
+    assert "The game file is gone." in episodes[1].error
+    assert "The simulator died." in episodes[2].error
+
+
+def test_a_model_that_cannot_run_at_all_is_an_error_not_an_episode(lm: LanguageModel, tasks: list[Task]) -> None:
+    class Broken(torch.nn.Module):
+        config, generation_config = lm.model.config, lm.model.generation_config
+
+        def forward(self, **_: object) -> None:
+            raise RuntimeError("out of memory")
+
+    broken = LanguageModel(Broken(), lm.tokenizer, "broken", "", lm.device)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        play_alfworld(broken, [Job(tasks[0])], settings())

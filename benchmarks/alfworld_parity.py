@@ -30,13 +30,13 @@ OFFICIAL_SPLITS = {"valid_unseen": 134, "valid_seen": 140, "train": 120}
 GENERATED_SPLITS = ("train", "valid_seen", "valid_unseen")
 
 
-def official_games(share: int | None) -> Iterator[tuple[str, str, Path]]:
-    """(source/split, key, path) of official games; of train evenly over its task types."""
+def official_games(share: int | None, splits: list[str]) -> Iterator[tuple[str, str, Path]]:
+    """(source and split, key, path) of official games, evenly over the task types."""
     root = os.environ.get("ALFWORLD_DATA")
     if not root:
         print("ALFWORLD_DATA is not set: no official game is compared.")
         return
-    for split, count in OFFICIAL_SPLITS.items():
+    for split in splits if share != 0 else []:
         base = Path(root) / "json_2.1.1" / split
         files = sorted(base.glob("*/*/game.tw-pddl"))
         random.Random(f"sage alfworld parity {split}").shuffle(files)
@@ -44,7 +44,7 @@ def official_games(share: int | None) -> Iterator[tuple[str, str, Path]]:
         for file in files:
             by_type.setdefault(file.parts[-3].split("-")[0], []).append(file)
         rounds = [file for group in zip_longest_lists(list(by_type.values())) for file in group]
-        for file in rounds[: count if share is None else share]:
+        for file in rounds[: OFFICIAL_SPLITS[split] if share is None else share]:
             yield f"official {split}", f"{split}/{file.parts[-3]}/{file.parts[-2]}", file
 
 
@@ -108,6 +108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("--official", type=int, help="games per official split (default: OFFICIAL_SPLITS)")
+    add("--split", choices=OFFICIAL_SPLITS, help="only this official split (one process each, say)")
     add("--generated", type=int, default=22, help="games per generated split")
     add("--unmemoised", type=int, default=4, help="games played on the engine as shipped too")
     add("--steps", type=int, default=60, help="commands per game")
@@ -117,7 +118,8 @@ def main() -> int:
     totals = Totals()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        games = [*official_games(args.official), *generated_games(args.generated, args.seed, folder)]
+        official = official_games(args.official, [args.split] if args.split else list(OFFICIAL_SPLITS))
+        games = [*official, *generated_games(args.generated, args.seed, folder)]
         stride = max(1, len(games) // max(1, args.unmemoised))
         shipped = [(f"{group} (as shipped)", key, file) for group, key, file in games[::stride]]
         # The engine as shipped first: what `remember_parses` changes stays changed.

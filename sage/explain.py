@@ -40,7 +40,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         key = match[1] or match[2]
         register_components(_plugins(overrides))
         known = [*known_settings(), *_groups()]
-        if key in known:
+        if key in known and any(override.startswith(f"{key}={{") for override in overrides):
             return f"{key!r} does not have the keys of the given value yet; add them with +{key}=..."
         return _end(unknown_setting(key, known))
     if "Config group override must be a string" in text:

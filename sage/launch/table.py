@@ -1,4 +1,4 @@
-"""What a multirun shows: a live table on a terminal, plain lines elsewhere; last, one table and all failures."""
+"""What a multirun shows: a live table on a terminal, lines elsewhere; last, one table and all failures."""
 
 from __future__ import annotations
 
@@ -126,8 +126,9 @@ def _successes(row: Row) -> dict[str, str]:
     if summary is not None:
         return {split["split"]: " → ".join(_rates(split["rates"])) for split in summary.get("splits", ())}
     splits = row.config.evaluation.splits
-    if row.status is not None and row.status.success is not None and splits:
-        return {splits[-1]: f"{100 * row.status.success:.1f}"}
+    status = row.status or row.found.status
+    if status is not None and status.success is not None and splits:
+        return {splits[-1]: f"{100 * status.success:.1f}"}
     return {}
 
 

@@ -1,0 +1,101 @@
+"""Every task of this project, each with its own set-up:
+
+    nox -s run              the main job; settings after --, as in: nox -s run -- method=opd trainer.steps=5
+    nox -s tests            the ordinary tests, in parallel
+    nox -s slow             the tests that take minutes
+    nox -s lint             ruff
+    nox -s types            mypy
+    nox -s build            the wheel, installed in a fresh environment, runs the main job in an empty folder
+
+`run`, `tests`, `slow` and `types` share one environment, .nox/shared, so that torch is installed once; it is
+brought up to date where pyproject.toml or constraints.txt changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_venv = "yes"
+
+HERE = Path(__file__).parent
+SHARED = HERE / ".nox" / "shared"
+BIN = SHARED / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = str(BIN / "python")
+CONSTRAINTS = ("--constraint", str(HERE / "constraints.txt"))
+PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *CONSTRAINTS)
+# For generated games only alfworld's data files are needed; its dependencies compile for minutes.
+GAME_DATA = (*PIP_INSTALL, "--no-deps", "alfworld")
+
+
+def prepare(session: nox.Session, extras: str) -> None:
+    """Make the shared environment and install this project (editable), unless that has been done."""
+    wanted = hashlib.sha256()
+    for name in ("pyproject.toml", "constraints.txt"):
+        wanted.update((HERE / name).read_bytes())
+    stamp = SHARED / f"installed-{extras}-{wanted.hexdigest()[:16]}"
+    if stamp.exists():
+        return
+    if not BIN.exists():
+        session.run(sys.executable, "-m", "venv", str(SHARED), external=True)
+    session.log("installing packages into .nox/shared (minutes the first time)")
+    project = f"{HERE}[{extras}]" if extras else str(HERE)
+    session.run(PYTHON, *PIP_INSTALL, "--editable", project, external=True)
+    if "textworld" not in extras:
+        session.run(PYTHON, *GAME_DATA, external=True)
+    stamp.touch()
+
+
+@nox.session(python=False)
+def run(session: nox.Session) -> None:
+    """The main job."""
+    prepare(session, "")
+    session.run(PYTHON, "-m", "sage", *session.posargs, external=True)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """The ordinary tests; one process per core, so each keeps to one thread."""
+    prepare(session, "test,textworld")
+    parallel = ("-n", "auto", "--dist", "loadfile")
+    one_thread = {"OMP_NUM_THREADS": "1"}
+    session.run(PYTHON, "-m", "pytest", *parallel, *session.posargs, env=one_thread, external=True)
+
+
+@nox.session(python=False)
+def slow(session: nox.Session) -> None:
+    """The tests that take minutes."""
+    prepare(session, "test,textworld")
+    session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
+
+
+@nox.session(python=False)
+def types(session: nox.Session) -> None:
+    """mypy."""
+    prepare(session, "dev,textworld")
+    session.run(PYTHON, "-m", "mypy", *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff."""
+    session.install("ruff", *CONSTRAINTS)
+    session.run("ruff", "check", *(session.posargs or ["."]))
+
+
+@nox.session(reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """The wheel as a user gets it: fresh environment, empty folder, the main job."""
+    dist = Path(session.create_tmp()) / "dist"
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), str(HERE))
+    session.install(*(str(wheel) for wheel in dist.glob("*.whl")), *CONSTRAINTS)
+    session.run("python", *GAME_DATA)
+    empty = Path(session.create_tmp()) / "empty"
+    empty.mkdir(exist_ok=True)
+    session.chdir(empty)
+    session.run("python", "-m", "sage", "launch.on_existing=rerun", *session.posargs)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from sage.policy.model import LanguageModel
 
@@ -51,6 +52,7 @@ def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, An
     partial = folder / f".partial-{step:06d}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    logging.disable_progress_bar()  # the terminal belongs to the run's own display
     student.model.save_pretrained(partial / "student")
     student.tokenizer.save_pretrained(partial / "student")
     torch.save({"format": FORMAT_VERSION, "step": step, **state}, partial / "trainer.pt")
@@ -78,6 +80,7 @@ def load(path: Path, student: LanguageModel) -> dict[str, Any]:
             f"{path} has checkpoint format {state['format']}, this version reads {FORMAT_VERSION}; "
             "start the run anew with launch.on_existing=rerun."
         )
+    logging.disable_progress_bar()
     saved = type(student.model).from_pretrained(path / "student", dtype=student.model.dtype)
     student.model.load_state_dict(saved.state_dict())
     return state

@@ -68,7 +68,11 @@ class Summary:
 
 
 def make_accelerator(models: Pair) -> Accelerator:
-    """One process, or as many as `accelerate launch` started. Raises ValueError for sharded weights."""
+    """One process, or as many as `accelerate launch` started. Raises ValueError for sharded weights.
+
+    On CPU several processes need `accelerate launch --multi_gpu --num_processes n` (torchrun; they then speak
+    gloo): `accelerate launch --cpu` starts one process unless there is MPI.
+    """
     accelerator = Accelerator(cpu=models.student.device.type == "cpu")
     kind = accelerator.distributed_type.value
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):

@@ -1,0 +1,162 @@
+"""A small complete training run on the letters environment; also a script for `accelerate launch`.
+
+    python -m tests.distill_run OUT_DIR STEPS
+
+writes OUT_DIR/result.pt from the main process: rows, episodes, gradients and final weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from sage.config import TrainerSettings
+from sage.distill import Rules, StepReport, Summary, distill, make_accelerator
+from sage.envs.pool import EnvPool
+from sage.episode import Decision, Episode, Label, Task
+from sage.objective.confidence import Top1
+from sage.objective.curriculum import Curriculum, Full
+from sage.objective.divergence import ReverseKL
+from sage.objective.intervention import Ask, Intervention, Judge, JudgeQuery, Stream, TurnContext
+from sage.objective.normalization import AllToken
+from sage.policy.generate import Sampling
+from sage.policy.rollout import Job, PlaySettings, play
+from sage.records.clock import PhaseClock
+from sage.teacher.judge import TeacherJudge
+from sage.update import Objective, Pair, pair
+from tests.letters import STYLE, Letters, tasks
+from tests.tiny_models import tiny_lm
+
+TRAINER = TrainerSettings(
+    steps=4,
+    tasks_per_step=4,
+    micro_batch=2,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    weight_decay=0.1,
+    clip_norm=1.0,
+    checkpoint_every=0,
+    threads=1,
+)
+
+
+class DiceJudge(Judge):
+    """The judge's rule; a babble of the (untaught) teacher becomes a label drawn from the turn's stream."""
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        def drawn(context: TurnContext, decision: Decision) -> Decision:
+            if decision.label is not Label.FALLBACK:
+                return decision
+            label = stream(context).choice([Label.SKIP, Label.WEAK, Label.STRONG])
+            return dataclasses.replace(decision, label=label, weight=self.weight(label), propensity=1 / 3)
+
+        return [drawn(c, d) for c, d in zip(turns, super().decide(turns, ask, stream), strict=True)]
+
+
+JUDGE = DiceJudge(name="judge", weak_weight=0.5, sees_feedback=True, max_new_tokens=4)
+OBJECTIVE = Objective(
+    Top1(name="top1", teacher_temperature=1.0),
+    AllToken(name="all_token", scope="batch", epsilon=1e-8, z_max=None),
+    ReverseKL(name="reverse_kl"),
+)
+
+
+def fresh_models() -> Pair:
+    return pair(tiny_lm(1), tiny_lm(2, hidden=48, rows=272))
+
+
+def train(
+    folder: Path,
+    *,
+    models: Pair | None = None,
+    trainer: TrainerSettings = TRAINER,
+    intervention: Intervention = JUDGE,
+    curriculum: Curriculum | None = None,
+    chosen: Sequence[Task] | None = None,
+    ask: Ask | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
+) -> tuple[Summary, list[StepReport], Pair]:
+    """Rollouts with the real student, pool, judge and teacher; everything small."""
+    both = models or fresh_models()
+    query = JudgeQuery(sees_feedback=True, max_new_tokens=4)
+    reports: list[StepReport] = []
+    pool = EnvPool(Letters, workers=0, step_timeout_s=10)
+
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        settings = PlaySettings(
+            sampling=Sampling(temperature=1.0, top_p=1.0, max_new_tokens=5),
+            style=STYLE,
+            seed=0,
+            stream="train",
+            turn_budget=turn_limit,
+            max_context=400,
+            slots=4,
+        )
+        with torch.inference_mode():
+            return play(both.student, pool, jobs, settings)
+
+    def report(step: StepReport) -> None:
+        reports.append(step)
+        if on_step is not None:
+            on_step(step)
+
+    summary = distill(
+        models=both,
+        rules=Rules(intervention, curriculum or Full(name="full"), OBJECTIVE),
+        trainer=trainer,
+        seed=0,
+        tasks=chosen or tasks(6),
+        episodes_per_task=1,
+        turn_budget=4,
+        play=play_jobs,
+        ask=ask or TeacherJudge(both.teacher, STYLE, query),
+        accelerator=make_accelerator(both),
+        checkpoints=folder / "checkpoints",
+        clock=PhaseClock(),
+        on_step=report,
+        after_step=after_step,
+    )
+    return summary, reports, both
+
+
+def plain(reports: Sequence[StepReport]) -> list[dict[str, Any]]:
+    """Rows without wall times."""
+    return [{k: v for k, v in r.row.items() if not k.startswith("seconds_")} for r in reports]
+
+
+def complete(folder: Path, steps: int) -> dict[str, Any] | None:
+    """What happened in `steps` steps, with every step's (clipped) gradient; None but in the main process."""
+    gradients: list[torch.Tensor] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+
+    hook = register_optimizer_step_pre_hook(keep)
+    trainer = TRAINER.model_copy(update={"steps": steps})
+    summary, reports, both = train(folder, trainer=trainer, chosen=tasks(6, broken=(4,)))
+    hook.remove()
+    if not reports:
+        return None
+    return {
+        "rows": plain(reports),
+        "ids": [[p.episode.token_ids for p in r.played] for r in reports],
+        "gradients": gradients,
+        "weights": torch.cat([p.detach().flatten() for p in both.student.model.parameters()]),
+        "stepped": summary.stepped,
+        "processes": make_accelerator(both).num_processes,
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    result = complete(Path(sys.argv[1]), int(sys.argv[2]))
+    if result is not None:
+        torch.save(result, Path(sys.argv[1]) / "result.pt")

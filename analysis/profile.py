@@ -1,0 +1,96 @@
+"""Performance over task types: profiles and interquartile means (Agarwal et al. 2021), on rates, never on
+0/1 games.
+
+The unit is the success rate of one run on one task type: on single games the interquartile mean of 0/1
+values is degenerate (a true 0.2 gives 0, 0.8 gives 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells import each_split
+from analysis.check import select
+from analysis.load import Records
+
+TAUS = np.round(np.linspace(0, 1, 21), 2)
+
+
+def task_type_rates(episodes: pd.DataFrame, metric: str = "won") -> pd.DataFrame:
+    """[runs × task types] rates of one env × split, indexed by method and run."""
+    ok = episodes[episodes["ok"]]
+    return ok.pivot_table(
+        index=["method", "run"], columns="task_type", values=metric, aggfunc="mean", observed=True
+    )
+
+
+def iqm(values: Any) -> float:
+    """Interquartile mean: the mean without the lowest and the highest quarter (scipy's `trim_mean(0.25)`)."""
+    ordered = np.sort(np.asarray(values, float).ravel())
+    cut = int(0.25 * len(ordered))
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def _draws(rates: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """[draws, runs, types]: runs resampled separately for each task type (rliable's stratified bootstrap)."""
+    runs, types = rates.shape
+    picked = rng.integers(0, runs, (draws, runs, types))
+    return np.take_along_axis(np.broadcast_to(rates, (draws, runs, types)), picked, axis=1)
+
+
+def profiles(
+    records: Records,
+    metric: str = "won",
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    **choice: Any,
+) -> pd.DataFrame:
+    """Share of run × task type rates that reach τ, per method and split, with a pointwise bootstrap band.
+
+    The band resamples runs within task types, as rliable does; it is for the eye. With few runs it is too
+    narrow (`docs/statistics.md`), so no claim rests on it.
+    """
+    rows = []
+    for group in each_split(select(records, **choice)):
+        table = task_type_rates(group, metric).dropna(axis=1)
+        for method, part in table.groupby(level="method", sort=True):
+            rates = part.to_numpy(float)
+            rng = np.random.default_rng(seed)
+            drawn = np.stack([(_draws(rates, draws, rng) >= tau).mean(axis=(1, 2)) for tau in TAUS], axis=1)
+            low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+            for i, tau in enumerate(TAUS):
+                rows.append(
+                    {
+                        "env": group["env"].iloc[0],
+                        "split": group["split"].iloc[0],
+                        "method": method,
+                        "tau": tau,
+                        "share": float((rates >= tau).mean()),
+                        "low": float(low[i]),
+                        "high": float(high[i]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def interquartile_means(records: Records, metric: str = "won", **choice: Any) -> pd.DataFrame:
+    """IQM of the run × task type rates per method and split."""
+    rows = []
+    for group in each_split(select(records, **choice)):
+        table = task_type_rates(group, metric).dropna(axis=1)
+        for method, part in table.groupby(level="method", sort=True):
+            rows.append(
+                {
+                    "env": group["env"].iloc[0],
+                    "split": group["split"].iloc[0],
+                    "method": method,
+                    "rates": part.size,
+                    "iqm": iqm(part),
+                    "mean": float(part.to_numpy(float).mean()),
+                }
+            )
+    return pd.DataFrame(rows)

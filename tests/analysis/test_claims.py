@@ -1,0 +1,258 @@
+"""Controls, thresholds and plans: verdicts, selection bias, and what makes a result confirmatory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from analysis.controls import CLAIMS, controls
+from analysis.errors import Refusal
+from analysis.load import from_episodes, load
+from analysis.plan import check, confirmatory, detectables, freeze, frozen_path, read_plan
+from analysis.power import detectable
+from analysis.thresholds import confirmation, thresholds
+from tests.analysis.synthetic import Study, episode_table, write_study
+
+LEVELS = {
+    "opd": 0.0,
+    "sage_opd": 0.8,
+    "random_intervention": 0.0,
+    "inverted_intervention": 1.6,
+    "no_norm": 0.8,
+}
+
+
+@pytest.fixture(scope="module")
+def frame():
+    records = from_episodes(episode_table(LEVELS, games=80, run_sd=0.1))
+    return controls(records, draws=300).set_index(["method", "against"])
+
+
+def test_verdicts(frame):
+    assert frame.loc[("sage_opd", "random_intervention"), "verdict"] == "holds"
+    assert frame.loc[("sage_opd", "inverted_intervention"), "verdict"] == "contradicted"
+    assert frame.loc[("sage_opd", "no_norm"), "verdict"] == "not shown"
+    assert frame.loc[("sage_opd", "matched_scale"), "verdict"] == "not run"
+    assert len(frame) == len(CLAIMS)
+
+
+def test_verdict_lines_can_be_read_alone(frame):
+    line = frame.loc[("sage_opd", "random_intervention"), "line"]
+    assert line.startswith("selection beats rate-matched random selection on valid_unseen: +0.")
+    assert "5 and 5 runs: holds" in line
+    assert "could see" in frame.loc[("sage_opd", "no_norm"), "line"]
+    assert "not run" in frame.loc[("sage_opd", "matched_scale"), "line"]
+
+
+def test_non_inferiority():
+    same = {"sage_opd": 0.3, "learned_intervention": 0.3}
+    records = from_episodes(episode_table(same, seeds=range(8), games=120, run_sd=0.05))
+    found = controls(records, margin=0.2, draws=200).set_index("method")
+    assert found.loc["learned_intervention", "verdict"] == "holds within 0.2"
+
+
+def test_controls_without_any_claim():
+    with pytest.raises(Refusal, match="None of the claims"):
+        controls(from_episodes(episode_table({"sft": 0.0})))
+
+
+def sweep(seeds, settings=20, games=60, rng_seed=0):
+    """All settings are equally good."""
+    levels = {f"sage_opd[tau={i}]": 0.0 for i in range(settings)}
+    table = episode_table(levels, seeds=seeds, games=games, run_sd=0.0, rng_seed=rng_seed)
+    table["tau"] = table["method"].str.extract(r"=(\d+)\]")[0].astype(float)
+    return table
+
+
+def test_the_winner_of_equals_is_corrected():
+    """Best of 20 equal settings: the raw winner is too good, the corrected one is near the truth on
+    average."""
+    raw, corrected = [], []
+    for seed in range(30):
+        table = sweep([0, 1, 2], rng_seed=seed)
+        frame = thresholds(from_episodes(table), "tau", draws=300)
+        best = frame[frame["best"]].iloc[0]
+        truth = table["won"].mean()
+        raw.append(best["mean"] - truth)
+        corrected.append(best["corrected"] - truth)
+    assert np.mean(raw) > 0.04
+    assert abs(np.mean(corrected)) < 0.5 * np.mean(raw)
+
+
+def test_threshold_rows():
+    frame = thresholds(from_episodes(sweep([0, 1], settings=3)), "tau", draws=200)
+    assert frame["tau"].tolist() == [0, 1, 2]
+    assert frame["best"].sum() == 1
+    assert frame["chosen_in_draws"].sum() == pytest.approx(1)
+    one = thresholds(from_episodes(sweep([0], settings=3)), "tau", draws=200)
+    assert one["resampled"].str.startswith("games alone").all()
+    with pytest.raises(Refusal, match="no setting 'alpha'"):
+        thresholds(from_episodes(sweep([0])), "alpha")
+    with pytest.raises(Refusal, match="at least two"):
+        thresholds(from_episodes(sweep([0], settings=1)), "tau")
+
+
+def test_confirmation_wants_fresh_seeds_and_games():
+    first = from_episodes(sweep([0, 1], settings=3))
+    winner = thresholds(first, "tau").query("best")["method"].iloc[0]
+    fresh = episode_table({winner: 0.0, "opd": 0.0}, seeds=[10, 11, 12], split="test")
+    frame = confirmation(first, from_episodes(fresh), "tau", "opd", draws=200)
+    assert frame["method"].tolist() == [winner]
+    assert frame["shrinkage"].iloc[0] == pytest.approx(frame["sweep_mean"].iloc[0] - frame["mean"].iloc[0])
+    with pytest.raises(Refusal, match="Seed 1 took part"):
+        confirmation(first, from_episodes(fresh.assign(seed=fresh["seed"] - 9)), "tau", "opd", draws=50)
+    with pytest.raises(Refusal, match="games took part"):
+        confirmation(
+            first,
+            from_episodes(fresh.assign(task=fresh["task"].str[-4:].radd("valid_unseen-"))),
+            "tau",
+            "opd",
+        )
+
+
+PLAN = {
+    "title": "t",
+    "metric": "won",
+    "estimand": "recipe on this benchmark",
+    "environments": ["alfworld"],
+    "splits": ["valid_unseen"],
+    "source": "generated",
+    "seeds": [0, 1, 2],
+    "manifests": {"alfworld": "abc"},
+    "retries": "none",
+    "alpha": 0.05,
+    "power": 0.8,
+    "hypotheses": [
+        {"name": "h", "method": "sage_opd", "baseline": "opd", "direction": "greater", "margin": 0.3}
+    ],
+    "assumptions": {"rate": 0.5, "run_sd": 0.04, "games": 134},
+}
+FROZEN = "2026-09-01T00:00:00+00:00"
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(PLAN))
+    return path
+
+
+@pytest.fixture
+def planned_runs(tmp_path, plan_file):
+    study = Study(
+        {"opd": 0.0, "sage_opd": 1.5},
+        games=12,
+        train_steps=2,
+        episodes_per_step=1,
+        plan=read_plan(plan_file).sha256,
+        started=1_790_000_000.0,
+    )
+    root = write_study(tmp_path / "runs", study)
+    for path in root.glob("*/attempt_1/provenance.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "manifest_digest": "abcdef"}))
+    return root
+
+
+def test_freeze_once(plan_file):
+    row = freeze(plan_file, FROZEN).iloc[0]
+    assert row["sha256"] == read_plan(plan_file).sha256
+    assert freeze(plan_file).iloc[0]["time"] == FROZEN
+    plan_file.write_text("# a comment changes nothing\n" + plan_file.read_text())
+    assert freeze(plan_file).iloc[0]["time"] == FROZEN
+    plan_file.write_text(yaml.safe_dump({**PLAN, "alpha": 0.1}))
+    with pytest.raises(Refusal, match="a changed plan is a new plan"):
+        freeze(plan_file)
+
+
+def test_all_conditions_met(plan_file, planned_runs):
+    freeze(plan_file, FROZEN)
+    records = load([planned_runs])
+    conditions = check(read_plan(plan_file), records)
+    assert conditions["met"].all(), conditions.to_string()
+    result = confirmatory(read_plan(plan_file), records, draws=200)
+    assert result["status"].tolist() == ["confirmatory"]
+    assert result["verdict"].iloc[0] in ("supported", "not shown")
+
+
+@pytest.mark.parametrize(
+    ("change", "condition"),
+    [
+        ("late freeze", "runs started after the freeze"),
+        ("no freeze", "plan frozen and unchanged"),
+        ("other hash", "runs carry the plan's hash"),
+        ("run missing", "set complete"),
+        ("other games", "planned game manifests"),
+        ("edited", "plan frozen and unchanged"),
+    ],
+)
+def test_one_condition_not_met(plan_file, planned_runs, change, condition):
+    if change != "no freeze":
+        freeze(plan_file, "2026-11-01T00:00:00+00:00" if change == "late freeze" else FROZEN)
+    some = sorted(planned_runs.glob("*/attempt_1"))[0]
+    provenance = json.loads((some / "provenance.json").read_text())
+    if change == "other hash":
+        (some / "provenance.json").write_text(json.dumps({**provenance, "plan_sha256": "0"}))
+    if change == "other games":
+        (some / "provenance.json").write_text(json.dumps({**provenance, "manifest_digest": "xyz"}))
+    if change == "run missing":
+        shutil.rmtree(some.parent)
+    if change == "edited":
+        plan_file.write_text(yaml.safe_dump({**PLAN, "alpha": 0.1}))
+    records = load([planned_runs])
+    found = check(read_plan(plan_file), records).set_index("condition")["met"]
+    assert not found[condition]
+    result = confirmatory(read_plan(plan_file), records, draws=100)
+    assert result["status"].str.startswith("exploratory").all()
+
+
+def test_unplanned_seeds_are_told_and_left_out(plan_file, planned_runs):
+    plan_file.write_text(yaml.safe_dump({**PLAN, "seeds": [0, 1]}))
+    records = load([planned_runs])
+    found = check(read_plan(plan_file), records).set_index("condition")
+    assert not found.loc["no run beyond the planned seeds", "met"]
+    assert confirmatory(read_plan(plan_file), records, draws=100)["runs"].tolist() == [2]
+
+
+def test_detectable_of_a_plan(plan_file):
+    row = detectables(read_plan(plan_file)).iloc[0]
+    se = np.sqrt(2 * (0.04**2 + 0.125 / 134) / 3)
+    assert row["detectable"] == pytest.approx(detectable(se, 4))
+    assert row["sees_its_margin"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seeds": [0]}, "at least two different"),
+        ({"estimand": "x"}, "estimand is one of"),
+        ({"hypotheses": []}, "no hypothesis"),
+        ({"extra": 1}, "unknown field"),
+        ({"alpha": "a"}, "alpha must be float"),
+        ({"hypotheses": [{**PLAN["hypotheses"][0], "direction": "up"}]}, "direction is one of"),
+        (
+            {"hypotheses": [{**PLAN["hypotheses"][0], "direction": "equivalent", "margin": 0}]},
+            "margin above 0",
+        ),
+        ({"assumptions": {}}, "assumptions lacks"),
+    ],
+)
+def test_bad_plans(tmp_path, change, sentence):
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({**PLAN, **change}))
+    with pytest.raises(Refusal, match=sentence):
+        read_plan(path)
+
+
+def test_every_plan_in_conf_is_valid():
+    from pathlib import Path
+
+    paths = sorted(Path(__file__).parents[2].joinpath("conf", "plan").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        assert isinstance(detectables(read_plan(path)), pd.DataFrame)
+        assert frozen_path(path).name.endswith(".frozen.json")

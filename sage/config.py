@@ -185,6 +185,8 @@ class PretrainSettings(Settings):
     """Share of turns replaced by an injected mistake, in two thirds of the games."""
     judged: float = Field(ge=0, le=1)
     """Share of games that become judged turns instead of an episode."""
+    renumbered: float = Field(ge=0, le=1)
+    """Share of games whose object and receptacle numbers are dealt anew, so that they must be read."""
     save_every: int = Field(ge=1)
     """Tokens between checkpoints."""
 

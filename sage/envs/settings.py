@@ -37,6 +37,10 @@ class EnvSettings(Component):
         """A fresh environment that plays any of the tasks."""
         raise NotImplementedError
 
+    def gives_distances(self) -> bool:
+        """Whether the expert's distance to the goal is asked for around every turn."""
+        return False
+
     def manifest_digest(self, splits: Sequence[str]) -> str:
         """sha256 over id and content of every task of the splits a run plays: part of the run digest."""
         raise NotImplementedError

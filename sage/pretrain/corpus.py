@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sage.envs.alfworld.env import scene_of
 from sage.envs.alfworld.expert import SearchingExpert
 from sage.envs.alfworld.generate import sample_game
-from sage.envs.alfworld.env import scene_of
 from sage.envs.alfworld.native import NativeWorld
 from sage.envs.alfworld.planner import shortest_distance
 from sage.envs.alfworld.world import Game
@@ -111,6 +111,33 @@ def _mistake(wanted: str, admissible: tuple[str, ...], previous: list[str], rng:
     return rng.choice(admissible) if admissible else wanted
 
 
+_NAMED = re.compile(r"([a-z]+) (\d+)")
+
+
+def renumber(played: Play, game: Game, rng: random.Random) -> Play:
+    """The same episode with the numbers of every kind of thing and receptacle dealt anew, from 1 to 9 or more.
+
+    In the games most numbers are 1, and a small model learns to say 1 instead of reading; with numbers that
+    say nothing beforehand it has to copy them.
+    """
+    numbers: dict[str, list[str]] = {}
+    for name in (*game.receptacles, *game.things):
+        kind, number = name.rsplit(" ", 1)
+        numbers.setdefault(kind, []).append(number)
+    renamed = {
+        (kind, old): str(new)
+        for kind, olds in sorted(numbers.items())
+        for old, new in zip(olds, rng.sample(range(1, max(9, len(olds)) + 1), len(olds)), strict=True)
+    }
+
+    def change(text: str) -> str:
+        return _NAMED.sub(lambda m: f"{m[1]} {renamed.get((m[1], m[2]), m[2])}", text)
+
+    texts = ("message", "observation", "answer", "thought", "action", "feedback")
+    turns = [replace(turn, **{name: change(getattr(turn, name)) for name in texts}) for turn in played.turns]
+    return replace(played, turns=turns)
+
+
 def episode_sample(play: Play, dialogue: Dialogue) -> Sample:
     """The whole episode; weight 1 on the expert's answers, 0 on mistakes, `OBSERVATION_WEIGHT` elsewhere."""
     ids: list[int] = []
@@ -152,10 +179,11 @@ def judge_samples(play: Play, style: PromptStyle, dialogue: Dialogue, rng: rando
 
 
 def samples(
-    style: PromptStyle, dialogue: Dialogue, seed: int, *, mistakes: float, judged: float, worker: int = 0,
+    style: PromptStyle, dialogue: Dialogue, seed: int, *, mistakes: float, judged: float, renumbered: float, worker: int = 0,
     workers: int = 1, max_tokens: int = 1200,
 ) -> Iterator[Sample]:
-    """An endless stream over games never repeated; `judged`: share of games that become judged turns.
+    """An endless stream over games never repeated; `judged`: share of games that become judged turns;
+    `renumbered`: share of games whose numbers are dealt anew.
 
     Worker `w` of `workers` takes the games w, w + workers, ... so that any number of them covers the same set.
     """
@@ -166,6 +194,8 @@ def samples(
         index += workers
         if rng.random() < judged:
             sloppy = play(game, style, rng, rng.choice((0.2, 0.5, 0.8)), 20, distances=True)
+            if rng.random() < renumbered:
+                sloppy = renumber(sloppy, game, rng)
             yield from judge_samples(sloppy, style, dialogue, rng)
             continue
         # A third of the games is played cleanly: the shortest route to the goal is worth seeing undisturbed.
@@ -173,6 +203,8 @@ def samples(
         episode = play(game, style, rng, rate, 40, distances=False)
         if not episode.won:
             continue
+        if rng.random() < renumbered:
+            episode = renumber(episode, game, rng)
         sample = episode_sample(episode, dialogue)
         if len(sample.ids) <= max_tokens:
             yield sample

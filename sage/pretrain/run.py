@@ -82,7 +82,14 @@ def _stream(settings: PretrainSettings, style: PromptStyle, tokenizer: Path, see
             from sage.pretrain.corpus import samples
 
             dialogue = Dialogue(AutoTokenizer.from_pretrained(tokenizer))
-            made = samples(style, dialogue, seed, mistakes=settings.mistakes, judged=settings.judged)
+            made = samples(
+                style,
+                dialogue,
+                seed,
+                mistakes=settings.mistakes,
+                judged=settings.judged,
+                renumbered=settings.renumbered,
+            )
             while True:
                 yield list(itertools.islice(made, 16))
 

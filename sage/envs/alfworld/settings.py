@@ -69,6 +69,9 @@ class AlfworldSettings(EnvSettings):
 
         return AlfworldEnvironment(engine=self.engine)
 
+    def gives_distances(self) -> bool:
+        return self.distances
+
     def _counts(self) -> dict[str, int]:
         return {k: v for k, v in self.generated.model_dump().items() if k != "seed"}
 

@@ -1,0 +1,254 @@
+"""The story of one run: load, evaluate, distil, evaluate, record. Read it from top to bottom.
+
+`sage.launch.execute` has claimed the run's folder before and marks it failed if this raises. Records go to
+the folder first; the MLflow export is a child process that reads them, and can do so again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sage import checkpoint
+from sage.config import RunConfig
+from sage.display import View, open_view, print_summary
+from sage.distill import Rules, StepReport, distill, make_accelerator
+from sage.envs.manifest import spread
+from sage.envs.pool import EnvPool
+from sage.episode import Episode, Task
+from sage.evaluate import Evaluator
+from sage.objective.intervention import Ask, no_judge
+from sage.policy.generate import Sampling
+from sage.policy.model import LanguageModel, load_model
+from sage.policy.prompts import choose_style
+from sage.policy.rollout import Job, PlaySettings, play
+from sage.records import provenance
+from sage.records.clock import PhaseClock
+from sage.records.exporter import Exporter
+from sage.records.rows import RunKey, episode_rows, step_row
+from sage.records.rundir import RunDir
+from sage.records.summary import summarize
+from sage.records.tables import Tables
+from sage.teacher.judge import TeacherJudge
+from sage.update import Objective, Pair, pair
+
+if TYPE_CHECKING:
+    from sage.config import PromptStyle
+
+
+def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
+    """One run into `folder`, from its newest checkpoint on where it has one; leaves the folder `done`."""
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    with ExitStack() as stack:
+        clock = PhaseClock(_seconds_before(folder))
+        student = load_model(config.student)
+        trains = config.task == "train" and config.trainer.steps > 0
+        models = pair(student, load_model(config.teacher)) if trains else None
+        accelerator = make_accelerator(models or Pair(student, student, 0, None))
+        main = accelerator.is_main_process
+
+        exporter = None
+        if export and main and config.tracking.mlflow:
+            exporter = Exporter(config.tracking.uri, folder.path / "mlflow_export.log")
+            exporter.follow(folder.path)
+        if main:
+            digests = {"student": student.digest} | ({"teacher": models.teacher.digest} if models else {})
+            provenance.write(folder.path, manifest_digest=folder.identity().manifest_digest, models=digests)
+        steps = config.trainer.steps if trains else 0
+        view = stack.enter_context(_view(config, folder, steps, main))
+        style = choose_style(config.prompt, config.student.path)
+        pool = EnvPool(
+            config.env.make,
+            config.rollout.workers,
+            config.rollout.step_timeout_s,
+            distances=config.env.gives_distances(),
+        )
+        stack.enter_context(pool)
+        book = _Book(config, folder, view, clock, main)
+        evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), accelerator)
+
+        def evaluate(step: int, limit: int | None) -> None:
+            for split in config.evaluation.splits:
+                tasks = book.tasks(split, limit)
+                if book.needs(step, split):
+                    with clock.phase("evaluation"):
+                        view.begin(f"evaluating {split} after {step} steps", len(tasks))
+                        episodes = evaluator(tasks, book.counter())
+                    book.evaluated(step, split, episodes)
+
+        if config.evaluation.before or not trains:
+            # A resumed run has recorded this one before its weights were changed.
+            if checkpoint.latest(folder.checkpoints) is None:
+                evaluate(0, config.evaluation.limit)
+
+        if models is not None:
+
+            def after_step(step: int) -> None:
+                every = config.evaluation.every
+                if every and step % every == 0 and step < steps:
+                    evaluate(step, config.evaluation.during_limit)
+
+            distill(
+                models=models,
+                rules=Rules(
+                    config.intervention,
+                    config.curriculum,
+                    Objective(config.confidence, config.normalization, config.divergence),
+                ),
+                trainer=config.trainer,
+                seed=config.seed,
+                tasks=book.tasks("train", None),
+                episodes_per_task=config.rollout.episodes_per_task,
+                turn_budget=config.env.turn_budget,
+                play=_training_play(config, style, models.student, pool),
+                ask=_judge(config, style, models.teacher),
+                accelerator=accelerator,
+                checkpoints=folder.checkpoints,
+                clock=clock,
+                on_step=book.stepped,
+                after_step=after_step,
+            )
+            if config.evaluation.after:
+                evaluate(steps, config.evaluation.limit)
+
+    if not main:
+        return
+    book.tables.consolidate()
+    summary = summarize(folder.path, clock.totals())
+    folder.write_json("summary.json", summary.to_json())
+    folder.done(phase="", seconds=clock.totals())
+    results = exporter.finish() if exporter else []
+    problems = [result.error for result in results if result.error]
+    for problem in problems:
+        folder.log(problem)
+    print_summary(summary, folder.path, exporter.uri if exporter else None, problems)
+
+
+class _Book:
+    """Writes down what happens, in the main process; in the others it only hands out the tasks."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunDir, view: View, clock: PhaseClock, writes: bool
+    ) -> None:
+        self.config, self.folder, self.view, self.clock, self.writes = config, folder, view, clock, writes
+        self.tables = Tables(folder.path)
+        newest = checkpoint.latest(folder.checkpoints)
+        if writes:
+            self.tables.resume(int(newest.name.removeprefix("step-")) if newest else 0)
+        self._tasks: dict[str, list[Task]] = {}
+        source = self.tasks(config.evaluation.splits[0] if config.evaluation.splits else "train", None)
+        self.key = RunKey(
+            run=folder.identity().run,
+            method=config.method,
+            env=config.env.name,
+            source=source[0].source if source else "",
+            seed=config.seed,
+        )
+        self._won = 0
+
+    def tasks(self, split: str, limit: int | None) -> list[Task]:
+        if split not in self._tasks:
+            self._tasks[split] = self.config.env.tasks(split)
+        return spread(self._tasks[split], limit)
+
+    def needs(self, step: int, split: str) -> bool:
+        """False where a resumed run has this evaluation already; every process answers alike."""
+        return not self.tables.evaluated(step, split)
+
+    def counter(self) -> Any:
+        """A callback that tells the view of each finished episode."""
+        self._won = 0
+
+        def count(episode: Episode) -> None:
+            self._won += episode.won
+            self.view.advance(1, f"{self._won} won")
+
+        return count
+
+    def evaluated(self, step: int, split: str, episodes: Sequence[Episode]) -> None:
+        if not self.writes:
+            return
+        turns, rows = episode_rows(self.key, episodes, phase="eval", step=step)
+        self.tables.append_evaluation(step, split, turns=turns, episodes=rows)
+        ok = [e for e in episodes if e.status.is_ok]
+        won = sum(e.won for e in ok)
+        self.folder.beat(
+            phase="evaluation", step=step, success=won / len(ok) if ok else None, seconds=self.clock.totals()
+        )
+        line = f"{won} of {len(ok)} won" + (f", {len(episodes) - len(ok)} not ok" if len(ok) < len(episodes) else "")
+        self.folder.log(f"evaluation of {split} after {step} steps: {line}")
+        self.view.end(line)
+
+    def stepped(self, report: StepReport) -> None:
+        played = report.played
+        turns, episodes = episode_rows(
+            self.key,
+            [p.episode for p in played],
+            phase="train",
+            step=report.step - 1,
+            decisions=[p.decisions for p in played],
+            scores=[p.scores for p in played],
+            effective_weights=[p.effective_weights for p in played],
+        )
+        row = step_row(self.key, report.step, **report.row)
+        self.tables.append_step(report.step, turns=turns, episodes=episodes, row=row)
+        self.folder.beat(phase="training", step=report.step, seconds=self.clock.totals())
+        self.view.step(row)
+
+
+def _seconds_before(folder: RunDir) -> dict[str, float]:
+    """Wall time that an earlier process of this attempt has used."""
+    status = folder.status()
+    return status.seconds if status else {}
+
+
+def _view(config: RunConfig, folder: RunDir, steps: int, main: bool) -> Any:
+    title = f"{config.method} on {config.env.name}, seed {config.seed}, run {folder.identity().run}"
+    if main:
+        return open_view(title, steps)
+    # Only one process may draw; the others' view goes nowhere.
+    import io
+
+    return open_view(title, steps, io.StringIO())
+
+
+def _play_settings(
+    config: RunConfig, style: PromptStyle, student: LanguageModel, sampling: Sampling, stream: str
+) -> PlaySettings:
+    reach = getattr(student.model.config.get_text_config(), "max_position_embeddings", config.rollout.max_context)
+    return PlaySettings(
+        sampling=sampling,
+        style=style,
+        seed=config.seed,
+        stream=stream,
+        turn_budget=config.env.turn_budget,
+        max_context=min(config.rollout.max_context, reach),
+        slots=config.rollout.slots,
+    )
+
+
+def _evaluation_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
+    how = config.evaluation
+    sampling = Sampling(how.temperature, how.top_p, config.rollout.max_new_tokens, style.stop or None)
+    return _play_settings(config, style, student, sampling, "evaluation")
+
+
+def _training_play(config: RunConfig, style: PromptStyle, student: LanguageModel, pool: EnvPool) -> Any:
+    how = config.rollout
+    sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens, style.stop or None)
+    settings = _play_settings(config, style, student, sampling, "train")
+
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        return play(student, pool, jobs, replace(settings, turn_budget=turn_limit))
+
+    return play_jobs
+
+
+def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel) -> Ask:
+    query = config.intervention.query
+    return no_judge if query is None else TeacherJudge(teacher, style, query)

@@ -1,0 +1,144 @@
+"""The story of a run on real parts: generated games, the native engine, the shipped models, all records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sage.launch.execute import execute
+from sage.records.rundir import RunDir
+from sage.records.tables import read
+from sage.settings import load
+
+SMALL = [
+    "env.generated.train=12",
+    "env.generated.valid_seen=6",
+    "env.generated.valid_unseen=6",
+    "env.games=generated",
+    "env.turn_budget=6",
+    "trainer.steps=2",
+    "trainer.tasks_per_step=3",
+    "trainer.checkpoint_every=1",
+    "trainer.threads=1",
+    "evaluation.limit=3",
+    "tracking.mlflow=false",
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGE_CACHE", str(tmp_path_factory.getbasetemp() / "games"))
+
+
+def one(tmp_path: Path, *overrides: str) -> RunDir:
+    outcome = execute(load([*SMALL, f"launch.runs_dir={tmp_path}", *overrides]), export=False)
+    assert outcome.state == "done", outcome.reason
+    assert outcome.folder is not None
+    return RunDir(outcome.folder)
+
+
+def numbers(folder: RunDir) -> list[object]:
+    """Everything recorded but times."""
+    rows: list[object] = []
+    for table in ("episodes", "turns", "steps"):
+        data = read(folder.path, table)
+        keep = [c for c in data.column_names if "seconds" not in c and "latency" not in c]
+        rows.append(data.select(keep).to_pylist())
+    return rows
+
+
+def test_a_run_leaves_complete_records(tmp_path: Path) -> None:
+    folder = one(tmp_path)
+    episodes = read(folder.path, "episodes").to_pylist()
+    turns = read(folder.path, "turns").to_pylist()
+    steps = read(folder.path, "steps").to_pylist()
+    evaluated = [(e["step"], e["split"], e["task"]) for e in episodes if e["phase"] == "eval"]
+    assert len(evaluated) == len(set(evaluated)) == 2 * 2 * 3  # before and after, two splits, each game once
+    assert [s["step"] for s in steps] == [1, 2]
+    assert len(turns) == sum(e["turns"] for e in episodes)
+    trained = [t for t in turns if t["phase"] == "train"]
+    assert all(t["label"] is not None and t["weight"] is not None for t in trained)
+    asked = [t for t in trained if t["label"] in ("SKIP", "WEAK", "STRONG")]
+    assert all(t["judge_reply"] for t in asked)
+    assert all(0 < t["confidence"] <= 1 for t in trained if t["weight"])
+    assert all(t["expert_distance_before"] is not None for t in turns)
+    # Z s_t averages to one over the batch's student tokens (spec, section 5).
+    for step in steps:
+        batch = [t for t in trained if t["step"] == step["step"] - 1]
+        mean = sum(t["effective_weight"] * t["answer_tokens"] for t in batch) / step["student_tokens"]
+        assert mean == pytest.approx(1.0, rel=1e-5)
+    assert {"run.json", "config.yaml", "status.json", "provenance.json", "summary.json", "log.txt"} <= {
+        p.name for p in folder.path.iterdir()
+    }
+    provenance = json.loads((folder.path / "provenance.json").read_text())
+    assert set(provenance["models"]) == {"student", "teacher"}
+
+
+def test_the_same_config_gives_the_same_numbers_and_another_seed_others(tmp_path: Path) -> None:
+    first = numbers(one(tmp_path / "a"))
+    assert first == numbers(one(tmp_path / "b"))
+    assert first[1] != numbers(one(tmp_path / "c", "seed=1"))[1]
+
+
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    folder = one(tmp_path)
+    again = execute(load([*SMALL, f"launch.runs_dir={tmp_path}"]), export=False)
+    assert again.state == "skipped"
+    assert again.folder == folder.path
+
+
+def test_a_run_killed_after_a_checkpoint_goes_on_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = numbers(one(tmp_path / "whole"))
+
+    from sage import run as story
+
+    class Killed(Exception):
+        pass
+
+    real = story._Book.stepped
+
+    def stepped(self: story._Book, report: story.StepReport) -> None:
+        if report.step == 2:
+            raise Killed("the power is gone")
+        real(self, report)
+
+    overrides = [*SMALL, f"launch.runs_dir={tmp_path / 'cut'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(story._Book, "stepped", stepped)
+        outcome = execute(load(overrides), export=False)
+    assert outcome.state == "failed"
+    assert "the power is gone" in outcome.reason
+    outcome = execute(load(overrides), export=False)
+    assert outcome.state == "done"
+    assert outcome.folder is not None
+    assert numbers(RunDir(outcome.folder)) == whole
+
+
+@pytest.mark.parametrize("method", ["opd", "intervention_only", "no_norm"])
+def test_every_preset_trains(tmp_path: Path, method: str) -> None:
+    steps = read(one(tmp_path, f"method={method}", "trainer.steps=1").path, "steps").to_pylist()
+    assert steps[0]["stepped"]
+    assert steps[0]["z"] == 1.0  # none of them normalises
+
+
+def test_never_intervening_changes_nothing_and_counts_the_skipped_steps(tmp_path: Path) -> None:
+    folder = one(tmp_path, "intervention=never")
+    steps = read(folder.path, "steps").to_pylist()
+    assert not any(s["stepped"] for s in steps)
+    assert all(s["relative_weight_change"] == 0 for s in steps)
+    assert json.loads((folder.path / "summary.json").read_text())["skipped_steps"] == 2
+
+
+def test_the_base_preset_evaluates_only(tmp_path: Path) -> None:
+    folder = one(tmp_path, "method=base")
+    assert read(folder.path, "steps").num_rows == 0
+    assert set(read(folder.path, "episodes").column("phase").to_pylist()) == {"eval"}
+
+
+def test_a_teacher_equal_to_the_student_gives_loss_zero(tmp_path: Path) -> None:
+    steps = read(one(tmp_path, "teacher.path=sage://tiny-student", "method=opd").path, "steps").to_pylist()
+    assert all(abs(s["loss"]) < 1e-7 for s in steps)

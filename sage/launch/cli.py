@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 EXIT_CONFIG = 2
 _FULL = "HYDRA_FULL_ERROR"
+_VALUED = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+)
+"""Hydra's flags that take the next word."""
 
 
 class _Single:
@@ -61,7 +66,8 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
         from sage.launch.multirun import LEDGER
 
         LEDGER.plan_only = True
-        sys.argv[1:] = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
+        arguments = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
+    sys.argv[1:] = _flags_first(arguments)
     asked_for_trace = _FULL in os.environ
     # Hydra's own handling prints several lines and exits; with this it lets us handle its exceptions.
     os.environ.setdefault(_FULL, "1")
@@ -84,6 +90,20 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
         return _Single.outcome.exit_code
     module = sys.modules.get("sage.launch.multirun")
     return module.LEDGER.exit_code if module is not None else 0
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's parser wants all key=value words in one place; people do not type that way."""
+    flags, words, rest = [], [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            words.append(word)
+            continue
+        flags.append(word)
+        if word in _VALUED and rest:
+            flags.append(rest.pop(0))
+    return [*flags, *words]
 
 
 def _compose_once() -> None:
@@ -109,8 +129,7 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
     if isinstance(error, HydraException | OmegaConfBaseException) or raised_by_hydra:
         from sage.explain import explain
 
-        overrides = [word for word in arguments if not word.startswith("-")]
-        return explain(error, overrides)
+        return explain(error, [word for word in arguments if not word.startswith("-")])
     return ""
 
 

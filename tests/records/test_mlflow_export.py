@@ -344,7 +344,7 @@ def test_eight_processes_on_a_fresh_store_lose_nothing(tmp_path: Path, config: R
     uri = f"sqlite:///{tmp_path / 'fresh.db'}"
     command = [sys.executable, "-m", "sage.records.mlflow_export", "--uri", uri]
     children = [subprocess.Popen([*command, str(made.path)], cwd=ROOT) for made in runs]
-    assert [child.wait(500) for child in children] == [0] * 8
+    assert [child.wait(900) for child in children] == [0] * 8
     found = runs_in(uri)
     assert sorted(r.data.params["seed"] for r in found) == [str(seed) for seed in range(8)]
     assert {r.info.status for r in found} == {"FINISHED"}

@@ -1,0 +1,209 @@
+"""The report and the command line: complete, deterministic, self-contained, and honest about what is
+missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from analysis.cli import build_parser, main
+from analysis.load import from_episodes, load
+from analysis.profile import interquartile_means, iqm, profiles
+from analysis.reader import as_json, sample
+from analysis.render import latex, markdown, shown, text
+from tests.analysis.synthetic import Study, episode_table, write_study
+
+LEVELS = {"opd": 0.0, "sage_opd": 0.8}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    study = Study(LEVELS, games=12, splits=("valid_unseen",), train_steps=4, episodes_per_step=4)
+    root = write_study(tmp_path_factory.mktemp("report_runs"), study)
+    broken = sorted(root.glob("*/attempt_1"))[0]
+    again = root / "eeeeeeeeeeee" / "attempt_1"
+    again.mkdir(parents=True)
+    shutil.copy(broken / "config.yaml", again)
+    (again / "status.json").write_text(json.dumps({"state": "failed", "reason": "The <disk> was full."}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    command = [
+        "report",
+        str(runs),
+        "--baseline",
+        "opd",
+        "--out",
+        str(out),
+        "--draws",
+        "200",
+        "--time",
+        "T",
+        "--title",
+        "X",
+    ]
+    assert main(command) == 0
+    return out
+
+
+class Tags(HTMLParser):
+    """Counts open elements and collects addresses."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses, self.sections = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        if tag == "section":
+            self.sections.append(attributes["id"])
+        if tag not in ("meta", "br", "img", "link", "path", "use", "rect", "circle", "line"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_self_contained(report):
+    page = (report / "report.html").read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert all(address.startswith("#") for address in tags.addresses)
+    assert tags.sections[0] == "plan"
+    assert {"summary", "compare", "controls", "variance", "agreement", "skipped", "reader"} <= set(
+        tags.sections
+    )
+    assert "exploratory" in page
+    assert "The &lt;disk&gt; was full." in page
+    assert "Not in this report" not in page
+    assert page.count("<svg") >= 7
+    episodes = json.loads(re.search(r'id="episodes">(.*?)</script>', page, re.S).group(1))
+    assert {episode["method"] for episode in episodes} == set(LEVELS)
+
+
+def test_same_input_same_bytes(runs, report, tmp_path):
+    command = ["report", str(runs), "--baseline", "opd", "--draws", "200", "--time", "T", "--title", "X"]
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis", *command, "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "The <disk> was full." in done.stderr
+    first = {path.relative_to(report): path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    second = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert first.keys() == second.keys()
+    assert all(first[name] == second[name] for name in first)
+
+
+def test_markdown_and_tables(report):
+    page = (report / "report.md").read_text()
+    assert page.startswith("# X")
+    assert "| sage_opd |" in page
+    compared = pd.read_csv(report / "tables" / "compare_full.csv")
+    assert compared["method"].tolist() == ["sage_opd"]
+    assert r"\toprule" in (report / "tables" / "compare.tex").read_text()
+
+
+def test_report_of_a_csv_says_what_is_missing(tmp_path):
+    episode_table(LEVELS, games=12).to_csv(tmp_path / "e.csv", index=False)
+    out = tmp_path / "out"
+    assert (
+        main(["report", str(tmp_path / "e.csv"), "--baseline", "opd", "--out", str(out), "--draws", "100"])
+        == 0
+    )
+    page = (out / "report.html").read_text()
+    assert page.count("Not in this report") == 3
+
+
+def test_commands_print(runs, capsys):
+    assert main(["summary", str(runs), "--format", "csv", "--table", "summary"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].startswith("env,source,split,method,runs")
+    assert "The <disk> was full." in err
+    assert main(["compare", str(runs), "--baseline", "sft"]) == 2
+    assert "refused: There is no run of the baseline 'sft'" in capsys.readouterr().err
+    assert main(["summary", str(runs), "--table", "nothing"]) == 2
+
+
+def test_every_command_teaches():
+    parser = build_parser()
+    commands = parser._subparsers._group_actions[0].choices
+    names = ["summary", "compare", "power", "variance", "agreement", "skipped", "controls", "thresholds"]
+    assert list(commands) == [*names, "published", "plan", "report"]
+    for command in commands.values():
+        assert len(command.description) > 200
+    assert "three questions" in parser.format_help()
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from analysis.cli import build_parser; build_parser(); print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_power_command(capsys):
+    assert main(["power", "--runs", "3,10", "--format", "csv", "--table", "detectable"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * 4
+    assert main(["power", "--runs", "x"]) == 2
+
+
+def test_no_training_code_is_imported():
+    code = (
+        "import sys; import analysis.report, analysis.cli, analysis.thresholds;"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('sage', 'torch', 'hydra', 'mlflow', "
+        "'transformers')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['sage', 'sage.records', 'sage.records.intervals']"
+
+
+def test_reader_sample_is_small_and_mixed(runs):
+    turns = load([runs], ("episodes", "turns")).turns
+    episodes = sample(turns, per_method=4)
+    assert len(episodes) == 8
+    for method in LEVELS:
+        assert len({e["status"] for e in episodes if e["method"] == method}) == 2
+    assert sample(pd.DataFrame()) == []
+    assert "</script" not in as_json({"text": "</script><!-- x"})
+
+
+def test_profile_and_iqm():
+    from scipy.stats import trim_mean
+
+    values = [0.1, 0.5, 0.2, 0.9, 0.7, 0.3, 0.4, 1.0]
+    assert iqm(values) == pytest.approx(trim_mean(values, 0.25))
+    records = from_episodes(episode_table(LEVELS, games=24))
+    frame = profiles(records, draws=50)
+    assert frame.groupby("method")["share"].apply(lambda s: s.is_monotonic_decreasing).all()
+    assert frame.loc[frame["tau"] == 0, "share"].eq(1).all()
+    assert interquartile_means(records)["rates"].eq(30).all()
+
+
+def test_rendering():
+    frame = pd.DataFrame(
+        {"a_b": ["x|y", "50 %"], "p": [0.0001, 0.25], "n": [1.23456, float("nan")], "ok": [True, False]}
+    )
+    assert "x\\|y" in markdown(frame)
+    assert "<0.001" in text(frame)
+    assert r"a\_b" in latex(frame)
+    assert r"50 \%" in latex(frame)
+    assert shown(float("inf")) == "inf"
+    assert text(frame.iloc[:0]) == "(no rows)\n"
+    assert "a_b" in text(frame, width=10)

@@ -25,7 +25,8 @@ FORMAT_VERSION = 1
 
 def random_state() -> dict[str, Any]:
     """State of the global generators (python, numpy, torch, cuda) as plain data and tensors."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    legacy: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, gauss = legacy
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)),

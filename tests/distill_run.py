@@ -99,8 +99,7 @@ def train(
             max_context=400,
             slots=4,
         )
-        with torch.inference_mode():
-            return play(both.student, pool, jobs, settings)
+        return play(both.student, pool, jobs, settings)
 
     def report(step: StepReport) -> None:
         reports.append(step)

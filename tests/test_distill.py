@@ -49,7 +49,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 
 def test_a_run_trains_and_reports(straight: tuple[Path, Any]) -> None:
-    folder, (summary, reports, both) = straight
+    _, (summary, reports, _) = straight
     assert (summary.steps, summary.stepped, summary.skipped) == (4, 4, 0)
     assert [r.step for r in reports] == [1, 2, 3, 4]
     assert set(reports[0].row) <= set(STEPS)
@@ -237,7 +237,7 @@ def run_two_processes(folder: Path, steps: int) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Without MPI, `accelerate launch --cpu` starts one process whatever it is told. `--multi_gpu` is torchrun;
+    # Without MPI, `accelerate launch --cpu` is one process whatever it is told; `--multi_gpu` is torchrun:
     # with Accelerator(cpu=True) it speaks gloo.
     launch = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--num_processes", "2", "--main_process_port", str(port), "--dynamo_backend", "no"]

@@ -13,7 +13,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
         if found.action == "skip":
             return skipped(found, identity)
         try:
-            with folder.heartbeat():
+            with folder.heartbeat() if _is_writer() else nullcontext():
                 # Through the module, so that a plugin may put another story in its place.
                 from sage import run as story
 
@@ -133,11 +133,13 @@ def _claim_once(config: RunConfig, identity: Identity) -> Found:
     """The claim of the main process, told to the others where `accelerate launch` started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return claim(config, identity)
+    import torch
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     box: list[Any] = [None]
-    if PartialState().is_main_process:
+    # Without `cpu` accelerate sees one process on a machine without a GPU, and each would claim.
+    if PartialState(cpu=config.student.device == "cpu" or not torch.cuda.is_available()).is_main_process:
         try:
             found = claim(config, identity)
             box = [(found.state, found.action, found.folder and str(found.folder.path), found.status)]
@@ -153,12 +155,17 @@ def _claim_once(config: RunConfig, identity: Identity) -> Found:
 def _mark(folder: RunDir, failure: str) -> None:
     """Write the end into status.json, unless the run has done so itself or another process is the writer."""
     status = folder.status()
-    if status is None or status.state != "running" or int(os.environ.get("RANK", "0")) > 0:
+    if status is None or status.state != "running" or not _is_writer():
         return
     if failure:
         folder.fail(failure)
     else:
         folder.done()
+
+
+def _is_writer() -> bool:
+    """A run directory is safe for one writer: the main process of those that `accelerate launch` started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _outcome(folder: RunDir, identity: Identity, reason: str, exit_code: int) -> Outcome:

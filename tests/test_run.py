@@ -44,7 +44,7 @@ def numbers(folder: RunDir) -> list[object]:
     rows: list[object] = []
     for table in ("episodes", "turns", "steps"):
         data = read(folder.path, table)
-        keep = [c for c in data.column_names if "seconds" not in c and "latency" not in c]
+        keep = [c for c in data.column_names if "seconds" not in c and "latency" not in c and c != "time"]
         rows.append(data.select(keep).to_pylist())
     return rows
 

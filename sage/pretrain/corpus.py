@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sage.envs.alfworld.env import scene_of
-from sage.envs.alfworld.expert import SearchingExpert
+from sage.envs.alfworld.expert import Move, SearchingExpert
 from sage.envs.alfworld.generate import sample_game
 from sage.envs.alfworld.native import NativeWorld
 from sage.envs.alfworld.planner import shortest_distance
@@ -73,19 +73,25 @@ def play(
     previous: list[str] = []
     won = False
     before = shortest_distance(game, world.state) if distances else None
+    stuck: tuple[str, str] | None = None
     for _ in range(turns):
         move = expert.move()
-        action, mistake = move.command, False
-        if rng.random() < mistake_rate:
-            action = _mistake(move.command, admissible, previous, rng)
-            mistake = action != move.command
+        thought, action = move.thought, move.command
+        if stuck is not None:
+            thought, action = stuck
+            stuck = stuck if rng.random() < 0.4 else None
+        elif rng.random() < mistake_rate:
+            thought, action = _mistake(move, game, expert.here, admissible, previous, rng)
+            # A model that has said something wrong is likely to say it again, so that is practised too.
+            stuck = (thought, action) if thought != move.thought and rng.random() < 0.5 else None
+        mistake = (thought, action) != (move.thought, move.command)
         feedback, admissible, _, done, won, executed = world.step(action)
         expert.observe(action, feedback)
         after = shortest_distance(game, world.state) if distances else None
         played.append(
             PlayedTurn(
-                message, observation, answer_text(move.thought, action), move.thought, action, feedback, mistake,
-                executed, -1 if before is None else before, -1 if after is None else after,
+                message, observation, answer_text(thought, action), thought, action, feedback, mistake, executed,
+                -1 if before is None else before, -1 if after is None else after,
             )
         )
         previous.append(action)
@@ -96,19 +102,38 @@ def play(
     return Play(goal, game.goal.task_type, played, won)
 
 
-def _mistake(wanted: str, admissible: tuple[str, ...], previous: list[str], rng: random.Random) -> str:
-    """A plausible wrong command: another admissible one, a repetition, or one with a wrong number or name."""
-    kind = rng.random()
-    if kind < 0.55 and admissible:
+def _mistake(
+    move: Move, game: Game, here: list[str], admissible: tuple[str, ...], previous: list[str], rng: random.Random
+) -> tuple[str, str]:
+    """A plausible wrong turn, as (thought, command).
+
+    Half of them begin in the thought, like those of a small model: it sees what is not there, or misreads a
+    number, and acts on it. The others think right and act wrong.
+    """
+    if rng.random() < 0.5:
+        if move.thought.startswith("find ") and here:
+            kind = move.thought.split()[-1]
+            name = f"{kind} {rng.randint(1, 4)}"
+            if kind == game.goal.lamp:
+                return f"use {name}", f"use {name}"
+            return f"take {name}", f"take {name} from {rng.choice(here)}"
+        number = re.search(r"\d+", move.thought)
+        if number:
+            other = str(rng.randint(1, 5))
+            return tuple(re.sub(rf"\b{number[0]}\b", other, text) for text in move)  # type: ignore[return-value]
+    wanted = move.command
+    kind_of_slip = rng.random()
+    if kind_of_slip < 0.55 and admissible:
         same_verb = [c for c in admissible if c.split()[0] == wanted.split()[0]]
-        return rng.choice(same_verb if same_verb and rng.random() < 0.5 else list(admissible))
-    if kind < 0.7 and previous:
-        return rng.choice(previous[-4:])
+        choices = same_verb if same_verb and rng.random() < 0.5 else list(admissible)
+        return move.thought, rng.choice(choices)
+    if kind_of_slip < 0.7 and previous:
+        return move.thought, rng.choice(previous[-4:])
     numbers = list(re.finditer(r"\d+", wanted))
     if numbers:
         spot = rng.choice(numbers)
-        return wanted[: spot.start()] + str(rng.randint(1, 9)) + wanted[spot.end() :]
-    return rng.choice(admissible) if admissible else wanted
+        return move.thought, wanted[: spot.start()] + str(rng.randint(1, 9)) + wanted[spot.end() :]
+    return move.thought, rng.choice(admissible) if admissible else wanted
 
 
 _NAMED = re.compile(r"([a-z]+) (\d+)")

@@ -15,8 +15,10 @@ from tests.launch.test_multirun import COMMON, ROOT
 @pytest.mark.slow
 def test_two_processes_share_one_attempt(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "sweeps")])}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "sage", *COMMON]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "sage"]
+    ended = subprocess.run(
+        [*command, *COMMON], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
+    )
     assert ended.returncode == 0, ended.stderr
     (attempt,) = tmp_path.glob("runs/*/attempt_*")
     pids = {line.rpartition(" ")[2] for line in (attempt / "log.txt").read_text().splitlines()}

@@ -157,10 +157,9 @@ def measures(
         spot = np.eye(len(edges) + 1)[np.searchsorted(edges, confidence, side="right")]
         columns += [spot * right[:, None], spot * ~right[:, None], spot * bad[:, None], spot * ~bad[:, None]]
     sums = cluster_sums(codes, np.concatenate(columns, axis=1))
-    point, drawn = from_confusion(sums[:, :9].sum(axis=0)), {}
+    point = {name: float(value) for name, value in from_confusion(sums[:, :9].sum(axis=0)).items()}
     resampled = resampled_sums(sums, draws, rng)
     drawn = from_confusion(resampled[:, :9])
-    point = {name: float(value) for name, value in point.items()}
     if has_confidence:
         parts = np.split(resampled[:, 9:], 4, axis=1)
         point["auroc_confidence_right"] = auroc(confidence, right)

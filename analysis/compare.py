@@ -254,7 +254,7 @@ def _verdict(row: dict[str, Any], level: float, margin: float | None) -> str:
         return f"{way} ({name} {corrected:.3f}){caution}"
     if margin is not None and row.get("p_equivalent", 1.0) < alpha:
         return f"equivalent within ±{margin:g}"
-    return f"not shown ({name} {corrected:.3f}); this plan could see ±{row['detectable']:.3f}"
+    return f"not shown ({name} {corrected:.3f}); these runs could see ±{row['detectable']:.3f}"
 
 
 def tables(

@@ -31,7 +31,7 @@ LABEL_COLOURS = {
     "ALWAYS": "#1971c2",
     "NEVER": "#adb5bd",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -262,7 +262,7 @@ def profiles(table: pd.DataFrame, palette: dict[str, str]) -> Figure:
         axis.set_title(f"{env} · {split}")
         axis.set_xlabel("success rate τ")
         axis.set_xlim(0, 1)
-    axes[0, 0].set_ylabel("share of runs × task types ≥ τ")
+    axes[0, 0].set_ylabel("share with rate ≥ τ")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
     return figure

@@ -56,7 +56,7 @@ def newcombe_paired(
     low_a, high_a = wilson(wins_a, n, level)
     low_b, high_b = wilson(wins_b, n, level)
     product = wins_a * (n - wins_a) * wins_b * (n - wins_b)
-    surplus = both * neither - only_a * only_b
+    surplus = float(both * neither - only_a * only_b)
     # Newcombe's continuity correction of phi, only where phi is positive.
     surplus = max(surplus - n / 2, 0.0) if surplus > 0 else surplus
     phi = surplus / np.sqrt(product) if product else 0.0

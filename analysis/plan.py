@@ -202,7 +202,7 @@ def check(plan: Plan, records: Records) -> pd.DataFrame:
     content = plan.content
     target = frozen_path(plan.path)
     frozen = json.loads(target.read_text(encoding="utf-8")) if target.exists() else None
-    same = bool(frozen) and frozen["sha256"] == plan.sha256
+    same = frozen is not None and frozen["sha256"] == plan.sha256
     detail = (
         "never frozen"
         if not frozen

@@ -11,7 +11,8 @@ P_COLUMNS = ("p", "p_", "q_")
 
 
 def shown(value: Any, column: str = "") -> str:
-    """One cell: p values to 3 digits, other floats to 4 significant digits, missing as an empty string."""
+    """One cell: p values to 3 digits, other floats to 3 or 4 significant digits, missing as an empty
+    string."""
     if value is None or value is pd.NA or value is pd.NaT:
         return ""
     if isinstance(value, bool) or type(value).__name__ == "bool_" or type(value).__name__ == "bool":
@@ -24,8 +25,8 @@ def shown(value: Any, column: str = "") -> str:
             return "inf" if number > 0 else "-inf"
         if column == "p" or column.startswith(P_COLUMNS[1:]):
             return "<0.001" if 0 <= number < 0.001 else f"{number:.3f}"
-        text = f"{number:.4g}" if abs(number) < 1e5 else f"{number:.0f}"
-        return text
+        size = abs(number)
+        return f"{number:.3g}" if size < 1 else f"{number:.4g}" if size < 1e5 else f"{number:.0f}"
     return str(value)
 
 

@@ -240,10 +240,10 @@ def learning_curve(records: Records, metric: str = "won") -> pd.DataFrame:
 
 SHORT = [
     "env",
+    "source",
     "split",
     "method",
     "runs",
-    "runs_baseline",
     "mean",
     "mean_baseline",
     "difference",
@@ -331,7 +331,7 @@ def _variance(section: Section, records: Records, options: Options, palette: dic
         section.table("pilot", pilot, "Spread as a pilot for the next study", folded=True)
         curves = power_table(
             games=sorted(set(pilot["games"].astype(int))),
-            run_sds=sorted({round(float(sd), 3) for sd in pilot["run_sd"]} | {0.02, 0.05}),
+            run_sds=sorted({round(float(pilot["run_sd"].quantile(q)), 3) for q in (0, 0.5, 1)} | {0.05}),
             residual=float(pilot["residual"].mean()),
         )
         runs = sorted(set(_run_counts(records, options)))
@@ -340,7 +340,7 @@ def _variance(section: Section, records: Records, options: Options, palette: dic
             figures.power_curves(curves, [(f"{n} runs", n) for n in runs]),
             "Difference that a study with so many runs a method finds with power 0.8, for the spread "
             "over runs "
-            "found here and for 0.02 and 0.05.",
+            "found here (lowest, middle, highest) and for 0.05.",
         )
         section.table("power", curves, "Numbers of the power curves", folded=True)
 
@@ -518,7 +518,7 @@ def headlines(sections: list[Section]) -> list[str]:
             f"{row['verdict']}, {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]; "
             f"{row['status']}."
         )
-    for row in _rows(tables, "compare"):
+    for row in _rows(tables, "compare_full"):
         interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
         lines.append(
             f"{row['method']} on {row['env']} {row['split']}: {row['difference']:+.3f}{interval} "
@@ -613,8 +613,36 @@ def _section_html(section: Section) -> str:
     return "\n".join(parts) + "</section>"
 
 
+CONTEXT = (
+    "env",
+    "source",
+    "split",
+    "metric",
+    "average",
+    "baseline",
+    "scope",
+    "by",
+    "group",
+    "horizon",
+    "kind",
+)
+"""Columns that go into a line below the table where every row has the same value."""
+
+
 def table_html(frame: pd.DataFrame) -> str:
-    """A table in a box of its own that scrolls sideways on a narrow screen."""
+    """A table in a box of its own that scrolls sideways on a narrow screen.
+
+    To fit a screen, columns without a single value are left out, and columns of `CONTEXT` with one value for
+    all rows are said once below; the CSV beside the page has all of them.
+    """
+    same = {
+        name: str(frame[name].iloc[0])
+        for name in CONTEXT
+        if len(frame) > 1 and name in frame and frame[name].nunique(dropna=False) == 1
+    }
+    empty = [name for name in frame if len(frame) and frame[name].isna().all()]
+    note = ", ".join(f"{name} {value}" for name, value in same.items() if value != "all")
+    frame = frame.drop(columns=[*same, *(name for name in empty if name not in same)])
     header, rows = render.cells_of(frame)
     right = render.numeric_columns(frame)
     head = "".join(f"<th{_class(r)}>{html.escape(n)}</th>" for n, r in zip(header, right, strict=True))
@@ -624,7 +652,10 @@ def table_html(frame: pd.DataFrame) -> str:
         + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    below = f'<p class="same">all rows: {html.escape(note)}</p>' if note else ""
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{below}'
+    )
 
 
 def _class(right: bool, value: str = "") -> str:

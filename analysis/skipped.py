@@ -47,8 +47,8 @@ MIN_EFFECTIVE = 30
 
 
 def decided_turns(records: Records, horizon: int = 3, **choice: Any) -> pd.DataFrame:
-    """Training turns with a label, with bins, `supervised`, and the progress of the `horizon` turns that
-    follow."""
+    """Labelled training turns of the methods that skip, with bins, `supervised`, and the progress of the
+    `horizon` turns that follow."""
     turns = filtered(records, **choice)
     turns = (
         turns[turns["label"].notna()].sort_values([*EPISODE, "turn"], kind="stable").reset_index(drop=True)

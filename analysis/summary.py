@@ -69,16 +69,16 @@ def _row(
         "split": micro.split,
         "method": method,
         "runs": len(chosen),
-        "runs_unfinished": len(unfinished),
-        "games": len(micro.games),
-        "episodes": len(mine),
-        "episodes_not_ok": int(micro.not_ok[chosen].sum()),
         "mean_micro": float(means.mean()),
         "sd_runs": float(means.std(ddof=1)) if len(means) > 1 else np.nan,
         "low": low,
         "high": high,
         "mean_macro": float(macro.run_means()[chosen].mean()),
         "mean_turns": float(mine.loc[mine["ok"], "turns"].mean()),
+        "games": len(micro.games),
+        "episodes": len(mine),
+        "episodes_not_ok": int(micro.not_ok[chosen].sum()),
+        "runs_unfinished": len(unfinished),
     }
 
 

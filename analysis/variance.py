@@ -177,11 +177,13 @@ def precision(components: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, group in components.groupby(["env", "source", "split", "method"], sort=True):
-        part = dict(zip(group["component"], group["variance"], strict=True))
+        part: dict[str, float] = dict(zip(group["component"], group["variance"], strict=True))
         s, g, r = (int(group[name].iloc[0]) for name in ("runs", "games", "repeats"))
-        noise = part.get(DECODING, part.get(RESIDUE, 0.0))
+        noise: float = part[DECODING] if DECODING in part else part[RESIDUE]
 
-        def error(runs: float, games: float, repeats: float, part: Any = part, noise: float = noise) -> float:
+        def error(
+            runs: float, games: float, repeats: float, part: dict[str, float] = part, noise: float = noise
+        ) -> float:
             crossed = part.get("run × game", 0.0) / (runs * games)
             value = (
                 part["training run"] / runs

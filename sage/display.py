@@ -246,7 +246,7 @@ def where_next(run_dir: Path, uri: str | None, problems: Sequence[str] = ()) -> 
     """Where to look next. `uri` is the resolved tracking URI, None where MLflow is off."""
     lines = [
         f"Records: {run_dir}",
-        f"Analysis: python -m analysis {run_dir}",
+        f"Analysis: python -m analysis summary {run_dir}",
     ]
     if uri is not None and not problems:
         lines.append(f"MLflow: {view_hint(uri)}")

@@ -80,6 +80,8 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             raise
         print(sentence, file=sys.stderr)
         return EXIT_CONFIG
+    except KeyboardInterrupt:
+        return 130
     finally:
         if not asked_for_trace:
             os.environ.pop(_FULL, None)

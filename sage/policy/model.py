@@ -76,7 +76,9 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the terminal belongs to the run's own display
     path = resolve_path(settings.path)
     device = torch.device(_device_name(settings.device))
     extra: dict[str, Any] = {"gguf_file": settings.gguf_file} if settings.gguf_file else {}

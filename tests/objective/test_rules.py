@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import random
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sage.episode import Decision, Failure, Label
@@ -29,9 +30,13 @@ from sage.objective.intervention import (
 from sage.objective.normalization import ActiveToken, AllToken, Normalization, Unnormalized, WeightSums
 from sage.objective.weights import selective_weights, token_weights, weight_sums
 from sage.registry import Registry
+from sage.settings import COMPONENTS
 from tests.tiny_models import make_episode
 
 CONF = Path(__file__).parents[2] / "conf"
+# Nothing here is about speed: a busy machine must not fail a property.
+calmly = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+
 JUDGE = Judge(name="judge", weak_weight=0.5, sees_feedback=True, max_new_tokens=1028)
 
 
@@ -55,6 +60,8 @@ def norm(kind: str, **fields: object) -> Normalization:
 
 @pytest.mark.parametrize("group", ["intervention", "confidence", "normalization", "divergence", "curriculum"])
 def test_every_yaml_builds_and_every_rule_has_one(group: str) -> None:
+    for module in COMPONENTS:
+        importlib.import_module(module)
     registry = Registry._all[group]
     files = {path.stem: path for path in (CONF / group).glob("*.yaml")}
     assert set(registry.names()) <= set(files)
@@ -157,6 +164,7 @@ def test_soft_threshold_by_hand() -> None:
     assert threshold(0.5, "soft", 1e-9).weigh(stats(0.6)).tolist() == [1.0]
 
 
+@calmly
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=9), st.floats(0, 1), st.floats(0.001, 10))
 def test_confidences_lie_in_the_unit_interval_and_keep_the_shape(
     top1: list[float], tau: float, softness: float
@@ -214,6 +222,7 @@ def episode_weights(spec: list[list[tuple[float, float, int]]]) -> list[torch.Te
     ]
 
 
+@calmly
 @given(weights_strategy, st.sampled_from(["batch", "trajectory"]))
 def test_the_effective_weight_averages_to_one(spec: list[list[tuple[float, float, int]]], scope: str) -> None:
     weights = episode_weights(spec)
@@ -234,6 +243,7 @@ def test_the_effective_weight_averages_to_one(spec: list[list[tuple[float, float
         assert sum(float(w.sum()) for w in active) == pytest.approx(batch.active / batch.tokens)
 
 
+@calmly
 @given(weights_strategy, st.sampled_from(["none", "all_token", "active_token"]), st.booleans())
 def test_all_strong_without_confidence_is_opd(
     spec: list[list[tuple[float, float, int]]], kind: str, per_trajectory: bool
@@ -246,6 +256,7 @@ def test_all_strong_without_confidence_is_opd(
         torch.testing.assert_close(w, torch.full_like(w, 1 / batch.tokens))
 
 
+@calmly
 @given(weights_strategy, st.integers(0, 5))
 def test_splitting_the_batch_over_processes_changes_no_weight(
     spec: list[list[tuple[float, float, int]]], cut: int

@@ -1,6 +1,6 @@
 """Compare the native ALFWorld engine with the real one, step by step, and print what was compared.
 
-    python benchmarks/alfworld_parity.py                                    # a quarter of an hour of CPU: 460 games
+    python benchmarks/alfworld_parity.py                              # a quarter of an hour of CPU: 460 games
     python benchmarks/alfworld_parity.py --official 3 --generated 3 --unmemoised 1       # a minute
 
 Official games come from ALFWORLD_DATA (skipped, and said so, where it is unset); generated ones are made in a

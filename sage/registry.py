@@ -63,14 +63,18 @@ class Registry:
             return self._classes[name]
         near = difflib.get_close_matches(str(name), self.names(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{self.group}.name={name!r} is not known; known are {', '.join(self.names())}.{hint}")
+        raise ValueError(
+            f"{self.group}.name={name!r} is not known; known are {', '.join(self.names())}.{hint}"
+        )
 
     def build(self, values: Any) -> Component:
         """Validate a mapping with a `name` key into its component."""
         if isinstance(values, Component):
             return values
         if not isinstance(values, dict) or "name" not in values:
-            raise ValueError(f"{self.group} needs a mapping with a 'name' (one of {', '.join(self.names())}).")
+            raise ValueError(
+                f"{self.group} needs a mapping with a 'name' (one of {', '.join(self.names())})."
+            )
         return self.get(values["name"]).model_validate(values)
 
 

@@ -81,10 +81,10 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                         episodes = evaluator(tasks, book.counter())
                     book.evaluated(step, split, episodes)
 
-        if config.evaluation.before or not trains:
-            # A resumed run has recorded this one before its weights were changed.
-            if checkpoint.latest(folder.checkpoints) is None:
-                evaluate(0, config.evaluation.limit)
+        # A resumed run has recorded this one before its weights were changed.
+        untrained = checkpoint.latest(folder.checkpoints) is None
+        if untrained and (config.evaluation.before or not trains):
+            evaluate(0, config.evaluation.limit)
 
         if models is not None:
 
@@ -180,7 +180,9 @@ class _Book:
         self.folder.beat(
             phase="evaluation", step=step, success=won / len(ok) if ok else None, seconds=self.clock.totals()
         )
-        line = f"{won} of {len(ok)} won" + (f", {len(episodes) - len(ok)} not ok" if len(ok) < len(episodes) else "")
+        line = f"{won} of {len(ok)} won" + (
+            f", {len(episodes) - len(ok)} not ok" if len(ok) < len(episodes) else ""
+        )
         self.folder.log(f"evaluation of {split} after {step} steps: {line}")
         self.view.end(line)
 
@@ -220,7 +222,9 @@ def _view(config: RunConfig, folder: RunDir, steps: int, main: bool) -> Any:
 def _play_settings(
     config: RunConfig, style: PromptStyle, student: LanguageModel, sampling: Sampling, stream: str
 ) -> PlaySettings:
-    reach = getattr(student.model.config.get_text_config(), "max_position_embeddings", config.rollout.max_context)
+    reach = getattr(
+        student.model.config.get_text_config(), "max_position_embeddings", config.rollout.max_context
+    )
     return PlaySettings(
         sampling=sampling,
         style=style,

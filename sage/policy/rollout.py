@@ -37,7 +37,7 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class PlaySettings:
     """How episodes are played. `stream` names the random stream apart from other uses of the same seed;
-    `turn_budget` counts answers; `max_context` counts tokens of a whole episode; `slots` play side by side."""
+    `turn_budget` counts answers; `max_context` counts an episode's tokens; `slots` play side by side."""
 
     sampling: Sampling
     style: PromptStyle
@@ -142,9 +142,7 @@ class _Table:
         uniforms = None
         if sampling.temperature > 0:
             uniforms = np.stack([self._uniforms(seat, sampling.max_new_tokens) for seat in self.seats])
-        room = [
-            settings.max_context - self.decoder.lengths[row] for row in range(len(self.seats))
-        ]
+        room = [settings.max_context - self.decoder.lengths[row] for row in range(len(self.seats))]
         prompts = [seat.pending for seat in self.seats]
         return self.decoder.answer(slice(0, len(self.seats)), prompts, sampling, uniforms, room)
 

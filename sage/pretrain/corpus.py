@@ -90,8 +90,16 @@ def play(
         after = shortest_distance(game, world.state) if distances else None
         played.append(
             PlayedTurn(
-                message, observation, answer_text(thought, action), thought, action, feedback, mistake, executed,
-                -1 if before is None else before, -1 if after is None else after,
+                message,
+                observation,
+                answer_text(thought, action),
+                thought,
+                action,
+                feedback,
+                mistake,
+                executed,
+                -1 if before is None else before,
+                -1 if after is None else after,
             )
         )
         previous.append(action)
@@ -103,7 +111,12 @@ def play(
 
 
 def _mistake(
-    move: Move, game: Game, here: list[str], admissible: tuple[str, ...], previous: list[str], rng: random.Random
+    move: Move,
+    game: Game,
+    here: list[str],
+    admissible: tuple[str, ...],
+    previous: list[str],
+    rng: random.Random,
 ) -> tuple[str, str]:
     """A plausible wrong turn, as (thought, command).
 
@@ -140,7 +153,7 @@ _NAMED = re.compile(r"([a-z]+) (\d+)")
 
 
 def renumber(played: Play, game: Game, rng: random.Random) -> Play:
-    """The same episode with the numbers of every kind of thing and receptacle dealt anew, from 1 to 9 or more.
+    """The same episode with the numbers of every kind of thing and receptacle dealt anew, 1 to 9 or more.
 
     In the games most numbers are 1, and a small model learns to say 1 instead of reading; with numbers that
     say nothing beforehand it has to copy them.
@@ -179,9 +192,15 @@ def episode_sample(play: Play, dialogue: Dialogue) -> Sample:
 def judge_fields(play: Play, turn: PlayedTurn, feedback: bool) -> dict[str, str]:
     """The fields of the judge's template, as `sage.teacher.judge` fills them."""
     return {
-        "task_type": play.task_type, "goal": play.goal, "scene": play.turns[0].observation,
-        "observation": turn.observation, "admissible": "", "answer": turn.answer, "thought": turn.thought,
-        "action": turn.action, "feedback": turn.feedback if feedback else "",
+        "task_type": play.task_type,
+        "goal": play.goal,
+        "scene": play.turns[0].observation,
+        "observation": turn.observation,
+        "admissible": "",
+        "answer": turn.answer,
+        "thought": turn.thought,
+        "action": turn.action,
+        "feedback": turn.feedback if feedback else "",
     }
 
 
@@ -204,13 +223,21 @@ def judge_samples(play: Play, style: PromptStyle, dialogue: Dialogue, rng: rando
 
 
 def samples(
-    style: PromptStyle, dialogue: Dialogue, seed: int, *, mistakes: float, judged: float, renumbered: float, worker: int = 0,
-    workers: int = 1, max_tokens: int = 1200,
+    style: PromptStyle,
+    dialogue: Dialogue,
+    seed: int,
+    *,
+    mistakes: float,
+    judged: float,
+    renumbered: float,
+    worker: int = 0,
+    workers: int = 1,
+    max_tokens: int = 1200,
 ) -> Iterator[Sample]:
     """An endless stream over games never repeated; `judged`: share of games that become judged turns;
     `renumbered`: share of games whose numbers are dealt anew.
 
-    Worker `w` of `workers` takes the games w, w + workers, ... so that any number of them covers the same set.
+    Worker `w` of `workers` takes the games w, w + workers, ...: any number of them covers the same set.
     """
     index = worker
     while True:

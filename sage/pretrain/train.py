@@ -38,8 +38,7 @@ def batches(samples: Iterator[Sample], tokens: int, pool: int = 256) -> Iterator
                 groups.append([])
             groups[-1].append(sample)
         # Deterministic interleaving, so that one length does not fill several steps in a row.
-        for group in groups[::2] + groups[1::2]:
-            yield group
+        yield from groups[::2] + groups[1::2]
 
 
 def build_model(settings: dict[str, Any], vocab_size: int, seed: int) -> Any:
@@ -66,7 +65,7 @@ def build_model(settings: dict[str, Any], vocab_size: int, seed: int) -> Any:
 
 
 def weighted_loss(model: Any, batch: list[Sample]) -> tuple[torch.Tensor, float, float]:
-    """(mean weighted cross-entropy, hits and count over tokens of weight 1). Shapes: B sequences, T tokens."""
+    """(mean weighted cross-entropy, hits and count over tokens of weight 1). B sequences, T tokens."""
     length = max(len(s.ids) for s in batch)
     ids_BT = torch.zeros(len(batch), length, dtype=torch.long)
     weights_BT = torch.zeros(len(batch), length)
@@ -88,7 +87,9 @@ class Optimizers:
     """Muon on hidden matrices, AdamW on embeddings and norms, one warm-up/constant/linear-decay schedule."""
 
     def __init__(self, model: Any, muon_lr: float, adam_lr: float) -> None:
-        matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
+        matrices = [
+            p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
+        ]
         chosen = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in chosen]
         self.all = [
@@ -128,23 +129,26 @@ def train(
     """
     optimizers = Optimizers(model, muon_lr, adam_lr)
     model.train()
-    seen, saved, step, started = 0, 0, 0, time.time()
+    seen, saved, started = 0, 0, time.time()
     hits = count = 0.0
     losses: list[float] = []
-    for batch in batches(samples, batch_tokens):
+    for step, batch in enumerate(batches(samples, batch_tokens), start=1):
         loss, hit, n = weighted_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(seen / tokens)
         seen += sum(len(s.ids) for s in batch)
-        step += 1
         hits, count = hits + hit, count + n
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            raise RuntimeError(f"The training loss became {losses[-1]} at step {step}; lower the learning rates.")
+            raise RuntimeError(
+                f"The training loss became {losses[-1]} at step {step}; lower the learning rates."
+            )
         if step % 20 == 0:
             row = {
-                "step": step, "tokens": seen, "loss": round(sum(losses) / len(losses), 4),
+                "step": step,
+                "tokens": seen,
+                "loss": round(sum(losses) / len(losses), 4),
                 "answer_accuracy": round(hits / max(count, 1), 4),
                 "tokens_per_s": round(seen / (time.time() - started)),
             }

@@ -57,8 +57,10 @@ def test_greedy_replies_equal_transformers_generate(lm: LanguageModel) -> None:
     for prompt, got in zip(prompts, replies, strict=True):
         with torch.inference_mode():
             want = lm.model.generate(
-                torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-                max_new_tokens=12, do_sample=False,
+                torch.tensor([prompt]),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                max_new_tokens=12,
+                do_sample=False,
             )[0, len(prompt) :].tolist()
         assert got.ids == want
         assert got.truncated == (want[-1] not in lm.end_ids)

@@ -32,7 +32,9 @@ def play_alfworld(lm: LanguageModel, jobs: list[Job], how: PlaySettings) -> list
         return play(lm, pool, jobs, how)
 
 
-def test_every_sampled_id_is_what_the_model_says_to_the_exact_history(lm: LanguageModel, tasks: list[Task]) -> None:
+def test_every_sampled_id_is_what_the_model_says_to_the_exact_history(
+    lm: LanguageModel, tasks: list[Task]
+) -> None:
     episodes = play_alfworld(lm, [Job(t) for t in tasks], settings(temperature=0.0))
     for episode in episodes:
         assert len(episode.turns) == 4
@@ -43,7 +45,9 @@ def test_every_sampled_id_is_what_the_model_says_to_the_exact_history(lm: Langua
             assert said == episode.token_ids[turn.answer_start : turn.answer_end]
 
 
-def test_rendering_the_episode_again_gives_the_same_ids_and_spans(lm: LanguageModel, tasks: list[Task]) -> None:
+def test_rendering_the_episode_again_gives_the_same_ids_and_spans(
+    lm: LanguageModel, tasks: list[Task]
+) -> None:
     for episode in play_alfworld(lm, [Job(t) for t in tasks], settings()):
         ids, spans = render(Dialogue(lm.tokenizer), episode)
         assert ids == episode.token_ids
@@ -122,7 +126,9 @@ def test_a_failing_environment_costs_only_its_own_episode(lm: LanguageModel) -> 
     assert "The simulator died." in episodes[2].error
 
 
-def test_a_model_that_cannot_run_at_all_is_an_error_not_an_episode(lm: LanguageModel, tasks: list[Task]) -> None:
+def test_a_model_that_cannot_run_at_all_is_an_error_not_an_episode(
+    lm: LanguageModel, tasks: list[Task]
+) -> None:
     class Broken(torch.nn.Module):
         config, generation_config = lm.model.config, lm.model.generation_config
 

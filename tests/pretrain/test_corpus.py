@@ -56,7 +56,9 @@ def test_an_episode_weighs_the_experts_answers_only(dialogue: Dialogue) -> None:
     assert full == expected
     assert set(sample.weights) <= {0.0, OBSERVATION_WEIGHT, 1.0}
     # The conversation is what the dialogue makes of the same messages in a rollout.
-    assert sample.ids[: len(dialogue.open("", done.turns[0].message))] == dialogue.open("", done.turns[0].message)
+    assert sample.ids[: len(dialogue.open("", done.turns[0].message))] == dialogue.open(
+        "", done.turns[0].message
+    )
 
 
 def test_renumbering_deals_numbers_one_to_one_and_changes_nothing_else() -> None:
@@ -79,7 +81,9 @@ def test_renumbering_deals_numbers_one_to_one_and_changes_nothing_else() -> None
 def test_judged_turns_carry_the_oracles_word(dialogue: Dialogue) -> None:
     words = set()
     for index in range(30):
-        done = play(sample_game("train", 78, index).game, SHORT, random.Random(index), 0.6, 15, distances=True)
+        done = play(
+            sample_game("train", 78, index).game, SHORT, random.Random(index), 0.6, 15, distances=True
+        )
         for turn in done.turns:
             effect = turn.after - turn.before
             assert oracle_word(turn) == ("SKIP" if effect < 0 else "WEAK" if effect == 0 else "STRONG")

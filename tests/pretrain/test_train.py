@@ -17,15 +17,20 @@ SETTINGS = {"hidden": 32, "feed_forward": 64, "layers": 1, "heads": 2, "kv_heads
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
-def test_orthogonalise_moves_all_singular_values_near_one_and_keeps_the_directions(shape: tuple[int, int]) -> None:
+def test_orthogonalise_moves_all_singular_values_near_one_and_keeps_the_directions(
+    shape: tuple[int, int],
+) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     result = orthogonalise(matrix)
     inner = u.T @ result @ v.T  # the result's coordinates in the input's singular directions
     # The quintic iteration leaves singular values between about 0.7 and 1.2, not at 1 (its source says so).
-    assert 0.6 < inner.diagonal().min() and inner.diagonal().max() < 1.3
-    torch.testing.assert_close(inner - torch.diag(inner.diagonal()), torch.zeros_like(inner), atol=1e-4, rtol=0)
+    assert inner.diagonal().min() > 0.6
+    assert inner.diagonal().max() < 1.3
+    torch.testing.assert_close(
+        inner - torch.diag(inner.diagonal()), torch.zeros_like(inner), atol=1e-4, rtol=0
+    )
 
 
 def test_one_muon_step_by_hand() -> None:
@@ -71,8 +76,15 @@ def test_training_learns_to_copy_and_is_reproducible(tmp_path: Path) -> None:
     def run(name: str) -> torch.Tensor:
         model = build_model(SETTINGS, 300, seed=1)
         train(
-            model, stream(), tokens=60_000, batch_tokens=768, muon_lr=0.02, adam_lr=0.01, save_every=10**9,
-            save=lambda *_: None, log=tmp_path / name,
+            model,
+            stream(),
+            tokens=60_000,
+            batch_tokens=768,
+            muon_lr=0.02,
+            adam_lr=0.01,
+            save_every=10**9,
+            save=lambda *_: None,
+            log=tmp_path / name,
         )
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -89,5 +101,7 @@ def test_the_tokenizer_gives_words_and_numbers_one_token_and_any_text_back() -> 
     for text in ("naïve ☃ ünïcode\n\ttabs  and  spaces 123456", "You see a mug 3."):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids) == text
-    rendered = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
     assert rendered == "<|user|>hi<|end|><|assistant|>"

@@ -83,7 +83,7 @@ def test_a_finished_run_arrives_completely(finished: RunDir, store: str, tmp_pat
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name.startswith("sage_opd-alfworld-s0-")
-    assert run.data.params["trainer.learning_rate"] == "0.0003"
+    assert float(run.data.params["trainer.learning_rate"]) == load([]).trainer.learning_rate
     assert run.data.params["seed"] == "0"
     assert len(run.data.params["prompt.styles.react.demonstration"]) < 250
     assert not any(name.startswith(("tracking", "launch")) for name in run.data.params)

@@ -184,7 +184,7 @@ def _placed_fixture(kind: str, rng: random.Random, points: tuple[tuple[int, int]
         ahead = _AHEAD[turn]
         position = (x / 4 + ahead[0], rng.choice((0.1, 0.5, 0.9)), z / 4 + ahead[1])
     rounded = (round(position[0], 2), round(position[1], 2), round(position[2], 2))
-    # A basin's id is that of what it is part of, followed by its own type: the engine names it by the last part.
+    # A basin's id is that of what it is part of, then its own type: the engine names it by the last part.
     whole = kind.removesuffix("Basin")
     identifier = format_id(whole, rounded) + (f"|{kind}" if whole != kind else "")
     return Fixture(identifier, kind, location, False, rounded)

@@ -50,7 +50,8 @@ class _SlotLayer(CacheLayerMixin):
         window = self.window
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         # Junk columns of a ragged forward may write past the mask's reach, up to one chunk further.
         need = window.kv_length + key_states.shape[2]
         if need > self.keys.shape[2]:

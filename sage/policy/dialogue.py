@@ -46,7 +46,7 @@ class Dialogue:
         """The token that closes an answer in this template, None where it is plain text."""
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        # enable_thinking is read by Qwen3's template and ignored by others: thinking is off (spec, section 8).
+        # enable_thinking is read by Qwen3's template and ignored by others: thinking is off (section 8).
         text = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )

@@ -99,7 +99,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
             "config.json, weights and tokenizer, a hub name with a network, or sage://tiny-student."
         ) from error
     if settings.gguf_file:
-        # transformers has unpacked the weights to `dtype`, but still calls the model quantized and will not save it.
+        # transformers has unpacked the weights, but still calls the model quantized and will not save it.
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config

@@ -26,7 +26,7 @@ def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
 
 
 def fill(template: str, **fields: str) -> str:
-    """Replace `{field}` once each; braces inside values stay as they are. Raises ValueError on an unknown field."""
+    """Replace each `{field}` once; braces inside values stay. Raises ValueError on an unknown field."""
 
     def value(match: re.Match[str]) -> str:
         try:

@@ -23,6 +23,9 @@ class _Window:
 
 class _SlotLayer(CacheLayerMixin):
     is_sliding = False
+    keys: torch.Tensor | None
+    values: torch.Tensor | None
+    is_initialized: bool
 
     def __init__(self, window: _Window, slots: int) -> None:
         super().__init__()

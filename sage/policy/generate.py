@@ -133,7 +133,6 @@ class SlotDecoder:
         count = len(prompts)
         limits = [min(sampling.max_new_tokens, r - len(p)) for r, p in zip(room, prompts, strict=True)]
         answers: list[list[int]] = [[] for _ in range(count)]
-        texts: list[str | None] = [None] * count
         truncated = [False] * count
         live = [limit > 0 for limit in limits]
         pattern = re.compile(sampling.stop) if sampling.stop else None
@@ -157,8 +156,8 @@ class SlotDecoder:
                     live[b] = False
                     continue
                 if pattern is not None:
-                    texts[b] = self.lm.tokenizer.decode(answers[b], skip_special_tokens=True)
-                    if pattern.search(texts[b]):
+                    text = str(self.lm.tokenizer.decode(answers[b], skip_special_tokens=True))
+                    if pattern.search(text):
                         live[b] = False
                         continue
                 if len(answers[b]) >= limits[b]:

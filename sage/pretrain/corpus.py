@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sage.envs.alfworld.env import scene_of
 from sage.envs.alfworld.expert import Move, SearchingExpert
@@ -172,7 +172,10 @@ def renumber(played: Play, game: Game, rng: random.Random) -> Play:
         return _NAMED.sub(lambda m: f"{m[1]} {renamed.get((m[1], m[2]), m[2])}", text)
 
     texts = ("message", "observation", "answer", "thought", "action", "feedback")
-    turns = [replace(turn, **{name: change(getattr(turn, name)) for name in texts}) for turn in played.turns]
+    turns = []
+    for turn in played.turns:
+        changed: dict[str, Any] = {name: change(getattr(turn, name)) for name in texts}
+        turns.append(replace(turn, **changed))
     return replace(played, turns=turns)
 
 

@@ -229,4 +229,6 @@ class RunConfig(Settings):
             data.pop(invocation)
         data["rollout"].pop("workers")
         data["trainer"].pop("threads")
+        # Where the games lie; what they are is in the manifest's digest.
+        data["env"].pop("data", None)
         return data

@@ -20,7 +20,8 @@ from sage.settings import load
 
 def test_digest_ignores_the_invocation_and_nothing_else(config: RunConfig) -> None:
     base = Identity.of(config, "m").digest
-    same = load(["launch.workers=3", "tracking.mlflow=false", "rollout.workers=1", "trainer.threads=1"])
+    invocation = ["launch.workers=3", "tracking.mlflow=false", "rollout.workers=1", "trainer.threads=1"]
+    same = load([*invocation, "env.data=elsewhere"])
     assert Identity.of(same, "m").digest == base
     assert Identity.of(load(["seed=1"]), "m").digest != base
     assert Identity.of(config, "other games").digest != base

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from sage.config import PromptStyle
     from sage.policy.dialogue import Dialogue
 
-OBSERVATION_WEIGHT = 0.1
-"""Loss weight of what the environment says: enough to learn its grammar and to copy from it."""
-
 
 @dataclass(slots=True)
 class PlayedTurn:
@@ -121,10 +118,13 @@ def _mistake(
 ) -> tuple[str, str]:
     """A plausible wrong turn, as (thought, command).
 
-    Half of them begin in the thought, like those of a small model: it sees what is not there, or misreads a
-    number, and acts on it. The others think right and act wrong.
+    Half of them begin in the thought, like those of a small model: it sees what is not there, walks past what
+    is, or misreads a number, and acts on it. The others think right and act wrong.
     """
     if rng.random() < 0.5:
+        if move.thought.startswith("take ") and rng.random() < 0.5:
+            kind = move.thought.split()[1]
+            return f"find {kind}", f"go to {rng.choice(list(game.receptacles))}"
         if move.thought.startswith("find ") and here:
             kind = move.thought.split()[-1]
             name = f"{kind} {rng.randint(1, 4)}"
@@ -180,15 +180,15 @@ def renumber(played: Play, game: Game, rng: random.Random) -> Play:
     return replace(played, turns=turns)
 
 
-def episode_sample(play: Play, dialogue: Dialogue) -> Sample:
-    """The whole episode; weight 1 on the expert's answers, 0 on mistakes, `OBSERVATION_WEIGHT` elsewhere."""
+def episode_sample(play: Play, dialogue: Dialogue, observation_weight: float) -> Sample:
+    """The whole episode; weight 1 on the expert's answers, 0 on mistakes, `observation_weight` elsewhere."""
     ids: list[int] = []
     weights: list[float] = []
     for index, turn in enumerate(play.turns):
         given = dialogue.open("", turn.message) if index == 0 else dialogue.follow(turn.message, True)
         answer = dialogue.encode_answer(turn.answer)
         ids += given + answer
-        weights += [OBSERVATION_WEIGHT] * len(given) + [0.0 if turn.mistake else 1.0] * len(answer)
+        weights += [observation_weight] * len(given) + [0.0 if turn.mistake else 1.0] * len(answer)
     weights[0] = 0.0
     return Sample(ids, weights)
 
@@ -219,7 +219,7 @@ def judge_samples(play: Play, style: PromptStyle, dialogue: Dialogue, rng: rando
         if not turn.executed or turn.before < 0 or turn.after < 0:
             continue
         word = oracle_word(turn)
-        if rng.random() > {"SKIP": 0.35, "WEAK": 0.25, "STRONG": 1.0}[word]:
+        if rng.random() > {"SKIP": 0.2, "WEAK": 0.3, "STRONG": 1.0}[word]:
             continue
         prompt = fill(style.judge, **judge_fields(play, turn, rng.random() < 0.9))
         given, answer = dialogue.open(style.judge_system, prompt), dialogue.encode_answer(word)
@@ -234,12 +234,13 @@ def samples(
     mistakes: float,
     judged: float,
     renumbered: float,
+    observation_weight: float,
     worker: int = 0,
     workers: int = 1,
     max_tokens: int = 1200,
 ) -> Iterator[Sample]:
     """An endless stream over games never repeated; `judged`: share of games that become judged turns;
-    `renumbered`: share of games whose numbers are dealt anew.
+    `renumbered`: share of games whose numbers are dealt anew; `observation_weight`: see `episode_sample`.
 
     Worker `w` of `workers` takes the games w, w + workers, ...: any number of them covers the same set.
     """
@@ -261,7 +262,7 @@ def samples(
             continue
         if rng.random() < renumbered:
             episode = renumber(episode, game, rng)
-        sample = episode_sample(episode, dialogue)
+        sample = episode_sample(episode, dialogue, observation_weight)
         if len(sample.ids) <= max_tokens:
             yield sample
 

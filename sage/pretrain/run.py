@@ -89,6 +89,7 @@ def _stream(settings: PretrainSettings, style: PromptStyle, tokenizer: Path, see
                 mistakes=settings.mistakes,
                 judged=settings.judged,
                 renumbered=settings.renumbered,
+                observation_weight=settings.observation_weight,
             )
             while True:
                 yield list(itertools.islice(made, 16))

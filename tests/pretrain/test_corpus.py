@@ -18,7 +18,6 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.model import resolve_path
 from sage.policy.prompts import parse_answer
 from sage.pretrain.corpus import (
-    OBSERVATION_WEIGHT,
     episode_sample,
     judge_samples,
     oracle_word,
@@ -50,11 +49,11 @@ def test_a_played_episode_replays_in_the_engine_turn_by_turn() -> None:
 
 def test_an_episode_weighs_the_experts_answers_only(dialogue: Dialogue) -> None:
     done = play(sample_game("train", 77, 1).game, SHORT, random.Random(1), 0.3, 40, distances=False)
-    sample = episode_sample(done, dialogue)
+    sample = episode_sample(done, dialogue, 0.1)
     full = [i for i, w in zip(sample.ids, sample.weights, strict=True) if w == 1.0]
     expected = [t for turn in done.turns if not turn.mistake for t in dialogue.encode_answer(turn.answer)]
     assert full == expected
-    assert set(sample.weights) <= {0.0, OBSERVATION_WEIGHT, 1.0}
+    assert set(sample.weights) <= {0.0, 0.1, 1.0}
     # The conversation is what the dialogue makes of the same messages in a rollout.
     assert sample.ids[: len(dialogue.open("", done.turns[0].message))] == dialogue.open(
         "", done.turns[0].message
@@ -95,7 +94,9 @@ def test_judged_turns_carry_the_oracles_word(dialogue: Dialogue) -> None:
 
 def test_the_stream_is_the_same_every_time(dialogue: Dialogue) -> None:
     def first(seed: int) -> list[list[int]]:
-        made = samples(SHORT, dialogue, seed, mistakes=0.2, judged=0.2, renumbered=0.5)
+        made = samples(
+            SHORT, dialogue, seed, mistakes=0.2, judged=0.2, renumbered=0.5, observation_weight=0.1
+        )
         return [sample.ids for sample in itertools.islice(made, 12)]
 
     assert first(1) == first(1)

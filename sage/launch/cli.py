@@ -45,6 +45,8 @@ def run_task(composed: DictConfig) -> float | None:
     many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = load(composed)
+        if not many and (study := HydraConfig.get().runtime.choices.get("sweep")):
+            raise ConfigError(f"sweep={study} is a study of many runs: python -m sage -m sweep={study}.")
         from sage.launch.execute import execute
 
         _Single.outcome = execute(config)
@@ -62,10 +64,15 @@ def run_task(composed: DictConfig) -> float | None:
 def guarded(hydra_main: Callable[[], Any]) -> int:
     """Run Hydra's entry point with `sys.argv`; the exit code. Errors of the config are one line on stderr."""
     arguments = sys.argv[1:]
-    if arguments[:1] == ["plan"]:
+    if arguments[:1] in (["plan"], ["confirm"]):
         from sage.launch.multirun import LEDGER
 
-        LEDGER.plan_only = True
+        LEDGER.plan_only, LEDGER.confirm = arguments[0] == "plan", arguments[0] == "confirm"
+        if LEDGER.confirm and not any(a.startswith("sweep=") for a in arguments):
+            print(
+                "confirm needs the study: python -m sage confirm sweep=<a file in sweeps/>.", file=sys.stderr
+            )
+            return EXIT_CONFIG
         arguments = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
     sys.argv[1:] = _flags_first(arguments)
     asked_for_trace = _FULL in os.environ

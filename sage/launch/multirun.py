@@ -58,17 +58,20 @@ class Row:
 
 @dataclass(slots=True)
 class Ledger:
-    """Every outcome of this process's multiruns, and whether runs are only listed (`python -m sage plan`)."""
+    """Every outcome of this process's multiruns, and what was asked for: `python -m sage plan` only lists the
+    runs, `python -m sage confirm` holds a study's winner against its rivals."""
 
     rows: list[Row] = field(default_factory=list)
     plan_only: bool = False
+    confirm: bool = False
     stopped_by: int = 0
 
     @property
     def exit_code(self) -> int:
         if self.stopped_by:
             return 128 + self.stopped_by
-        bad = any(row.outcome is not None and row.outcome.exit_code for row in self.rows)
+        latest = {row.identity.run: row for row in self.rows}  # a study tries a failed run again
+        bad = any(row.outcome is not None and row.outcome.exit_code for row in latest.values())
         return EXIT_FAILED if bad else 0
 
 
@@ -103,14 +106,14 @@ def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
 
 def _row(composed: DictConfig, name: str) -> Row:
     try:
-        config = load(_without_hydra(composed))
+        config = load(without_hydra(composed))
         identity = identify(config)
         return Row(name, config, identity, look_up(config, identity))
     except ConfigError as error:
         raise ConfigError(f"Nothing was started: in the run {name!r}, {error}") from error
 
 
-def _without_hydra(composed: DictConfig) -> DictConfig:
+def without_hydra(composed: DictConfig) -> DictConfig:
     """The job's part of a composed config; interpolations still see the whole."""
     from omegaconf import OmegaConf, flag_override
 

@@ -164,7 +164,8 @@ class PretrainSettings(Settings):
     output: str
     """Directory to write the model to; must not hold one yet."""
     init: str | None
-    """Directory of a model to continue from; None starts from random weights."""
+    """Directory of a model to continue from, with as many layers and key/value heads or fewer; None starts
+    from random weights."""
     tokenizer: str | None
     """Model whose tokenizer is taken (student and teacher must share it); None trains a new one."""
     extra_text: str | None

@@ -38,7 +38,9 @@ def pretrain(settings: PretrainSettings, style: PromptStyle, seed: int) -> Path:
     if settings.init is not None:
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(settings.init, dtype=torch.float32)
+        from sage.pretrain.grow import grow
+
+        grow(AutoModelForCausalLM.from_pretrained(settings.init, dtype=torch.float32), model)
 
     def save(trained: Any, seen: int) -> None:
         target = output if seen >= settings.tokens else output / "checkpoints" / f"{seen:010d}"

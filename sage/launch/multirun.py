@@ -64,6 +64,8 @@ class Ledger:
     rows: list[Row] = field(default_factory=list)
     plan_only: bool = False
     confirm: bool = False
+    common: frozenset[str] = frozenset()
+    """Overrides that all runs of a study share, so that they name none of them."""
     stopped_by: int = 0
 
     @property
@@ -100,7 +102,7 @@ def launch(
 def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
     """What tells the runs apart: the overrides that not all of them share."""
     telling = [[word for word in words if not _OWN.match(word)] for words in overrides]
-    shared = set.intersection(*map(set, telling)) if len(telling) > 1 else set()
+    shared = set.intersection(*map(set, telling)) if len(telling) > 1 else set(LEDGER.common)
     return [" ".join(word for word in words if word not in shared) or "(defaults)" for words in telling]
 
 

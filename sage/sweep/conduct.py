@@ -26,6 +26,7 @@ def conduct(section: dict[str, Any], arguments: list[str], launcher: Any, contex
 
     base = _checked(settings, common, composed)
     runs_dir = Path(base.launch.runs_dir)
+    LEDGER.common = frozenset(common)
 
     def run_all(jobs: Sequence[list[str]]) -> list[Path | None]:
         # Hydra numbers the jobs only for folders that we do not use.

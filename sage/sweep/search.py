@@ -7,7 +7,6 @@ crash is found done, and the study's store says only what the records say.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +54,7 @@ class Search:
         """Go on until `n_trials` are finished, a signal comes, or trials keep failing."""
         total = self.settings.n_trials
         cut_off = store.tidy(self.study)
-        store.queue_baselines(self.study, self.settings)
+        store.queue_given_points(self.study, self.settings)
         before = len(store.finished(self.study))
         if before or cut_off:
             again = f", {cut_off} cut off and tried again" if cut_off else ""
@@ -74,22 +73,13 @@ class Search:
     def _ask(self, count: int) -> list[_Live]:
         space = store.distributions(self.settings)
         batch = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # experimental features of the samplers
-            for _ in range(count):
-                if self.settings.sampler.name == "grid" and self._grid_is_done():
-                    break
-                number = len(self.study.get_trials(deepcopy=False))
-                self.study.sampler = store.make_sampler(self.settings, number)
-                batch.append(_Live(self.study.ask(space)))
+        for _ in range(count):
+            if self.settings.sampler.name == "grid" and not store.waits(self.study):
+                break
+            number = len(self.study.get_trials(deepcopy=False))
+            self.study.sampler = store.make_sampler(self.settings, number)
+            batch.append(_Live(self.study.ask(space)))
         return batch
-
-    def _grid_is_done(self) -> bool:
-        points = 1
-        for values in store.grid(self.settings).values():
-            points *= len(values)
-        seen = {tuple(sorted(t.params.items(), key=str)) for t in self.study.get_trials(deepcopy=False)}
-        return len(seen) >= points
 
     def _run(self, batch: list[_Live]) -> None:
         """All seeds at once, or with pruning one seed after another."""

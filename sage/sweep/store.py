@@ -6,7 +6,9 @@ marked failed and its point is tried again before any new one.
 
 from __future__ import annotations
 
+import itertools
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from sage.settings import ConfigError
 from sage.sweep.settings import Choices, Range, SweepSettings
 
 _DEFINITION = "sage.definition"
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -97,12 +100,25 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
         study.enqueue_trial(trial.params, user_attrs={"again": trial.number}, skip_if_exists=False)
 
 
-def queue_baselines(study: optuna.Study, settings: SweepSettings) -> None:
-    """The baselines before anything else; those that the study has seen already are left out."""
+def queue_given_points(study: optuna.Study, settings: SweepSettings) -> None:
+    """The baselines, and for `grid` every point of it; those that the study has seen already are left out.
+
+    Optuna's own grid sampler wants to end the study itself, which only its own loop allows.
+    """
     seen = [t.system_attrs.get("fixed_params", t.params) for t in study.get_trials(deepcopy=False)]
-    for point in settings.baselines:
+    points: list[dict[str, Any]] = list(settings.baselines)
+    if settings.sampler.name == "grid":
+        values = grid(settings)
+        points += [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+    for point in points:
         if point not in seen:
             study.enqueue_trial(point)
+            seen.append(point)
+
+
+def waits(study: optuna.Study) -> bool:
+    """True where a queued point has not been tried."""
+    return any(t.state == TrialState.WAITING for t in study.get_trials(deepcopy=False))
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -151,7 +167,7 @@ def make_sampler(settings: SweepSettings, number: int) -> Any:
             seed=seed, n_startup_trials=how.startup_trials, multivariate=True, constant_liar=True
         ),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "grid": lambda: optuna.samplers.GridSampler(grid(settings), seed=seed),
+        "grid": lambda: optuna.samplers.RandomSampler(seed=seed),  # all of its points are queued
         "cmaes": lambda: optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=how.startup_trials),
         "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, how.startup_trials)),
     }

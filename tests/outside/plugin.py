@@ -18,6 +18,7 @@ from sage.objective.divergence import Divergence
 from sage.objective.intervention import Intervention
 from sage.objective.normalization import Normalization
 from sage.records.rundir import RunDir
+from sage.records.tables import Tables
 from sage.registry import confidences, curricula, divergences, environments, interventions, normalizations
 
 
@@ -28,6 +29,10 @@ class DummyEnv(EnvSettings):
     trouble: dict[int, str]
     """Seed to `raise`, `exit`, `kill` or `hang`."""
     nap_s: float
+    dial: float
+    """What a study may turn."""
+    peak: float | None
+    """The best `dial`; where set, the run records 20 games, of which fewer are won farther from it."""
 
     def tasks(self, split: str) -> list[Task]:
         return [Task(f"{split}/0", "dummy", split, "none", "made up")]
@@ -77,7 +82,24 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(600)
+    if env.peak is not None:
+        for split in config.evaluation.splits:
+            rows = [_game(config, split, i, i >= 20 * abs(env.dial - env.peak)) for i in range(20)]
+            Tables(folder.path).append_evaluation(1, split, turns=[], episodes=rows)
     folder.done(success=config.seed / 10)
+
+
+def _game(config: RunConfig, split: str, index: int, won: bool) -> dict[str, object]:
+    who = {"run": "", "method": config.method, "env": "dummy", "source": "made up", "seed": config.seed}
+    where = {
+        "phase": "eval",
+        "step": 1,
+        "split": split,
+        "task": f"{index:02d}",
+        "task_type": "none",
+        "rollout": 0,
+    }
+    return {**who, **where, "status": "won" if won else "lost", "ok": True, "won": won}
 
 
 # A plugin may put another story in the place of ours; the runs of these tests then need no model.

@@ -17,9 +17,9 @@ from sage.envs.alfworld.env import scene_of
 from sage.envs.alfworld.expert import Move, SearchingExpert
 from sage.envs.alfworld.generate import sample_game
 from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.oracle import effect_of
 from sage.envs.alfworld.planner import shortest_distance
 from sage.envs.alfworld.world import Game
+from sage.oracle import effect_of
 from sage.policy.prompts import fill, first_message, turn_message
 from sage.pretrain.train import Sample
 
@@ -210,7 +210,9 @@ def judge_fields(play: Play, turn: PlayedTurn, feedback: bool) -> dict[str, str]
 
 def oracle_word(turn: PlayedTurn) -> str:
     """SKIP where the turn made progress, WEAK where it changed nothing, STRONG where it did harm."""
-    return str(effect_of(turn.before, turn.after).label)
+    effect = effect_of(turn.before, turn.after)
+    assert effect is not None
+    return str(effect.label)
 
 
 def judge_samples(play: Play, style: PromptStyle, dialogue: Dialogue, rng: random.Random) -> Iterator[Sample]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sage.episode import Decision, Episode, Label, Turn, TurnScore
+from sage.oracle import effect_of
 
 Row = dict[str, Any]
 Phase = Literal["train", "eval"]
@@ -35,15 +36,6 @@ class RunKey:
     env: str
     source: str
     seed: int
-
-
-def oracle_label(before: int | None, after: int | None) -> str | None:
-    """What the expert says about a turn: `progress`, `no_effect` or `harm`; None where it cannot tell."""
-    if before is None or after is None:
-        return None
-    if after < before:
-        return "progress"
-    return "no_effect" if after == before else "harm"
 
 
 def _keys(key: RunKey, episode: Episode, phase: Phase, step: int) -> Row:
@@ -104,7 +96,7 @@ def turn_row(
         "failure": str(turn.failure),
         "truncated": turn.truncated,
         "answer_tokens": turn.n_tokens,
-        "oracle": oracle_label(turn.expert_distance_before, turn.expert_distance_after),
+        "oracle": effect_of(turn.expert_distance_before, turn.expert_distance_after),
         "expert_distance_before": turn.expert_distance_before,
         "expert_distance_after": turn.expert_distance_after,
         "reward": turn.reward,

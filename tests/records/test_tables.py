@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sage.records.rows import oracle_label
 from sage.records.schema import TABLES
 from sage.records.tables import Tables, arrow_schema, read, read_frame, to_arrow
 
@@ -47,21 +46,6 @@ def test_rows_hold_what_was_played(folder: Path) -> None:
     assert broken.score.isna().all()
     assert len(broken) == 1
     assert (episodes.expert_distance_start == 5).all()
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        (5, 4, "progress"),
-        (5, 5, "no_effect"),
-        (5, 6, "harm"),
-        (None, 4, None),
-        (4, None, None),
-        (1, 0, "progress"),
-    ],
-)
-def test_oracle_label(before: int | None, after: int | None, expected: str | None) -> None:
-    assert oracle_label(before, after) == expected
 
 
 def test_consolidated_reads_the_same_and_leaves_no_parts(folder: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 from sage.envs.alfworld.expert import NOTHING, SearchingExpert, likely_places, listed_receptacles
 from sage.envs.alfworld.generate import sample_games
 from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.oracle import Effect, effect_of
 from sage.envs.alfworld.planner import shortest_distance
 from sage.envs.alfworld.world import Game, Goal
 from sage.episode import Label
+from sage.oracle import Effect, effect_of
 
 SCENE = (
     "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you "
@@ -165,11 +165,12 @@ def test_when_everything_was_seen_it_starts_over() -> None:
 
 @pytest.mark.parametrize(("before", "after", "searched", "effect"), [
     (5, 4, False, Effect.PROGRESS), (1, 0, False, Effect.PROGRESS), (5, 5, False, Effect.NO_EFFECT),
-    (5, 6, False, Effect.HARM), (5, None, False, Effect.HARM), (None, None, False, Effect.NO_EFFECT),
+    (5, 6, False, Effect.HARM), (5, None, False, Effect.HARM), (None, 4, False, Effect.PROGRESS),
+    (None, None, False, None),
     (5, 5, True, Effect.PROGRESS), (5, 6, True, Effect.PROGRESS), (5, 8, True, Effect.HARM),
 ])
-def test_the_oracle_reads_distances(before: int | None, after: int | None, searched: bool, effect: Effect
-                                    ) -> None:
+def test_the_oracle_reads_distances(before: int | None, after: int | None, searched: bool,
+                                    effect: Effect | None) -> None:
     assert effect_of(before, after, searched=searched) is effect
 
 

@@ -1,6 +1,7 @@
 """What a turn did, judged by the shortest full-information distance to the goal before and after it.
 
-Read by the judge's training data, the agreement study between judge and oracle, and the turn table.
+The one place that states the rule: the turn table, the `oracle` intervention, the judge's training data
+and the agreement study all read it.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ class Effect(StrEnum):
 _LABEL = {Effect.PROGRESS: Label.SKIP, Effect.NO_EFFECT: Label.WEAK, Effect.HARM: Label.STRONG}
 
 
-def effect_of(before: int | None, after: int | None, *, searched: bool = False) -> Effect:
+def effect_of(before: int | None, after: int | None, *, searched: bool = False) -> Effect | None:
     """The effect of a turn whose distance to the goal was `before` and then `after`.
 
-    A distance of None is a goal out of reach. `searched` says that the agent, still looking for something,
-    saw a place it had not seen (`SearchingExpert.searched_new`). Such a turn rarely shortens the way of one
+    A distance of None is a goal out of reach, or an environment without an oracle; with None on both sides
+    there is nothing to tell, and the answer is None. `searched` says that the agent, still looking for
+    something, saw a place it had not seen (`SearchingExpert.searched_new`). Such a turn rarely shortens the way of one
     who knows where everything is, yet it is what a good player does: it counts as progress unless it leads
     more than one step away. (Leaving a place next to the unseen goal costs that one step, and no player
     could know.) Leave it False for the strict reading, from distances alone.
     """
     if after is None:
-        return Effect.NO_EFFECT if before is None else Effect.HARM
+        return None if before is None else Effect.HARM
     if before is None or after < before:
         return Effect.PROGRESS
     if searched and after <= before + 1:

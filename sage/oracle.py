@@ -35,10 +35,10 @@ def effect_of(before: int | None, after: int | None, *, searched: bool = False) 
 
     A distance of None is a goal out of reach, or an environment without an oracle; with None on both sides
     there is nothing to tell, and the answer is None. `searched` says that the agent, still looking for
-    something, saw a place it had not seen (`SearchingExpert.searched_new`). Such a turn rarely shortens the way of one
-    who knows where everything is, yet it is what a good player does: it counts as progress unless it leads
-    more than one step away. (Leaving a place next to the unseen goal costs that one step, and no player
-    could know.) Leave it False for the strict reading, from distances alone.
+    something, saw a place it had not seen (`SearchingExpert.searched_new`). Such a turn rarely shortens the
+    way of one who knows where everything is, yet it is what a good player does: it counts as progress unless
+    it leads more than one step away. (Leaving a place next to the unseen goal costs that one step, and no
+    player could know.) Leave it False for the strict reading, from distances alone.
     """
     if after is None:
         return None if before is None else Effect.HARM

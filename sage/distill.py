@@ -27,7 +27,8 @@ from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
 from sage.policy.rollout import Job
 from sage.records.clock import PhaseClock
 from sage.records.rows import label_shares
-from sage.update import BatchLoss, Objective, Pair, Played, accumulate_gradient
+from sage.scoring import Pair, Played, Scored, score_batch
+from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
 
 Play = Callable[[Sequence[Job], int], list[Episode]]
 """Plays the jobs with the student as it is now, each for at most that many turns; order is kept."""
@@ -124,6 +125,12 @@ def distill(
         batch = [p for p in played if p.episode.status.is_ok and p.episode.turns]
 
         # decide
+        scored: Scored | None = None
+        if rules.intervention.needs_scores:
+            confidence, size = rules.objective.confidence, trainer.micro_batch
+            scored = score_batch(
+                models, confidence, batch, micro_batch=size, with_student=True, clock=clock
+            )
         with clock.phase("judge"):
             decide(batch, rules.intervention, ask, turn_streams(seed, step))
 
@@ -137,6 +144,8 @@ def distill(
             add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
             clock=clock,
             log_skipped=log_skipped,
+            scored=scored,
+            stream=episode_streams(seed, step),
         )
 
         # step
@@ -196,16 +205,30 @@ def turn_streams(seed: int, step: int) -> Stream:
     """A random stream per turn that depends on nothing but (seed, step, task, rollout, turn)."""
 
     def stream(context: TurnContext) -> random.Random:
-        episode, turn = context
+        episode, turn = context.episode, context.turn
         key = (seed, "intervention", step, episode.task.id, episode.rollout_index, turn.index)
         return random.Random("/".join(map(str, key)))
 
     return stream
 
 
+def episode_streams(seed: int, step: int) -> EpisodeStream:
+    """A random stream per episode that depends on nothing but (seed, step, task, rollout)."""
+
+    def stream(episode: Episode) -> random.Random:
+        key = (seed, "confidence", step, episode.task.id, episode.rollout_index)
+        return random.Random("/".join(map(str, key)))
+
+    return stream
+
+
 def decide(batch: Sequence[Played], rule: Intervention, ask: Ask, stream: Stream) -> None:
-    """Fill in the decisions of every turn of `batch`, all in one query."""
-    contexts = [TurnContext(played.episode, turn) for played in batch for turn in played.episode.turns]
+    """Fill in the decisions of every turn of `batch`, all in one query; with scores where there are any."""
+    contexts = [
+        TurnContext(played.episode, turn, played.scores[t] if played.scores else None)
+        for played in batch
+        for t, turn in enumerate(played.episode.turns)
+    ]
     decisions = iter(rule.decide(contexts, ask, stream))
     for played in batch:
         played.decisions = [next(decisions) for _ in played.episode.turns]

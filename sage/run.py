@@ -33,8 +33,9 @@ from sage.records.rows import RunKey, episode_rows, step_row
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.tables import Tables
+from sage.scoring import Pair, pair
 from sage.teacher.judge import TeacherJudge
-from sage.update import Objective, Pair, pair
+from sage.update import Objective
 
 if TYPE_CHECKING:
     from sage.config import PromptStyle

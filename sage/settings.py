@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 COMPONENTS = (
     "sage.envs.alfworld.settings",
     "sage.objective.intervention",
+    "sage.objective.controls",
     "sage.objective.confidence",
+    "sage.objective.trust",
     "sage.objective.normalization",
     "sage.objective.divergence",
+    "sage.objective.estimators",
     "sage.objective.curriculum",
 )
 """Modules whose import registers the components that come with the package."""

@@ -8,45 +8,23 @@ the gradients are sums, never means over parts. Shape suffixes: T student tokens
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sage.episode import Decision, Episode, TurnScore
+from sage.episode import Episode
 from sage.objective.chunked import ChunkedResult, chunked_divergence
 from sage.objective.confidence import Confidence, TokenStats
 from sage.objective.divergence import Divergence
 from sage.objective.normalization import Normalization, WeightSums
 from sage.objective.weights import selective_weights, token_weights, weight_sums
-from sage.policy.dialogue import Dialogue
-from sage.policy.hidden import check_head, head, hidden_states
-from sage.policy.model import LanguageModel
+from sage.policy.hidden import head, hidden_states
 from sage.records.clock import PhaseClock
-from sage.teacher.score import TeacherPass, View, own_view, score, teacher_dialogue, teacher_view
-from sage.teacher.vocabulary import shared_vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Student and teacher that share a vocabulary of ids 0..vocabulary-1; made by `pair`.
-
-    `dialogue` re-renders conversations for the teacher, None where its template is the student's.
-    """
-
-    student: LanguageModel
-    teacher: LanguageModel
-    vocabulary: int
-    dialogue: Dialogue | None
-
-
-def pair(student: LanguageModel, teacher: LanguageModel) -> Pair:
-    """Raises ModelError, in one sentence, where the two cannot be compared token by token."""
-    vocabulary = shared_vocabulary(student, teacher)
-    for lm in (student, teacher):
-        check_head(lm)
-    return Pair(student, teacher, vocabulary, teacher_dialogue(student, teacher))
+from sage.scoring import Pair, Played, Scored, lengths_of, mean_of, score_batch
+from sage.teacher.score import TeacherPass, View, own_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +34,6 @@ class Objective:
     confidence: Confidence
     normalization: Normalization
     divergence: Divergence
-
-
-@dataclass(slots=True)
-class Played:
-    """A training episode and what is said about its turns, in order; nothing where it is not ok."""
-
-    episode: Episode
-    decisions: list[Decision] = field(default_factory=list)
-    scores: list[TurnScore] = field(default_factory=list)
-    effective_weights: list[float] = field(default_factory=list)
-    """Z s_t, mean over the turn's tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +58,15 @@ def just_here(numbers: Sequence[float]) -> list[float]:
     return list(numbers)
 
 
+EpisodeStream = Callable[[Episode], random.Random]
+"""The random stream of one episode, which depends on nothing but (run seed, step, task, rollout)."""
+
+
+def unseeded(episode: Episode) -> random.Random:
+    """The stream of a batch that belongs to no run."""
+    return random.Random(f"{episode.task.id}/{episode.rollout_index}")
+
+
 def accumulate_gradient(
     models: Pair,
     objective: Objective,
@@ -101,38 +77,33 @@ def accumulate_gradient(
     clock: PhaseClock | None = None,
     log_skipped: bool = True,
     chunk_tokens: int | None = None,
+    scored: Scored | None = None,
+    stream: EpisodeStream = unseeded,
 ) -> BatchLoss:
     """Add this process's share of ∂L/∂θ to the student's `.grad` and fill in scores and weights of `batch`.
 
     `batch` holds this process's ok episodes with their decisions. Nothing is added where no turn in any
     process is supervised. `log_skipped` also scores turns of weight 0 for the records; without it they cost
     nothing in either model's vocabulary projection, and an episode without a supervised turn costs nothing.
+    `scored` is the batch's teacher pass where a rule has needed it already. `stream` gives the random stream
+    of an episode to confidence rules that draw.
     """
     clock = clock or PhaseClock()
-    groups = _groups(batch, micro_batch)
-    passes: list[list[TeacherPass]] = []
-    teacher_tokens = 0
-    with clock.phase("teacher"):
-        for group in groups:
-            views = [teacher_view(played.episode, models.dialogue) for played in group]
-            turns = [_supervised(played, log_skipped) for played in group]
-            passes.append(
-                score(
-                    models.teacher,
-                    views,
-                    turns,
-                    vocabulary=models.vocabulary,
-                    temperature=objective.confidence.teacher_temperature,
-                    chunk_tokens=chunk_tokens,
-                )
-            )
-            teacher_tokens += sum(
-                max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)
-            )
-        weights = [
-            [_weights(played, done, objective.confidence) for played, done in zip(group, part, strict=True)]
-            for group, part in zip(groups, passes, strict=True)
-        ]
+    if scored is None:
+        scored = score_batch(
+            models,
+            objective.confidence,
+            batch,
+            micro_batch=micro_batch,
+            only_supervised=not (log_skipped or objective.normalization.flat),
+            clock=clock,
+            chunk_tokens=chunk_tokens,
+        )
+    groups, passes = scored.groups, scored.passes
+    weights = [
+        [_weights(played, stats, objective.confidence, stream) for played, stats in zip(*part, strict=True)]
+        for part in zip(groups, scored.stats, strict=True)
+    ]
 
     flat = [weights_T for part in weights for weights_T in part]
     here = WeightSums.total([weight_sums(weights_T) for weights_T in flat])
@@ -146,47 +117,29 @@ def accumulate_gradient(
             token_weights_T = [next(remaining) for _ in group]
             loss += _student_pass(models, objective, group, part, token_weights_T, log_skipped, chunk_tokens)
             for played, weights_T in zip(group, token_weights_T, strict=True):
-                per_turn = (weights_T * sums.tokens).split(_lengths(played))
+                per_turn = (weights_T * sums.tokens).split(lengths_of(played))
                 played.effective_weights = [
                     float(turn_T.mean()) if len(turn_T) else 0.0 for turn_T in per_turn
                 ]
     (loss,) = add_up((loss,))
-    return BatchLoss(loss, z, sums, teacher_tokens)
+    return BatchLoss(loss, z, sums, scored.teacher_tokens)
 
 
-def _groups(batch: Sequence[Played], micro_batch: int) -> list[list[Played]]:
-    """Episodes of similar length together, so that little is padded."""
-    ordered = sorted(batch, key=lambda played: len(played.episode.token_ids), reverse=True)
-    return [ordered[i : i + micro_batch] for i in range(0, len(ordered), micro_batch)]
-
-
-def _lengths(played: Played) -> list[int]:
-    return [turn.n_tokens for turn in played.episode.turns]
-
-
-def _supervised(played: Played, log_skipped: bool) -> list[int]:
-    """Indices of the turns that the teacher has to score."""
-    return [t for t, decision in enumerate(played.decisions) if log_skipped or decision.weight > 0]
-
-
-def _weights(played: Played, done: TeacherPass, confidence: Confidence) -> Tensor:
-    """s_T of one episode (float64, CPU); also starts the episode's turn scores."""
-    columns = [x.double().cpu() for x in (done.stats.top1_T, done.stats.entropy_T, done.stats.logprob_T)]
-    lengths = _lengths(played)
-    turns = [TokenStats(*parts) for parts in zip(*(c.split(lengths) for c in columns), strict=True)]
+def _weights(
+    played: Played, turns: list[TokenStats], confidence: Confidence, stream: EpisodeStream
+) -> Tensor:
+    """s_T of one episode (float64, CPU); also notes c_t in the episode's turn scores."""
     # NaN marks tokens the teacher was not asked about; a turn without tokens has nothing to ask about.
     scored = [t for t, stats in enumerate(turns) if not stats.top1_T.isnan().any()]
-    weighed = confidence.weigh_batch([turns[t] for t in scored])
+    weights = [decision.weight for decision in played.decisions]
+    weighed = confidence.weigh_episode(
+        [turns[t] for t in scored], [weights[t] for t in scored], stream(played.episode)
+    )
     by_turn: list[Tensor | None] = [None] * len(turns)
-    played.scores = [TurnScore() for _ in turns]
     for t, confidence_T in zip(scored, weighed, strict=True):
         by_turn[t] = confidence_T
-        turn_score, stats = played.scores[t], turns[t]
-        turn_score.confidence = _mean(confidence_T)
-        turn_score.top1 = _mean(stats.top1_T)
-        turn_score.teacher_entropy = _mean(stats.entropy_T)
-        turn_score.teacher_logprob = _mean(stats.logprob_T)
-    return selective_weights([decision.weight for decision in played.decisions], by_turn, lengths)
+        played.scores[t].confidence = mean_of(confidence_T)
+    return selective_weights(weights, by_turn, lengths_of(played))
 
 
 def _student_pass(
@@ -251,15 +204,9 @@ def _note(group: Sequence[Played], result: ChunkedResult, needed: Tensor) -> Non
     for values in (result.student_logprob_T, result.student_entropy_T, result.divergence_T):
         full_T = torch.full((len(needed),), math.nan, dtype=torch.float64)
         full_T[needed] = values.double().cpu()
-        columns.append(full_T.split([length for played in group for length in _lengths(played)]))
+        columns.append(full_T.split([length for played in group for length in lengths_of(played)]))
     scores = [turn_score for played in group for turn_score in played.scores]
     for turn_score, logprob_T, entropy_T, divergence_T in zip(scores, *columns, strict=True):
-        turn_score.student_logprob = _mean(logprob_T)
-        turn_score.student_entropy = _mean(entropy_T)
-        turn_score.divergence = _mean(divergence_T)
-
-
-def _mean(values_T: Tensor) -> float | None:
-    """Mean over the tokens that have a value; None where none has."""
-    mean = float(values_T.nanmean()) if len(values_T) else math.nan
-    return None if math.isnan(mean) else mean
+        turn_score.student_logprob = mean_of(logprob_T)
+        turn_score.student_entropy = mean_of(entropy_T)
+        turn_score.divergence = mean_of(divergence_T)

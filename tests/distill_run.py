@@ -28,8 +28,9 @@ from sage.objective.normalization import AllToken
 from sage.policy.generate import Sampling
 from sage.policy.rollout import Job, PlaySettings, play
 from sage.records.clock import PhaseClock
+from sage.scoring import Pair, pair
 from sage.teacher.judge import TeacherJudge
-from sage.update import Objective, Pair, pair
+from sage.update import Objective
 from tests.letters import STYLE, Letters, tasks
 from tests.tiny_models import tiny_lm
 

@@ -78,7 +78,7 @@ REFUSALS = {
     "env=alfwrld": "env=alfwrld is not known; did you mean env=alfworld?",
     "teacher=gpt": "teacher=gpt is not known; it is one of hub, smollm2, tiny.",
     "trainer=3": "trainer=3 is not known; it is one of default.",
-    "confidence.tau=0.5": "is not a setting of the chosen confidence; confidence=threshold has it.",
+    "confidence.kind=hard": "is not a setting of the chosen confidence; confidence=threshold has it.",
     "+env.generated.vlid_seen=1": "did you mean 'env.generated.valid_seen'?",
     "+confidence.x=1": "'confidence.x' is not a setting; confidence has",
     "launch.on_existing=skp": "is not one of skip, resume, rerun, error; did you mean 'skip'?",

@@ -14,7 +14,8 @@ from sage.objective.confidence import Threshold, Top1, Unweighted
 from sage.objective.divergence import JSD, Divergence, ForwardKL, ReverseKL
 from sage.objective.normalization import ActiveToken, AllToken, Normalization, Unnormalized
 from sage.policy.model import LanguageModel
-from sage.update import BatchLoss, Objective, Pair, Played, accumulate_gradient, pair
+from sage.scoring import Pair, Played, pair
+from sage.update import BatchLoss, Objective, accumulate_gradient
 from tests.tiny_models import make_episode, tiny_lm
 
 LABELS = {Label.SKIP: 0.0, Label.WEAK: 0.5, Label.STRONG: 1.0}
@@ -30,9 +31,15 @@ def objective(
 ) -> Objective:
     rules = {
         "none": Unweighted(name="none", teacher_temperature=temperature),
-        "top1": Top1(name="top1", teacher_temperature=temperature),
+        "top1": Top1(name="top1", per="turn", teacher_temperature=temperature),
         "gate": Threshold(
-            name="threshold", signal="top1", tau=0.1, kind="hard", softness=1, teacher_temperature=temperature
+            name="threshold",
+            signal="top1",
+            per="turn",
+            tau=0.1,
+            kind="hard",
+            softness=1,
+            teacher_temperature=temperature,
         ),
     }
     normal = normalization(name="x", scope=scope, epsilon=1e-8, z_max=None)  # type: ignore[arg-type]

@@ -145,7 +145,8 @@ class _ChunkedDivergence(torch.autograd.Function):
         any_gradient = needs_hidden or needs_weight or needs_bias
         if any_gradient:
             for index_C in chunks_of(token_weight_T.nonzero().squeeze(-1), vocabulary, chunk_tokens):
-                divergence_T[index_C], slope_CV = divergence.value_and_slope(*logprobs(index_C))
+                both = logprobs(index_C)
+                divergence_T[index_C], slope_CV = divergence.value_and_slope(*both, target_T[index_C])
                 slope_CV = slope_CV.mul_(token_weight_T[index_C, None].to(slope_CV)).to(hidden_TD.dtype)
                 if grad_hidden_TD is not None:
                     grad_hidden_TD[index_C] = slope_CV @ weight_VD[:vocabulary]
@@ -157,7 +158,7 @@ class _ChunkedDivergence(torch.autograd.Function):
         if not log_unweighted:
             rest_T = rest_T & (token_weight_T != 0)
         for index_C in chunks_of(rest_T.nonzero().squeeze(-1), vocabulary, chunk_tokens):
-            divergence_T[index_C] = divergence.value(*logprobs(index_C))
+            divergence_T[index_C] = divergence.value(*logprobs(index_C), target_T[index_C])
 
         weighted_T = torch.where(
             token_weight_T != 0, divergence_T * token_weight_T, torch.zeros_like(divergence_T)

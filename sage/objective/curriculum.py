@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from sage.registry import Component, curricula
 
 
@@ -19,3 +21,18 @@ class Full(Curriculum):
 
     def turn_limit(self, step: int, turn_budget: int) -> int:
         return turn_budget
+
+
+@curricula.register("tcod_f2b")
+class ForwardToBack(Curriculum):
+    """TCOD, forward to back (method.md section 7): k(n) = min(k_start + n η, T) turns, n steps done before.
+
+    The paper does not say whether its first step is n = 0 or 1; here the first step plays `k_start` turns.
+    """
+
+    k_start: float = Field(ge=1)
+    eta: float = Field(ge=0)
+    """Turns more with every optimizer step; a fraction counts once it is whole."""
+
+    def turn_limit(self, step: int, turn_budget: int) -> int:
+        return min(int(self.k_start + (step - 1) * self.eta), turn_budget)

@@ -2,7 +2,8 @@
 
 Each divergence gives its value and its slope with respect to the student's logits, so that
 `sage.objective.chunked` can finish the gradient of one chunk of tokens before it opens the next. A new
-divergence only has to define `value`; the slope then comes from autograd.
+divergence only has to define `value`; the slope then comes from autograd. Estimates from the sampled token,
+and truncations to the likeliest ones, are in `sage.objective.estimators`.
 
 Shape suffixes: C tokens of one chunk, V vocabulary. All values are in nats.
 """
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 
 
 class Divergence(Component):
-    """Base class. Log-probabilities are normalised; value is >= 0 and exactly 0 for equal arguments."""
+    """Base class. Log-probabilities are normalised; a divergence is >= 0 and exactly 0 for equal arguments.
 
-    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor) -> Tensor:
+    target_C: the tokens that were sampled; a divergence between whole distributions does not look at them.
+    """
+
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         """D per token, [C]."""
         raise NotImplementedError
 
     def value_and_slope(
-        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor
+        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(D per token [C], ∂D/∂(student logits) [C, V]); the arguments may be overwritten.
+        """(D per token [C], ∂D/∂(student logits) [C, V]); the first two arguments may be overwritten.
 
         Because log-softmax is idempotent, the derivative with respect to the logits is the derivative with
         respect to `student_logprob_CV` taken through one more log-softmax.
@@ -38,7 +42,7 @@ class Divergence(Component):
 
         with torch.enable_grad():
             logits_CV = student_logprob_CV.detach().requires_grad_()
-            value_C = self.value(logits_CV.log_softmax(-1), teacher_logprob_CV)
+            value_C = self.value(logits_CV.log_softmax(-1), teacher_logprob_CV, target_C)
             (slope_CV,) = torch.autograd.grad(value_C.sum(), logits_CV)
         return value_C.detach(), slope_CV
 
@@ -47,11 +51,11 @@ class Divergence(Component):
 class ReverseKL(Divergence):
     """KL(π_θ ‖ π_φ) = Σ_v p (log p − log q): student p first, the paper's choice."""
 
-    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor) -> Tensor:
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         return (student_logprob_CV.exp() * (student_logprob_CV - teacher_logprob_CV)).sum(-1)
 
     def value_and_slope(
-        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor
+        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
     ) -> tuple[Tensor, Tensor]:
         # ∂D/∂z_v = p_v (log p_v − log q_v − D)
         gap_CV = student_logprob_CV - teacher_logprob_CV
@@ -64,11 +68,11 @@ class ReverseKL(Divergence):
 class ForwardKL(Divergence):
     """KL(π_φ ‖ π_θ) = Σ_v q (log q − log p): teacher q first."""
 
-    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor) -> Tensor:
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         return (teacher_logprob_CV.exp() * (teacher_logprob_CV - student_logprob_CV)).sum(-1)
 
     def value_and_slope(
-        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor
+        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
     ) -> tuple[Tensor, Tensor]:
         # ∂D/∂z_v = p_v − q_v
         gap_CV = teacher_logprob_CV - student_logprob_CV
@@ -92,7 +96,7 @@ class JSD(Divergence):
         above_CV = gap_CV + torch.log1p((1 - self.beta) * torch.expm1(-gap_CV.clamp(min=0)))
         return torch.where(gap_CV <= 0, below_CV, above_CV)
 
-    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor) -> Tensor:
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         gap_CV = teacher_logprob_CV - student_logprob_CV
         mixture_CV = self._log_mixture_over_student(gap_CV)
         teacher_CV, student_CV = teacher_logprob_CV.exp(), student_logprob_CV.exp()
@@ -101,7 +105,7 @@ class JSD(Divergence):
         ).sum(-1)
 
     def value_and_slope(
-        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor
+        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
     ) -> tuple[Tensor, Tensor]:
         # ∂D/∂p_v = (1 − β) log(p_v / m_v) + const, so ∂D/∂z_v = (1 − β) p_v (u_v − Σ p u) with u = log(p / m)
         gap_CV = teacher_logprob_CV - student_logprob_CV

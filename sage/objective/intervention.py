@@ -10,19 +10,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from sage.episode import Decision, Episode, Failure, Label, Turn
+from sage.episode import Decision, Episode, Failure, Label, Turn, TurnScore
 from sage.registry import Component, Settings, interventions
 
 
 class TurnContext(NamedTuple):
-    """One turn and the episode it belongs to."""
+    """One turn and the episode it belongs to; `score` is there where the rule `needs_scores`."""
 
     episode: Episode
     turn: Turn
+    score: TurnScore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ def no_judge(turns: Sequence[TurnContext]) -> list[JudgeReply]:
 
 class Intervention(Component):
     """Base class of the rules: a name and settings, and one decision per turn."""
+
+    needs_scores: ClassVar[bool] = False
+    """The rule reads what both models say about the turn (`TurnContext.score`), which is then computed
+    first."""
 
     @property
     def query(self) -> JudgeQuery | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,9 @@ class WeightSums:
 
 class Normalization(Component):
     """Base class. L = (1/N) Σ Z s ℓ; N is all student tokens of the optimizer batch for any scope of Z."""
+
+    flat: ClassVar[bool] = False
+    """Every token gets the factor itself instead of Z s: skipped turns are trained on like all others."""
 
     scope: Literal["batch", "trajectory"]
     """`batch`: one Z for the optimizer batch. `trajectory`: one Z per episode from the episode's own sums; N
@@ -89,3 +92,22 @@ class ActiveToken(Normalization):
 
     def numerator(self, sums: WeightSums) -> float:
         return sums.active
+
+
+@normalizations.register("matched_scale")
+class MatchedScale(Normalization):
+    """Control: standard OPD at the loss scale of a selective rule. Every token weighs Σ s / N, the rule's
+    mean.
+
+    The rule still decides (and asks), but which turn it chose no longer matters: what is left of its effect
+    is the scale of the loss. The one to compare with is the same rule with normalization `none`.
+    """
+
+    flat: ClassVar[bool] = True
+
+    def numerator(self, sums: WeightSums) -> float:
+        return sums.weighted
+
+    def factor(self, sums: WeightSums) -> float:
+        z = sums.weighted / max(sums.tokens, self.epsilon)
+        return z if self.z_max is None else min(z, self.z_max)

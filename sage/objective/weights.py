@@ -54,7 +54,10 @@ def token_weights(
         return [0.0 * weights_T for weights_T in weights], None
     sums = [weight_sums(weights_T) for weights_T in weights]
     factors = normalization.factors(sums, batch)
-    scaled = [weights_T * (z / batch.tokens) for weights_T, z in zip(weights, factors, strict=True)]
+    scaled = [
+        (weights_T.new_ones(weights_T.shape) if normalization.flat else weights_T) * (z / batch.tokens)
+        for weights_T, z in zip(weights, factors, strict=True)
+    ]
     here = sum(part.weighted for part in sums)
     if normalization.scope == "batch" or here == 0:
         return scaled, normalization.factor(batch)

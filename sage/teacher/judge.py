@@ -53,7 +53,7 @@ def parse_reply(text: str) -> Label | None:
 
 def judge_message(style: PromptStyle, context: TurnContext, sees_feedback: bool) -> str:
     """The judge's user message; `feedback` is empty where the judge must not see the environment's reply."""
-    episode, turn = context
+    episode, turn = context.episode, context.turn
     return fill(
         style.judge,
         task_type=episode.task.task_type,

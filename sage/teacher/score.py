@@ -8,13 +8,14 @@ matrix is held. Shape suffixes: T student tokens of one episode, E teacher width
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sage.episode import Episode
+from sage.objective.certainty import top1
 from sage.objective.chunked import Head, chosen_logprob, chunks_of, entropy
 from sage.objective.confidence import TokenStats
 from sage.policy.dialogue import Dialogue, render
@@ -71,9 +72,13 @@ def score(
     *,
     vocabulary: int,
     temperature: float,
+    read: Callable[[Tensor], Tensor] = top1,
     chunk_tokens: int | None = None,
 ) -> list[TeacherPass]:
     """One padded forward over `views`; statistics at the student tokens of `turns[b]` of each.
+
+    temperature and `read` are the confidence rule's: what it makes of each scaled distribution, [C, V] to
+    [C].
 
     Raises ValueError for an answer that stands at the very beginning, where nothing predicts it.
     """
@@ -95,7 +100,9 @@ def score(
             all_TE = part_TE.new_zeros(len(asked_T), part_TE.shape[-1])
             all_TE[asked_T] = part_TE
         target_T = torch.tensor(view.targets(), dtype=torch.long, device=teacher.device)
-        stats = token_stats(all_TE, head(teacher), target_T, asked_T, vocabulary, temperature, chunk_tokens)
+        stats = token_stats(
+            all_TE, head(teacher), target_T, asked_T, vocabulary, temperature, read, chunk_tokens
+        )
         passes.append(TeacherPass(all_TE, stats))
     return passes
 
@@ -108,11 +115,13 @@ def token_stats(
     asked_T: Tensor,
     vocabulary: int,
     temperature: float,
+    read: Callable[[Tensor], Tensor] = top1,
     chunk_tokens: int | None = None,
 ) -> TokenStats:
-    """Top-1 probability at `temperature`, entropy and log-probability of `target_T`; NaN where not asked."""
+    """Top-1 probability and `read` at `temperature`, entropy and log-probability of `target_T`; NaN where not
+    asked."""
     dtype = torch.promote_types(hidden_TE.dtype, torch.float32)
-    top1_T, entropy_T, logprob_T = hidden_TE.new_full((3, len(hidden_TE)), math.nan, dtype=dtype)
+    top1_T, entropy_T, logprob_T, signal_T = hidden_TE.new_full((4, len(hidden_TE)), math.nan, dtype=dtype)
     for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary, chunk_tokens):
         logits_CV = projection.logits(hidden_TE[index_C], vocabulary)
         logprob_CV = logits_CV.log_softmax(-1)
@@ -120,5 +129,6 @@ def token_stats(
         logprob_T[index_C] = chosen_logprob(logprob_CV, target_T[index_C])
         if temperature != 1.0:
             logprob_CV = logits_CV.div_(temperature).log_softmax(-1)
-        top1_T[index_C] = logprob_CV.amax(-1).exp()
-    return TokenStats(top1_T, entropy_T, logprob_T)
+        top1_T[index_C] = top1(logprob_CV)
+        signal_T[index_C] = read(logprob_CV)
+    return TokenStats(top1_T, entropy_T, logprob_T, signal_T)

@@ -23,6 +23,10 @@ KINDS = [
 ]
 
 
+NO_TARGET = torch.zeros(0, dtype=torch.long)
+"""These divergences do not look at the sampled tokens."""
+
+
 def ids(kind: Divergence) -> str:
     return f"{kind.name}-{kind.beta}" if isinstance(kind, JSD) else kind.name
 
@@ -44,19 +48,19 @@ def scipy_value(kind: Divergence, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 def test_reverse_kl_by_hand() -> None:
     # p = (1/2, 1/2), q = (1/4, 3/4): 1/2 ln 2 + 1/2 ln(2/3) = 1/2 ln(4/3)
-    value = KINDS[0].value(logs(0.5, 0.5), logs(0.25, 0.75))
+    value = KINDS[0].value(logs(0.5, 0.5), logs(0.25, 0.75), NO_TARGET)
     assert value.item() == pytest.approx(0.5 * math.log(4 / 3), abs=1e-15)
 
 
 def test_forward_kl_by_hand() -> None:
     # 1/4 ln(1/2) + 3/4 ln(3/2)
-    value = KINDS[1].value(logs(0.5, 0.5), logs(0.25, 0.75))
+    value = KINDS[1].value(logs(0.5, 0.5), logs(0.25, 0.75), NO_TARGET)
     assert value.item() == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5), abs=1e-15)
 
 
 def test_jsd_of_disjoint_distributions_is_ln2() -> None:
     tiny = 1e-300
-    value = KINDS[2].value(logs(1 - tiny, tiny), logs(tiny, 1 - tiny))
+    value = KINDS[2].value(logs(1 - tiny, tiny), logs(tiny, 1 - tiny), NO_TARGET)
     assert value.item() == pytest.approx(math.log(2), abs=1e-12)
 
 
@@ -64,7 +68,7 @@ def test_jsd_is_the_square_of_scipys_distance() -> None:
     from scipy.spatial.distance import jensenshannon
 
     p, q = np.array([0.2, 0.3, 0.5]), np.array([0.6, 0.3, 0.1])
-    value = KINDS[2].value(logs(*p), logs(*q))
+    value = KINDS[2].value(logs(*p), logs(*q), NO_TARGET)
     assert value.item() == pytest.approx(jensenshannon(p, q) ** 2, abs=1e-14)
 
 
@@ -75,7 +79,7 @@ def test_equals_scipy(kind: Divergence, seed: int, scale: float) -> None:
     random = np.random.default_rng(seed)
     student, teacher = scale * random.normal(size=(2, 5, 17))
     logp, logq = (scipy.special.log_softmax(x, axis=-1) for x in (student, teacher))
-    value = kind.value(torch.from_numpy(logp), torch.from_numpy(logq)).numpy()
+    value = kind.value(torch.from_numpy(logp), torch.from_numpy(logq), NO_TARGET).numpy()
     np.testing.assert_allclose(value, scipy_value(kind, np.exp(logp), np.exp(logq)), rtol=1e-9, atol=1e-12)
     assert (value > -1e-12).all()
 
@@ -85,8 +89,9 @@ def test_equals_scipy(kind: Divergence, seed: int, scale: float) -> None:
 def test_slope_is_the_derivative_of_the_value(kind: Divergence, scale: float) -> None:
     random = torch.Generator().manual_seed(1)
     student, teacher = scale * torch.randn(2, 6, 23, generator=random, dtype=torch.float64)
-    value_by_hand, slope_by_hand = kind.value_and_slope(student.log_softmax(-1), teacher.log_softmax(-1))
-    value, slope = Divergence.value_and_slope(kind, student.log_softmax(-1), teacher.log_softmax(-1))
+    both = student.log_softmax(-1), teacher.log_softmax(-1)
+    value_by_hand, slope_by_hand = kind.value_and_slope(*(x.clone() for x in both), NO_TARGET)
+    value, slope = Divergence.value_and_slope(kind, *both, NO_TARGET)
     torch.testing.assert_close(value_by_hand, value, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(slope_by_hand, slope, rtol=1e-8, atol=1e-10)
 
@@ -94,8 +99,8 @@ def test_slope_is_the_derivative_of_the_value(kind: Divergence, scale: float) ->
 @pytest.mark.parametrize("kind", KINDS, ids=ids)
 def test_equal_distributions_give_exactly_zero(kind: Divergence) -> None:
     logp = (30 * torch.randn(50, 40, generator=torch.Generator().manual_seed(2))).log_softmax(-1)
-    assert kind.value(logp.clone(), logp.clone()).tolist() == [0.0] * 50
-    value, slope = kind.value_and_slope(logp.clone(), logp.clone())
+    assert kind.value(logp.clone(), logp.clone(), NO_TARGET).tolist() == [0.0] * 50
+    value, slope = kind.value_and_slope(logp.clone(), logp.clone(), NO_TARGET)
     assert value.abs().max() == 0
     assert slope.abs().max() == 0
 
@@ -104,7 +109,7 @@ def test_equal_distributions_give_exactly_zero(kind: Divergence) -> None:
 def test_far_apart_float32_distributions_stay_finite(kind: Divergence) -> None:
     student = torch.tensor([[0.0, 200.0, -200.0]]).log_softmax(-1)
     teacher = torch.tensor([[0.0, -200.0, 200.0]]).log_softmax(-1)
-    value, slope = kind.value_and_slope(student, teacher)
+    value, slope = kind.value_and_slope(student, teacher, NO_TARGET)
     assert torch.isfinite(value).all()
     assert torch.isfinite(slope).all()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +29,7 @@ from sage.objective.intervention import (
 from sage.objective.normalization import ActiveToken, AllToken, Normalization, Unnormalized, WeightSums
 from sage.objective.weights import selective_weights, token_weights, weight_sums
 from sage.registry import Registry
-from sage.settings import COMPONENTS
+from sage.settings import COMPONENTS, load
 from tests.tiny_models import make_episode
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -46,7 +45,7 @@ def stream(context: TurnContext) -> random.Random:
 
 def stats(*top1: float) -> TokenStats:
     values = torch.tensor(top1, dtype=torch.float64)
-    return TokenStats(values, -values.log(), values.log())
+    return TokenStats(values, -values.log(), values.log(), values)
 
 
 def norm(kind: str, **fields: object) -> Normalization:
@@ -65,10 +64,10 @@ def test_every_yaml_builds_and_every_rule_has_one(group: str) -> None:
     registry = Registry._all[group]
     files = {path.stem: path for path in (CONF / group).glob("*.yaml")}
     assert set(registry.names()) <= set(files)
-    for path in files.values():
+    for name, path in files.items():
         assert path.read_text().startswith("# ")
-        built = registry.build(yaml.safe_load(path.read_text()))
-        assert built.name in registry.names()
+        # Composed, because a rule may name another one in its defaults list.
+        assert getattr(load([f"{group}={name}"]), group).name in registry.names()
 
 
 def test_a_rule_from_outside_the_package_needs_only_its_class() -> None:
@@ -142,12 +141,19 @@ def test_asking_without_a_query_is_an_error() -> None:
 def test_confidences_by_hand() -> None:
     turn = stats(0.9, 0.5, 0.1)
     assert Unweighted(name="none", teacher_temperature=1).weigh(turn).tolist() == [1, 1, 1]
-    assert Top1(name="top1", teacher_temperature=1).weigh(turn).tolist() == pytest.approx([0.5] * 3)
+    top1 = Top1(name="top1", per="turn", teacher_temperature=1)
+    assert top1.weigh(turn).tolist() == pytest.approx([0.5] * 3)
 
 
 def threshold(tau: float, kind: str = "hard", softness: float = 0.1) -> Confidence:
     return Threshold(
-        name="threshold", signal="top1", tau=tau, kind=kind, softness=softness, teacher_temperature=1
+        name="threshold",
+        signal="top1",
+        per="turn",
+        tau=tau,
+        kind=kind,
+        softness=softness,
+        teacher_temperature=1,
     )
 
 
@@ -171,14 +177,15 @@ def test_confidences_lie_in_the_unit_interval_and_keep_the_shape(
 ) -> None:
     for rule in (
         Unweighted(name="none", teacher_temperature=1),
-        Top1(name="top1", teacher_temperature=1),
+        Top1(name="top1", per="turn", teacher_temperature=1),
+        Top1(name="top1", per="token", teacher_temperature=1),
         threshold(tau),
         threshold(tau, "soft", softness),
     ):
         weights = rule.weigh(stats(*top1))
         assert weights.shape == (len(top1),)
         assert ((weights >= 0) & (weights <= 1 + 1e-12)).all()
-        (batched,) = rule.weigh_batch([stats(*top1)])
+        (batched,) = rule.weigh_episode([stats(*top1)], [1.0], random.Random(0))
         assert torch.equal(batched, weights)
 
 

@@ -1,0 +1,209 @@
+"""Intervention rules that settle what causes an effect: chance, inversion, the oracle, no judge, no query.
+
+Each leaves deterministic failures as they are (label DET_FAIL, full weight): what is under test is the
+teacher's decision about the turns that could be executed. A rule that wraps another one is named in YAML by
+its own file and takes the other as `rule` (`intervention@intervention.rule=always` on the command line).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from sage.episode import Decision, Failure, Label
+from sage.objective.intervention import Ask, Intervention, JudgeQuery, Stream, TurnContext
+from sage.objective.rates import LabelRates
+from sage.oracle import effect_of
+from sage.registry import interventions
+
+NestedIntervention = Annotated[SerializeAsAny[Intervention], BeforeValidator(interventions.build)]
+
+
+def weight_of(label: Label, weak_weight: float) -> float:
+    """i_t of a label: 0 for SKIP and NEVER, α for WEAK, 1 for everything else (method.md section 3)."""
+    return {Label.SKIP: 0.0, Label.NEVER: 0.0, Label.WEAK: weak_weight}.get(label, 1.0)
+
+
+class Wrapper(Intervention):
+    """Base of the rules that change another rule's decisions."""
+
+    rule: NestedIntervention
+    """The rule that decides first."""
+    weak_weight: float = Field(ge=0, le=1)
+    """α of a WEAK that this rule gives."""
+
+    @property
+    def query(self) -> JudgeQuery | None:
+        return self.rule.query
+
+    @property
+    def needs_scores(self) -> bool:  # type: ignore[override]
+        return self.rule.needs_scores
+
+
+@interventions.register("inverted")
+class Inverted(Wrapper):
+    """SKIP and STRONG swapped, WEAK and everything else left as it is."""
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        swapped = {Label.SKIP: Label.STRONG, Label.STRONG: Label.SKIP}
+        decisions = []
+        for decision in self.rule.decide(turns, ask, stream):
+            label = swapped.get(decision.label)
+            if label is None:
+                decisions.append(decision)
+            else:
+                decisions.append(replace(decision, label=label, weight=weight_of(label, self.weak_weight)))
+        return decisions
+
+
+@interventions.register("dealt")
+class Dealt(Wrapper):
+    """The decisions of another rule, dealt anew among the turns of the batch: the same rates exactly, by
+    chance.
+
+    With `by_turn` only among turns at the same position. The judge is asked as always, so the price is the
+    same; `explore` with ε = 1 and counted rates needs no query. With several processes each deals out its
+    share of the batch. The propensity is the share of the label in the deal.
+    """
+
+    by_turn: bool
+    """Deal among equal turn positions only."""
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        decisions = self.rule.decide(turns, ask, stream)
+        groups: dict[int, list[int]] = defaultdict(list)
+        for index, (context, decision) in enumerate(zip(turns, decisions, strict=True)):
+            if decision.label is not Label.DET_FAIL:
+                groups[context.turn.index if self.by_turn else 0].append(index)
+        for group in groups.values():
+            # Each turn draws its own number, so the deal does not depend on the order of the turns.
+            order = sorted(group, key=lambda index: stream(turns[index]).random())
+            labels = Counter(decisions[index].label for index in group)
+            dealt = [
+                replace(
+                    decisions[target],
+                    label=decisions[giver].label,
+                    weight=decisions[giver].weight,
+                    propensity=labels[decisions[giver].label] / len(group),
+                )
+                for target, giver in zip(group, order, strict=True)
+            ]
+            for target, decision in zip(group, dealt, strict=True):
+                decisions[target] = decision
+        return decisions
+
+
+@interventions.register("explore")
+class Explore(Wrapper):
+    """With probability ε a decision is replaced by a draw from `rates`; the propensity is logged.
+
+    The propensity of the label that was given, over a rule that decides for certain (p = 1):
+    (1 − ε) p 1[the rule says so] + ε rate(label). With ε = 1 the inner rule is not asked at all.
+    """
+
+    epsilon: float = Field(ge=0, le=1)
+    rates: LabelRates
+
+    @property
+    def query(self) -> JudgeQuery | None:
+        return None if self.epsilon == 1 else self.rule.query
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        if self.epsilon == 1:
+            inner = [
+                Decision(Label.DET_FAIL, 1.0)
+                if context.turn.failure is not Failure.NONE
+                else Decision(Label.NEVER, 0.0, propensity=0.0)
+                for context in turns
+            ]
+        else:
+            inner = self.rule.decide(turns, ask, stream)
+        decisions = []
+        for context, decision in zip(turns, inner, strict=True):
+            if decision.label is Label.DET_FAIL:
+                decisions.append(decision)
+                continue
+            turn, rng = context.turn.index, stream(context)
+            kept = rng.random() >= self.epsilon
+            label = decision.label if kept else self.rates.draw(turn, rng)
+            agrees = label is decision.label
+            propensity = (1 - self.epsilon) * decision.propensity * agrees
+            propensity += self.epsilon * self.rates.share(label, turn)
+            weight = decision.weight if kept else weight_of(label, self.weak_weight)
+            decisions.append(replace(decision, label=label, weight=weight, propensity=propensity))
+        return decisions
+
+
+@interventions.register("oracle")
+class Oracle(Intervention):
+    """Labels from the environment's own expert: SKIP where the turn made progress, WEAK where it changed
+    nothing, STRONG where it moved away from the goal (`sage.oracle`). The ceiling of selection; nobody is
+    asked.
+
+    A turn about which the oracle cannot tell gets FALLBACK and full weight.
+    """
+
+    weak_weight: float = Field(ge=0, le=1)
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        known = [c for c in turns if c.turn.expert_distance_before is not None]
+        if turns and not known:
+            raise ValueError(
+                "intervention=oracle needs the expert's distances, which "
+                f"{turns[0].episode.task.env} does not give; choose an environment with an oracle (alfworld)."
+            )
+        decisions = []
+        for context in turns:
+            turn = context.turn
+            effect = effect_of(turn.expert_distance_before, turn.expert_distance_after)
+            label = Label.DET_FAIL if turn.failure is not Failure.NONE else effect.label if effect else None
+            label = label or Label.FALLBACK
+            decisions.append(Decision(label, weight_of(label, self.weak_weight)))
+        return decisions
+
+
+@interventions.register("feedback_only")
+class FeedbackOnly(Intervention):
+    """Deterministic failures at full weight, nothing else: what the environment says for free."""
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        return [
+            Decision(Label.DET_FAIL, 1.0) if c.turn.failure is not Failure.NONE else Decision(Label.SKIP, 0.0)
+            for c in turns
+        ]
+
+
+@interventions.register("disagreement")
+class Disagreement(Intervention):
+    """Labels from d_t, the mean over the turn's tokens of log π_θ − log π_φ: no query, only the scoring pass.
+
+    STRONG from `strong_at` nats on, WEAK from `weak_at` on, else SKIP.
+    """
+
+    needs_scores: ClassVar[bool] = True
+
+    weak_weight: float = Field(ge=0, le=1)
+    weak_at: float
+    """Nats per token."""
+    strong_at: float
+    """Nats per token."""
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        decisions = []
+        for context in turns:
+            label = Label.DET_FAIL if context.turn.failure is not Failure.NONE else self._label(context)
+            decisions.append(Decision(label, weight_of(label, self.weak_weight)))
+        return decisions
+
+    def _label(self, context: TurnContext) -> Label:
+        score = context.score
+        if score is None or score.student_logprob is None or score.teacher_logprob is None:
+            return Label.FALLBACK
+        gap = score.student_logprob - score.teacher_logprob
+        return Label.STRONG if gap >= self.strong_at else Label.WEAK if gap >= self.weak_at else Label.SKIP
+

@@ -1,0 +1,191 @@
+"""Losses that see less than two whole distributions: the sampled token, the likeliest few, a gate, a mixture.
+
+p is the student, q the teacher, y the sampled token, r = log p(y) − log q(y). Shape suffixes: C tokens of one
+chunk, V vocabulary, K kept tokens. All values are in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from sage.objective.certainty import top_k_entropy
+from sage.objective.divergence import JSD, Divergence, ForwardKL, ReverseKL
+from sage.registry import divergences
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_REVERSE = ReverseKL(name="reverse_kl")
+_FORWARD = ForwardKL(name="forward_kl")
+
+
+def _chosen(logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+    """log-probability of the sampled token; 0 for one outside the shared vocabulary, which teaches
+    nothing."""
+    vocabulary = logprob_CV.shape[-1]
+    chosen_C = logprob_CV.gather(-1, target_C.clamp(max=vocabulary - 1)[:, None]).squeeze(-1)
+    return chosen_C.masked_fill(target_C >= vocabulary, 0.0)
+
+
+def _slope_of_logprob(student_logprob_CV: Tensor, target_C: Tensor, factor_C: Tensor) -> Tensor:
+    """factor · ∂ log p(y) / ∂z = factor · (1[v = y] − p_v); overwrites the first argument."""
+    vocabulary = student_logprob_CV.shape[-1]
+    factor_C = factor_C.masked_fill(target_C >= vocabulary, 0.0)
+    slope_CV = student_logprob_CV.exp_().mul_(-factor_C[:, None])
+    return slope_CV.scatter_add_(-1, target_C.clamp(max=vocabulary - 1)[:, None], factor_C[:, None])
+
+
+@divergences.register("sampled_token")
+class SampledToken(Divergence):
+    """Estimates of KL(p ‖ q) from the sampled token alone (J. Schulman, "Approximating KL divergence", 2020).
+
+    k1 = r (unbiased, can be negative), k2 = r²/2, k3 = e^{−r} − 1 + r. As `loss` the estimate itself is
+    differentiated: k2 gives r ∂log p(y), whose mean is the gradient of reverse KL; k3 gives (1 − e^{−r})
+    ∂log p(y), whose mean is that of forward KL; k1 gives ∂log p(y), whose mean is zero, and is refused. As
+    `advantage` the estimate is a constant: k ∂log p(y), the policy gradient of on-policy distillation with
+    reward −k.
+    """
+
+    estimator: Literal["k1", "k2", "k3"]
+    gradient: Literal["loss", "advantage"]
+
+    @model_validator(mode="after")
+    def _has_a_gradient(self) -> SampledToken:
+        if self.estimator == "k1" and self.gradient == "loss":
+            raise ValueError(
+                "divergence.estimator=k1 as a loss has a gradient of mean zero; "
+                "use divergence.gradient=advantage, or k2 or k3."
+            )
+        return self
+
+    def _estimate(self, ratio_C: Tensor) -> Tensor:
+        if self.estimator == "k1":
+            return ratio_C
+        if self.estimator == "k2":
+            return ratio_C.square() / 2
+        return (-ratio_C).expm1() + ratio_C
+
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        return self._estimate(_chosen(student_logprob_CV, target_C) - _chosen(teacher_logprob_CV, target_C))
+
+    def value_and_slope(
+        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ratio_C = _chosen(student_logprob_CV, target_C) - _chosen(teacher_logprob_CV, target_C)
+        value_C = self._estimate(ratio_C)
+        if self.gradient == "advantage":
+            factor_C = value_C
+        else:
+            factor_C = ratio_C if self.estimator == "k2" else -(-ratio_C).expm1()
+        return value_C, _slope_of_logprob(student_logprob_CV, target_C, factor_C)
+
+
+@divergences.register("nll")
+class NegativeLogLikelihood(Divergence):
+    """−log p(y): imitation of the tokens in the trajectory, whoever wrote them (`sft`). Not zero for p =
+    q."""
+
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        return -_chosen(student_logprob_CV, target_C)
+
+    def value_and_slope(
+        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        value_C = -_chosen(student_logprob_CV, target_C)
+        return value_C, _slope_of_logprob(student_logprob_CV, target_C, -value_C.new_ones(value_C.shape))
+
+
+def bucketed(
+    student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Both distributions over the teacher's k likeliest tokens and one bucket for all others, [C, K + 1].
+
+    By the log-sum inequality a divergence of the two is at most that of the whole distributions.
+    """
+    import torch
+
+    k = min(k, teacher_logprob_CV.shape[-1] - 1)
+    kept_CK = teacher_logprob_CV.topk(k, dim=-1).indices
+
+    def coarse(logprob_CV: Tensor) -> Tensor:
+        head_CK = logprob_CV.gather(-1, kept_CK)
+        # The tail from the tail itself: one minus the head loses it to rounding when the head is nearly all.
+        tail_C1 = logprob_CV.scatter(-1, kept_CK, -math.inf).logsumexp(-1, keepdim=True)
+        return torch.cat([head_CK, tail_C1], dim=-1)
+
+    return coarse(student_logprob_CV), coarse(teacher_logprob_CV)
+
+
+@divergences.register("top_k")
+class TopK(Divergence):
+    """A divergence over the teacher's k likeliest tokens and one bucket for the rest: a cached teacher's top
+    K."""
+
+    k: int = Field(ge=1)
+    kind: Literal["reverse_kl", "forward_kl", "jsd"]
+    beta: float = Field(gt=0, lt=1)
+    """As in `jsd`; the others ignore it."""
+
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        kinds: dict[str, Divergence] = {"reverse_kl": _REVERSE, "forward_kl": _FORWARD}
+        kind = kinds.get(self.kind) or JSD(name="jsd", beta=self.beta)
+        return kind.value(*bucketed(student_logprob_CV, teacher_logprob_CV, self.k), target_C)
+
+
+@divergences.register("mixture")
+class Mixture(Divergence):
+    """w KL(q ‖ p) + (1 − w) KL(p ‖ q): forward and reverse KL side by side."""
+
+    forward_weight: float = Field(ge=0, le=1)
+    """w."""
+
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        w = self.forward_weight
+        return w * _FORWARD.value(student_logprob_CV, teacher_logprob_CV, target_C) + (
+            1 - w
+        ) * _REVERSE.value(student_logprob_CV, teacher_logprob_CV, target_C)
+
+
+@divergences.register("entropy_gated")
+class EntropyGated(Divergence):
+    """KL(p ‖ q) + 1[H_φ > τ] KL(q ‖ p) over the teacher's top k: Entropy-Aware OPD (arXiv 2603.07079).
+
+    Reverse KL everywhere, forward KL added where the teacher is unsure. H_φ is here the entropy of the
+    teacher's k likeliest tokens, renormalised, and the forward term has a bucket for the tail; both are ours
+    where the source could not be read in full.
+    """
+
+    tau: float
+    """Nats."""
+    top_k: int = Field(ge=2)
+
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        reverse_C = _REVERSE.value(student_logprob_CV, teacher_logprob_CV, target_C)
+        forward_C = _FORWARD.value(*bucketed(student_logprob_CV, teacher_logprob_CV, self.top_k), target_C)
+        return reverse_C + (top_k_entropy(teacher_logprob_CV, self.top_k) > self.tau) * forward_C
+
+
+@divergences.register("extrapolated")
+class Extrapolated(Divergence):
+    """KL(p ‖ q_λ) with q_λ ∝ q^λ: reward extrapolation with a uniform reference.
+
+    G-OPD (arXiv 2602.12125) maximises E[λ log(q / π_ref)] − KL(p ‖ π_ref), whose target is ∝ π_ref^{1−λ} q^λ;
+    λ > 1 is its ExOPD. Its π_ref is a model; with the uniform distribution, as here, the target is the
+    teacher sharpened. λ = 1 is reverse KL either way.
+    """
+
+    strength: float = Field(gt=0)
+    """λ."""
+
+    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        target_CV = (self.strength * teacher_logprob_CV).log_softmax(-1)
+        return _REVERSE.value(student_logprob_CV, target_CV, target_C)
+
+    def value_and_slope(
+        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        target_CV = (self.strength * teacher_logprob_CV).log_softmax(-1)
+        return _REVERSE.value_and_slope(student_logprob_CV, target_CV, target_C)

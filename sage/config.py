@@ -81,8 +81,11 @@ class PromptStyle(Settings):
 
 
 class RolloutSettings(Settings):
-    """How the student plays during training."""
+    """How training episodes are played."""
 
+    player: Literal["student", "teacher"]
+    """Who plays them: the student (on-policy), or the teacher, whose answers the student then imitates
+    (`method=sft`); the two must share a chat template for that."""
     episodes_per_task: int = Field(ge=1)
     """Rollouts per task (2 gives `opd_two_rollouts`)."""
     temperature: float = Field(ge=0)

@@ -34,6 +34,7 @@ from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.tables import Tables
 from sage.scoring import Pair, pair
+from sage.settings import ConfigError
 from sage.teacher.judge import TeacherJudge
 from sage.update import Objective
 
@@ -106,7 +107,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 tasks=book.tasks("train", None),
                 episodes_per_task=config.rollout.episodes_per_task,
                 turn_budget=config.env.turn_budget,
-                play=_training_play(config, style, models.student, pool),
+                play=_training_play(config, style, _player(config, models), pool),
                 ask=_judge(config, style, models.teacher),
                 accelerator=accelerator,
                 checkpoints=folder.checkpoints,
@@ -243,13 +244,25 @@ def _evaluation_settings(config: RunConfig, style: PromptStyle, student: Languag
     return _play_settings(config, style, student, sampling, "evaluation")
 
 
-def _training_play(config: RunConfig, style: PromptStyle, student: LanguageModel, pool: EnvPool) -> Any:
+def _player(config: RunConfig, models: Pair) -> LanguageModel:
+    """Who plays the training episodes. Raises ConfigError where the student could not read the teacher's."""
+    if config.rollout.player == "student":
+        return models.student
+    if models.dialogue is not None:
+        raise ConfigError(
+            "rollout.player=teacher needs one chat template for both models, and theirs differ; "
+            "give both the same by student.chat_template and teacher.chat_template."
+        )
+    return models.teacher
+
+
+def _training_play(config: RunConfig, style: PromptStyle, player: LanguageModel, pool: EnvPool) -> Any:
     how = config.rollout
     sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens, style.stop or None)
-    settings = _play_settings(config, style, student, sampling, "train")
+    settings = _play_settings(config, style, player, sampling, "train")
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
-        return play(student, pool, jobs, replace(settings, turn_budget=turn_limit))
+        return play(player, pool, jobs, replace(settings, turn_budget=turn_limit))
 
     return play_jobs
 

@@ -10,7 +10,7 @@ import pytest
 from sage.launch.execute import execute
 from sage.records.rundir import RunDir
 from sage.records.tables import read
-from sage.settings import load
+from sage.settings import conf_dir, load
 
 SMALL = [
     "env.generated.train=12",
@@ -118,11 +118,43 @@ def test_a_run_killed_after_a_checkpoint_goes_on_to_the_same_numbers(
     assert numbers(RunDir(outcome.folder)) == whole
 
 
-@pytest.mark.parametrize("method", ["opd", "intervention_only", "no_norm"])
+PRESETS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("method", [name for name in PRESETS if name != "base"])
 def test_every_preset_trains(tmp_path: Path, method: str) -> None:
-    steps = read(one(tmp_path, f"method={method}", "trainer.steps=1").path, "steps").to_pylist()
-    assert steps[0]["stepped"]
-    assert steps[0]["z"] == 1.0  # none of them normalises
+    short = ("trainer.steps=1", "evaluation.before=false", "evaluation.after=false", "env.turn_budget=4")
+    folder = one(tmp_path, f"method={method}", *short)
+    (step,) = read(folder.path, "steps").to_pylist()
+    assert step["stepped"]
+    assert step["relative_weight_change"] > 0
+    if load([f"method={method}"]).normalization.name == "none":
+        assert step["z"] == 1.0
+    turns = read(folder.path, "turns").to_pylist()
+    asks = load([f"method={method}"]).intervention.query is not None
+    assert (step["judge_queries"] + step["judge_cached"] > 0) == asks
+    assert all(turn["label"] is not None for turn in turns)
+
+
+def test_the_teacher_plays_where_it_is_told_to(tmp_path: Path) -> None:
+    settings = ("rollout.temperature=0", "trainer.steps=1", "evaluation.after=false")
+    taught = one(tmp_path / "sft", "method=sft", "evaluation.before=false", *settings)
+    (step,) = read(taught.path, "steps").to_pylist()
+    likelihood = [
+        turn["teacher_logprob"] for turn in read(taught.path, "turns").to_pylist() if turn["answer_tokens"]
+    ]
+    # Greedy play of the teacher: its own tokens are its likeliest, and the loss is the student's surprise.
+    assert min(likelihood) > -1.0
+    assert step["loss"] > 0
+    own = one(tmp_path / "opd", "method=opd", "evaluation.before=false", *settings)
+    answers = [read(folder.path, "turns").column("answer").to_pylist() for folder in (taught, own)]
+    assert answers[0] != answers[1]
+
+
+def test_a_random_choice_is_the_same_in_every_run(tmp_path: Path) -> None:
+    line = ("method=random_intervention", "confidence=shuffled", "evaluation.before=false")
+    first, second = (numbers(one(tmp_path / name, *line)) for name in "ab")
+    assert first == second
 
 
 def test_never_intervening_changes_nothing_and_counts_the_skipped_steps(tmp_path: Path) -> None:

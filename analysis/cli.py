@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_power(commands)
     _add_variance(commands)
     _add_agreement(commands)
+    _add_rates(commands)
     _add_skipped(commands)
     _add_controls(commands)
     _add_thresholds(commands)
@@ -339,6 +340,30 @@ and how much one checkpoint's success rate moves when the same games are played 
 noise needs repeats of a game.""",
     )
     _bootstrap_options(parser, 4000)
+
+
+def _add_rates(commands: Any) -> None:
+    def run(args: argparse.Namespace) -> Tables:
+        from analysis.rates import tables, write_option
+
+        found = tables(_records(args, "turns"), **_choice(args))
+        if args.write:
+            write_option(found["rates"], args.write)
+            print(f"Wrote {args.write}.", file=sys.stderr)
+        return found
+
+    parser = _command(
+        commands,
+        "rates",
+        run,
+        """\
+How often the judge said SKIP, WEAK and STRONG, overall and by turn position.
+
+--write DIR/intervention/NAME.yaml makes them an option: python -m sage --config-dir DIR intervention=NAME
+draws labels at these rates without a query, the cheap control for a judge.""",
+        choice=False,
+    )
+    parser.add_argument("--write", type=Path, help="YAML file to write, of one method and environment")
 
 
 def _add_agreement(commands: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn import metrics
 
 from analysis.agreement import (
@@ -21,8 +24,12 @@ from analysis.agreement import (
 from analysis.clusters import TURN_EDGES, bins_of, cluster_sums, resampled_sums
 from analysis.errors import Refusal
 from analysis.load import load
+from analysis.rates import tables as rate_tables
+from analysis.rates import write_option
 from analysis.skipped import aftermath, decided_turns, differences, errors, weighted
 from analysis.skipped import tables as skipped_tables
+from sage.registry import interventions
+from sage.settings import register_components
 from tests.analysis.synthetic import JUDGE_ACCURACY, Study, write_study
 
 TABLES = ("episodes", "turns", "steps")
@@ -212,3 +219,34 @@ def test_all_tables(randomised):
     found = skipped_tables(randomised, draws=50)
     assert set(found) == {"errors", "differences", "aftermath", "weighted"}
     assert all(isinstance(frame, pd.DataFrame) and len(frame) for frame in found.values())
+
+
+def test_rates_count_the_judges_words_and_become_an_option(records, tmp_path):
+    rates = rate_tables(records)["rates"]
+    assert set(rates["method"]) == {"sage_opd"}
+    turns = records.turns
+    judged = turns[(turns["phase"] == "train") & turns["label"].isin(["SKIP", "WEAK", "STRONG"])]
+    whole = rates[rates["turn"] == "all"].iloc[0]
+    assert whole["n"] == len(judged)
+    assert whole["skip"] == pytest.approx((judged["label"] == "SKIP").mean())
+    third = rates[rates["turn"] == "2"].iloc[0]
+    assert third["weak"] == pytest.approx((judged[judged["turn"] == 2]["label"] == "WEAK").mean())
+
+    write_option(rates, tmp_path / "intervention" / "counted.yaml")
+    option = yaml.safe_load((tmp_path / "intervention" / "counted.yaml").read_text())
+    option["rule"] = {"name": "never"}
+    del option["defaults"]
+    register_components()
+    rule = interventions.build(option)
+    assert rule.query is None
+    assert rule.rates.at(2) == pytest.approx(tuple(third[["skip", "weak", "strong"]]), abs=1e-6)
+    assert rule.rates.at(99) == pytest.approx(tuple(whole[["skip", "weak", "strong"]]), abs=1e-6)
+
+
+def test_rates_refuse_what_has_no_judge_or_several(records, tmp_path):
+    rates = rate_tables(records)["rates"]
+    two = pd.concat([rates, rates.assign(method="other")])
+    with pytest.raises(Refusal, match="needs one method and environment, here are"):
+        write_option(two, tmp_path / "x.yaml")
+    with pytest.raises(Refusal, match="give runs that had a judge"):
+        rate_tables(replace(records, turns=records.turns[records.turns["method"] == "opd"]))

@@ -31,7 +31,8 @@ class ModelSettings(Settings):
     """Which causal LM plays (student) or scores and judges (teacher)."""
 
     path: str
-    """`sage://tiny-student`, `sage://tiny-teacher` (shipped), a local directory, or a hub name."""
+    """`sage://tiny-student`, `sage://tiny-teacher`, `sage://tiny-teacher-strong` (shipped), a local directory,
+    or a hub name."""
     revision: str | None
     """Hub revision; recorded. None takes the default branch."""
     gguf_file: str | None
@@ -186,14 +187,7 @@ class PretrainSettings(Settings):
     muon_lr: float = Field(gt=0)
     adam_lr: float = Field(gt=0)
     mistakes: float = Field(ge=0, lt=1)
-    """Share of turns replaced by an injected mistake, in the games that are not `clean`."""
-    mistake_weight: float = Field(ge=0, le=1)
-    """Loss weight of the mistakes' own tokens: 0 learns to recover from them, 1 learns to make them."""
-    clean: float = Field(ge=0, le=1)
-    """Share of games played without a random mistake: the undisturbed way to the goal."""
-    overlook: float = Field(ge=0, le=1)
-    """How often the player walks on as if it had not seen the object that it should take now (also in `clean`
-    games). With `mistake_weight` 1 this makes a student with one fault that a teacher can mend."""
+    """Share of turns replaced by an injected mistake, in two thirds of the games."""
     judged: float = Field(ge=0, le=1)
     """Share of games that become judged turns instead of an episode."""
     renumbered: float = Field(ge=0, le=1)

@@ -13,7 +13,7 @@ from sage.policy.model import LanguageModel, ModelError, load_model, resolve_pat
 from sage.teacher.vocabulary import shared_vocabulary
 
 ASSETS = Path(sage.__file__).parent / "assets"
-NAMES = ("tiny-student", "tiny-teacher")
+NAMES = ("tiny-student", "tiny-teacher", "tiny-teacher-strong")
 
 
 def load(name: str) -> LanguageModel:
@@ -41,13 +41,15 @@ def test_every_model_has_a_card_that_says_how_it_was_made_and_what_it_measures(n
 
 
 def test_student_and_teacher_share_their_vocabulary() -> None:
-    student, teacher = (load(name) for name in NAMES)
-    assert shared_vocabulary(student, teacher) == len(student.tokenizer)
-    assert student.digest != teacher.digest
+    student, *teachers = (load(name) for name in NAMES)
+    for teacher in teachers:
+        assert shared_vocabulary(student, teacher) == len(student.tokenizer)
+        assert student.digest != teacher.digest
 
 
-def test_the_teacher_answers_the_judges_prompt_with_one_of_the_three_words() -> None:
-    teacher = load("tiny-teacher")
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_teacher_answers_the_judges_prompt_with_one_of_the_three_words(name: str) -> None:
+    teacher = load(name)
     from sage.policy.dialogue import Dialogue
 
     prompt = (

@@ -57,18 +57,9 @@ def answer_text(thought: str, action: str) -> str:
 
 
 def play(
-    game: Game,
-    style: PromptStyle,
-    rng: random.Random,
-    mistake_rate: float,
-    turns: int,
-    distances: bool,
-    overlook: float = 0.0,
+    game: Game, style: PromptStyle, rng: random.Random, mistake_rate: float, turns: int, distances: bool
 ) -> Play:
-    """Let the searching expert play `game`, with a random mistake in a share of the turns.
-
-    overlook: how often it walks on as if it had not seen the object that it should take now.
-    """
+    """Let the searching expert play `game`, with a random mistake in a share of the turns."""
     world = NativeWorld(game)
     opening = world.reset()
     scene, goal = scene_of(opening.observation), game.task_text
@@ -87,8 +78,6 @@ def play(
         if stuck is not None:
             thought, action = stuck
             stuck = stuck if rng.random() < 0.4 else None
-        elif overlook and move.thought.startswith("take ") and rng.random() < overlook:
-            thought, action = _walk_on(move, game, rng)
         elif rng.random() < mistake_rate:
             thought, action = _mistake(move, game, expert.here, admissible, previous, rng)
             # A model that has said something wrong is likely to say it again, so that is practised too.
@@ -119,11 +108,6 @@ def play(
     return Play(goal, game.goal.task_type, played, won)
 
 
-def _walk_on(move: Move, game: Game, rng: random.Random) -> tuple[str, str]:
-    """Go on looking for what should be taken here."""
-    return f"find {move.thought.split()[1]}", f"go to {rng.choice(list(game.receptacles))}"
-
-
 def _mistake(
     move: Move,
     game: Game,
@@ -139,7 +123,8 @@ def _mistake(
     """
     if rng.random() < 0.5:
         if move.thought.startswith("take ") and rng.random() < 0.5:
-            return _walk_on(move, game, rng)
+            kind = move.thought.split()[1]
+            return f"find {kind}", f"go to {rng.choice(list(game.receptacles))}"
         if move.thought.startswith("find ") and here:
             kind = move.thought.split()[-1]
             name = f"{kind} {rng.randint(1, 4)}"
@@ -195,18 +180,15 @@ def renumber(played: Play, game: Game, rng: random.Random) -> Play:
     return replace(played, turns=turns)
 
 
-def episode_sample(
-    play: Play, dialogue: Dialogue, observation_weight: float, mistake_weight: float = 0.0
-) -> Sample:
-    """The whole episode; weight 1 on the expert's answers, `mistake_weight` on mistakes, `observation_weight`
-    elsewhere."""
+def episode_sample(play: Play, dialogue: Dialogue, observation_weight: float) -> Sample:
+    """The whole episode; weight 1 on the expert's answers, 0 on mistakes, `observation_weight` elsewhere."""
     ids: list[int] = []
     weights: list[float] = []
     for index, turn in enumerate(play.turns):
         given = dialogue.open("", turn.message) if index == 0 else dialogue.follow(turn.message, True)
         answer = dialogue.encode_answer(turn.answer)
         ids += given + answer
-        weights += [observation_weight] * len(given) + [mistake_weight if turn.mistake else 1.0] * len(answer)
+        weights += [observation_weight] * len(given) + [0.0 if turn.mistake else 1.0] * len(answer)
     weights[0] = 0.0
     return Sample(ids, weights)
 
@@ -255,17 +237,12 @@ def samples(
     judged: float,
     renumbered: float,
     observation_weight: float,
-    mistake_weight: float = 0.0,
-    clean: float = 0.34,
-    overlook: float = 0.0,
     worker: int = 0,
     workers: int = 1,
     max_tokens: int = 1200,
 ) -> Iterator[Sample]:
     """An endless stream over games never repeated; `judged`: share of games that become judged turns;
-    `renumbered`: share of games whose numbers are dealt anew; `clean`: share played without mistakes;
-    `overlook`: see `play`;
-    `observation_weight`, `mistake_weight`: see `episode_sample`.
+    `renumbered`: share of games whose numbers are dealt anew; `observation_weight`: see `episode_sample`.
 
     Worker `w` of `workers` takes the games w, w + workers, ...: any number of them covers the same set.
     """
@@ -280,13 +257,14 @@ def samples(
                 sloppy = renumber(sloppy, game, rng)
             yield from judge_samples(sloppy, style, dialogue, rng)
             continue
-        rate = 0.0 if rng.random() < clean else mistakes
-        episode = play(game, style, rng, rate, 40, distances=False, overlook=overlook)
+        # A third of the games is played cleanly: the shortest route to the goal is worth seeing undisturbed.
+        rate = 0.0 if rng.random() < 0.34 else mistakes
+        episode = play(game, style, rng, rate, 40, distances=False)
         if not episode.won:
             continue
         if rng.random() < renumbered:
             episode = renumber(episode, game, rng)
-        sample = episode_sample(episode, dialogue, observation_weight, mistake_weight)
+        sample = episode_sample(episode, dialogue, observation_weight)
         if len(sample.ids) <= max_tokens:
             yield sample
 

@@ -92,9 +92,6 @@ def _stream(settings: PretrainSettings, style: PromptStyle, tokenizer: Path, see
                 judged=settings.judged,
                 renumbered=settings.renumbered,
                 observation_weight=settings.observation_weight,
-                mistake_weight=settings.mistake_weight,
-                clean=settings.clean,
-                overlook=settings.overlook,
             )
             while True:
                 yield list(itertools.islice(made, 16))

@@ -31,8 +31,8 @@ class ModelSettings(Settings):
     """Which causal LM plays (student) or scores and judges (teacher)."""
 
     path: str
-    """`sage://tiny-student`, `sage://tiny-teacher`, `sage://tiny-teacher-strong` (shipped), a local directory,
-    or a hub name."""
+    """`sage://tiny-student`, `sage://tiny-teacher`, `sage://tiny-teacher-strong` (shipped), a local
+    directory, or a hub name."""
     revision: str | None
     """Hub revision; recorded. None takes the default branch."""
     gguf_file: str | None
@@ -160,6 +160,9 @@ class LaunchSettings(Settings):
     """Runs side by side in a multirun."""
     on_existing: Literal["skip", "resume", "rerun", "error"]
     """What to do where this exact run exists already."""
+    plan: str | None
+    """Frozen plan (`conf/plan/<name>.yaml`) that the run serves; its hash is recorded, and only runs that
+    carry it can be confirmatory."""
 
 
 class PretrainSettings(Settings):

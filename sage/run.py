@@ -29,6 +29,7 @@ from sage.policy.rollout import Job, PlaySettings, play
 from sage.records import provenance
 from sage.records.clock import PhaseClock
 from sage.records.exporter import Exporter
+from sage.records.preregistration import plan_hash
 from sage.records.rows import RunKey, episode_rows, step_row
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
@@ -46,6 +47,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
     """One run into `folder`, from its newest checkpoint on where it has one; leaves the folder `done`."""
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    plan = plan_hash(config.launch.plan)
     with ExitStack() as stack:
         clock = PhaseClock(_seconds_before(folder))
         student = load_model(config.student)
@@ -60,7 +62,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
             exporter.follow(folder.path)
         if main:
             digests = {"student": student.digest} | ({"teacher": models.teacher.digest} if models else {})
-            provenance.write(folder.path, manifest_digest=folder.identity().manifest_digest, models=digests)
+            manifest = folder.identity().manifest_digest
+            provenance.write(folder.path, manifest_digest=manifest, models=digests, plan_sha256=plan)
         steps = config.trainer.steps if trains else 0
         view = stack.enter_context(_view(config, folder, steps, main))
         style = choose_style(config.prompt, config.student.path)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from analysis.load import load as load_records
+from analysis.plan import check, freeze, read_plan
 from sage.launch.execute import execute
 from sage.records.rundir import RunDir
 from sage.records.tables import read
-from sage.settings import conf_dir, load
+from sage.settings import ConfigError, conf_dir, load
 
 SMALL = [
     "env.generated.train=12",
@@ -155,6 +157,23 @@ def test_a_random_choice_is_the_same_in_every_run(tmp_path: Path) -> None:
     line = ("method=random_intervention", "confidence=shuffled", "evaluation.before=false")
     first, second = (numbers(one(tmp_path / name, *line)) for name in "ab")
     assert first == second
+
+
+def test_a_run_carries_the_hash_of_its_frozen_plan(tmp_path: Path) -> None:
+    plan = tmp_path / "x.yaml"
+    plan.write_text((conf_dir() / "plan" / "ablation_alfworld.yaml").read_text())
+    line = ("trainer.steps=0", "evaluation.splits=[valid_seen]", f"launch.plan={plan}")
+    with pytest.raises(ConfigError, match="has not been frozen; freeze it before the first run"):
+        one(tmp_path / "runs", *line)
+    frozen = freeze(plan)
+    folder = one(tmp_path / "runs", *line)
+    assert json.loads((folder.path / "provenance.json").read_text())["plan_sha256"] == frozen["sha256"][0]
+    records = load_records([str(tmp_path / "runs")])
+    conditions = check(read_plan(plan), records).set_index("condition")
+    # The plan's methods are others, so nothing of it is complete; what the run carries was read.
+    assert records.runs["plan"].tolist() == frozen["sha256"].tolist()
+    assert conditions.loc["plan frozen and unchanged", "met"]
+    assert not conditions.loc["set complete", "met"]
 
 
 def test_never_intervening_changes_nothing_and_counts_the_skipped_steps(tmp_path: Path) -> None:

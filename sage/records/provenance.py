@@ -40,9 +40,11 @@ def collect(
     *,
     manifest_digest: str,
     models: Mapping[str, str],
+    plan_sha256: str | None = None,
     command: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """(content of provenance.json, text of code.diff). `models` maps a role to a model's digest.
+    """(content of provenance.json, text of code.diff). `models` maps a role to a model's digest;
+    `plan_sha256` is the frozen plan's that the run serves.
 
     The diff is empty where the code is clean or where there is no git to ask; `code.git` says which.
     """
@@ -58,6 +60,7 @@ def collect(
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "manifest_digest": manifest_digest,
         "models": dict(models),
+        "plan_sha256": plan_sha256,
     }, diff
 
 

@@ -6,6 +6,7 @@ MLflow takes seconds to import, so only this file imports it, and only when an `
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ def load_experiment(name: str, uri: str | None, tables: tuple[str, ...]) -> Reco
     A run that has children and no records of its own is a sweep's parent and is passed over; any other run
     without records is listed as not finished.
     """
+    # Read when MLflow is used; a bar for each of hundreds of small files says nothing.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
     from mlflow.tracking import MlflowClient
 

@@ -3,6 +3,7 @@
     nox -s run              the main job; settings after --, as in: nox -s run -- method=opd trainer.steps=5
     nox -s tests            the ordinary tests, in parallel
     nox -s slow             the tests that take minutes
+    nox -s rliable          statistics against the rliable package, in an environment of its own
     nox -s lint             ruff
     nox -s types            mypy
     nox -s build            the wheel, installed in a fresh environment, runs the main job in an empty folder
@@ -72,6 +73,14 @@ def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
     prepare(session, "test,textworld")
     session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
+
+
+@nox.session
+def rliable(session: nox.Session) -> None:
+    """Profiles and interquartile means against rliable, which needs an older pandas than ours."""
+    session.install("rliable", "pandas<3", "numpy", "scipy", "pyarrow", "pyyaml", "pytest")
+    session.env["PYTHONPATH"] = str(HERE)
+    session.run("python", "-m", "pytest", "-q", "-o", "addopts=", "tests/rliable", *session.posargs)
 
 
 @nox.session(python=False)

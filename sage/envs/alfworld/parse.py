@@ -152,7 +152,9 @@ def _build(path: str, task_text: str, goal: Goal, facts: dict[str, list[tuple[st
     ids = sorted(receptacle_types.keys() | object_types.keys())
     if any("_bar_" not in identifier for identifier in ids):
         raise UncoveredGame(f"{path} has an object without a place in its id, which gets no number.")
-    names = _names(ids)
+    # Two official games state an ability of a cracked egg that is nowhere: it takes a number all the same.
+    mentioned = {name for pairs in facts.values() for pair in pairs for name in pair if "_bar_" in name}
+    names = _names(sorted(mentioned | set(ids)))
     location = dict(facts["receptacleAtLocation"])
     openable = {r for r, _ in facts["openable"]}
     receptacles = {

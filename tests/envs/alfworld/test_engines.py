@@ -93,6 +93,18 @@ def test_objects_are_numbered_against_the_order_of_their_ids_and_listed_with_a(p
     )
 
 
+@pytest.mark.parametrize("engine", ["native", pytest.param("textworld", marks=needs_textworld)])
+def test_what_has_an_ability_but_no_place_takes_a_number_all_the_same(tmp_path, engine):
+    # As in two official games: a cracked egg that can be picked up, has no type and lies nowhere.
+    ghost = "Apple_bar_2_bar_AppleCracked_0"
+    path = write_kitchen(tmp_path, f"{FACTS} (pickupable {ghost})")
+    path.write_text(path.read_text().replace("Window_bar_1 - object", f"Window_bar_1 {ghost} - object"))
+    play = Player(engine, path)
+    assert "you see a apple 3, a apple 2, a cup 1" in play("go to countertop 1")
+    assert "take apple 1 from countertop 1" not in play.admissible
+    assert play("take apple 1 from countertop 1") == "Nothing happens."
+
+
 def test_only_what_is_held_can_be_examined(play):
     play("go to countertop 1")
     assert play("examine apple 1") == "Nothing happens."

@@ -24,6 +24,7 @@ COMPONENTS = (
     "sage.envs.alfworld.settings",
     "sage.objective.intervention",
     "sage.objective.controls",
+    "sage.objective.learned",
     "sage.objective.confidence",
     "sage.objective.trust",
     "sage.objective.normalization",

@@ -385,7 +385,8 @@ def _agreement(section: Section, records: Records, options: Options, palette: di
     columns = [name for name in AGREEMENT if name in found["agreement"]]
     main = found["agreement"]
     section.table("agreement", main.loc[main["by"] == "all", columns], "Agreement")
-    section.table("confusion", found["confusion"], "Decided (rows) against right labels")
+    title = "Decided (rows; deterministic failures count as STRONG) against right labels"
+    section.table("confusion", found["confusion"], title)
     section.table(
         "agreement_groups",
         main.loc[main["by"] != "all", columns],

@@ -50,16 +50,23 @@ def summary(records: Records, level: float = 0.95, metric: str = "won", **choice
     for group in each_split(episodes):
         micro, macro = cells(group, metric), cells(group, metric, "macro")
         for method in sorted(set(micro.methods)):
-            rows.append(_row(records, micro, macro, group, method, level))
+            rows.append(_row(records, micro, macro, group, method, level, metric))
     return pd.DataFrame(rows)
 
 
+def run_interval(values: Any, level: float, metric: str) -> tuple[float, float]:
+    """Student's interval over run means; of a success rate only the part between 0 and 1."""
+    bounds = t_interval(values, level)
+    low, high = np.clip(bounds, 0.0, 1.0) if metric == "won" else bounds
+    return float(low), float(high)
+
+
 def _row(
-    records: Records, micro: Cells, macro: Cells, group: pd.DataFrame, method: str, level: float
+    records: Records, micro: Cells, macro: Cells, group: pd.DataFrame, method: str, level: float, metric: str
 ) -> dict[str, Any]:
     chosen = micro.rows(method)
     means = micro.run_means()[chosen]
-    low, high = t_interval(means, level)
+    low, high = run_interval(means, level, metric)
     unfinished = records.unused
     unfinished = unfinished[(unfinished["method"] == method) & (unfinished["env"] == micro.env)]
     mine = group[group["method"] == method]
@@ -90,7 +97,7 @@ def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **
     runs = ok.groupby([*keys, "run"], sort=True, observed=True)[metric].mean().reset_index()
     rows = []
     for key, group in runs.groupby(keys, sort=True, observed=True):
-        low, high = t_interval(group[metric], level)
+        low, high = run_interval(group[metric], level, metric)
         rows.append(
             {
                 **dict(zip(keys, key, strict=True)),

@@ -24,6 +24,15 @@ def records():
     return from_episodes(episode_table(LEVELS, games=60, rng_seed=3))
 
 
+def test_an_interval_of_a_rate_stays_a_rate_and_one_run_has_none():
+    two = from_episodes(episode_table({"opd": 2.0}, seeds=(0, 1), games=6, run_sd=1.5, rng_seed=1))
+    types = per_task_type(two)
+    assert types["low"].min() >= 0
+    assert types["high"].max() == 1
+    one = from_episodes(episode_table({"opd": 0.0}, seeds=(0,), games=30))
+    assert summary(one)[["low", "high"]].isna().all(axis=None)
+
+
 def test_summary_is_the_plain_arithmetic(records):
     frame = summary(records).set_index("method")
     means = records.episodes.groupby(["method", "run"])["won"].mean()

@@ -324,6 +324,7 @@ def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 
     result["verdict"] = "not shown"
     result.loc[significant & right_way, "verdict"] = "supported"
     result.loc[significant & ~right_way, "verdict"] = "contradicted"
+    result.loc[result["p_tested"].isna(), "verdict"] = "cannot tell (one run has no spread)"
     result["status"] = status
     keep = [
         "hypothesis",

@@ -516,16 +516,19 @@ def headlines(sections: list[Section]) -> list[str]:
     for row in _rows(tables, "plan_hypotheses"):
         lines.append(
             f"Planned: {row['hypothesis']} ({row['method']} against {row['baseline']} on {row['split']}): "
-            f"{row['verdict']}, {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]; "
-            f"{row['status']}."
+            f"{row['verdict']}, {row['difference']:+.3f}{_interval(row)}; {row['status']}."
         )
     for row in _rows(tables, "compare_full"):
-        interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
         lines.append(
-            f"{row['method']} on {row['env']} {row['split']}: {row['difference']:+.3f}{interval} "
+            f"{row['method']} on {row['env']} {row['split']}: {row['difference']:+.3f}{_interval(row)} "
             f"({row['runs']} and {row['runs_baseline']} runs): {row['verdict']}."
         )
     return lines
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """` [low, high]`; nothing where one run a side leaves no interval."""
+    return "" if np.isnan(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
 
 
 def _rows(tables: dict[str, pd.DataFrame], name: str) -> list[dict[str, Any]]:

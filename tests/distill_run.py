@@ -62,7 +62,7 @@ class DiceJudge(Judge):
 
 JUDGE = DiceJudge(name="judge", weak_weight=0.5, sees_feedback=True, max_new_tokens=4)
 OBJECTIVE = Objective(
-    Top1(name="top1", teacher_temperature=1.0),
+    Top1(name="top1", per="turn", teacher_temperature=1.0),
     AllToken(name="all_token", scope="batch", epsilon=1e-8, z_max=None),
     ReverseKL(name="reverse_kl"),
 )

@@ -31,8 +31,8 @@ class ModelSettings(Settings):
     """Which causal LM plays (student) or scores and judges (teacher)."""
 
     path: str
-    """`sage://tiny-student`, `sage://tiny-teacher`, `sage://tiny-teacher-strong` (shipped), a local
-    directory, or a hub name."""
+    """A shipped model (`sage://tiny-student/<env>`: the one made for that environment, or the common one
+    where it has none of its own), a local directory, or a hub name."""
     revision: str | None
     """Hub revision; recorded. None takes the default branch."""
     gguf_file: str | None
@@ -184,6 +184,10 @@ class PretrainSettings(Settings):
     kv_heads: int = Field(ge=1)
     head_dim: int = Field(ge=2)
     feed_forward: int = Field(ge=8)
+    context: int = Field(ge=128)
+    """Longest conversation that the model is made for, in tokens."""
+    max_tokens: int = Field(ge=64)
+    """Longer episodes are left out of the training text."""
     tokens: int = Field(ge=1)
     """Training tokens in all, padding not counted."""
     batch_tokens: int = Field(ge=1)

@@ -22,6 +22,8 @@ class EnvSettings(Component):
 
     turn_budget: int = Field(ge=1)
     """Turns after which an unfinished episode ends with status `turn_budget`."""
+    evaluation_splits: list[str] = Field(min_length=1)
+    """What `evaluation.splits` is unless set."""
 
     def prepare(self) -> None:
         """Make or check what the tasks need on disk, once; may take a minute the first time.

@@ -181,7 +181,8 @@ def _pretrain(config: RunConfig) -> Outcome:
 
     with stop_on_signals():
         try:
-            made = pretrain(config.pretrain, choose_style(config.prompt, config.student.path), config.seed)
+            style = choose_style(config.prompt, config.student.path)
+            made = pretrain(config.pretrain, config.env, style, config.seed)
         except ValueError as error:
             raise ConfigError(str(error)) from error
     print(f"The model is in {made}.")

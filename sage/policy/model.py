@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from sage.config import ModelSettings
 
 SHIPPED = "sage://"
-"""Prefix of models that come with the package (`sage/assets/<name>`)."""
+"""Prefix of models that come with the package: `sage://<name>` is `sage/assets/<name>`, and
+`sage://<name>/<env>` is `sage/assets/<name>-<env>`, or `sage/assets/<name>` where that is not there."""
 IN_PACKAGE = "pkg://"
 """Prefix of models that another installed Python package ships in its own folder (`pkg://<package>`)."""
 
@@ -67,7 +68,10 @@ def resolve_path(path: str) -> str:
     if not path.startswith(SHIPPED):
         return path
     root = resources.files("sage") / "assets"
-    found = root / path.removeprefix(SHIPPED)
+    name, _, env = path.removeprefix(SHIPPED).partition("/")
+    found = root / f"{name}-{env}"
+    if not env or not found.is_dir():
+        found = root / name
     if not found.is_dir():
         known = sorted(SHIPPED + p.name for p in root.iterdir() if (p / "config.json").is_file())
         raise ModelError(f"No model {path!r} comes with this package; it ships {', '.join(known) or 'none'}.")

@@ -13,22 +13,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sage.config import PretrainSettings, PromptStyle
+    from sage.envs.settings import EnvSettings
+    from sage.pretrain.corpora import Corpus
     from sage.pretrain.train import Sample
 
 
-def pretrain(settings: PretrainSettings, style: PromptStyle, seed: int) -> Path:
-    """Train as `settings` say; returns the model directory. Raises ValueError where `output` exists."""
+def pretrain(settings: PretrainSettings, env: EnvSettings, style: PromptStyle, seed: int) -> Path:
+    """Train as `settings` say on expert play in `env`; returns the model directory.
+
+    Raises ValueError where `output` exists or nobody knows how to play `env`.
+    """
     import torch
     from transformers import AutoTokenizer
 
+    from sage.pretrain.corpora import find_corpus
     from sage.pretrain.train import build_model, train
 
     output = Path(settings.output)
     if (output / "config.json").exists():
         raise ValueError(f"{output} already holds a model; name another pretrain.output or remove it.")
+    corpus = find_corpus(env)
     output.mkdir(parents=True, exist_ok=True)
     if settings.tokenizer is None:
-        tokenizer = _new_tokenizer(settings, style, seed)
+        tokenizer = _new_tokenizer(settings, corpus, style, seed)
     else:
         from sage.policy.model import resolve_path
 
@@ -49,7 +56,7 @@ def pretrain(settings: PretrainSettings, style: PromptStyle, seed: int) -> Path:
 
     train(
         model,
-        _stream(settings, style, output / "tokenizer", seed),
+        _stream(settings, corpus, style, output / "tokenizer", seed),
         tokens=settings.tokens,
         batch_tokens=settings.batch_tokens,
         muon_lr=settings.muon_lr,
@@ -61,18 +68,19 @@ def pretrain(settings: PretrainSettings, style: PromptStyle, seed: int) -> Path:
     return output
 
 
-def _new_tokenizer(settings: PretrainSettings, style: PromptStyle, seed: int) -> Any:
-    from sage.pretrain.corpus import tokenizer_texts
+def _new_tokenizer(settings: PretrainSettings, corpus: Corpus, style: PromptStyle, seed: int) -> Any:
     from sage.pretrain.tokenizer import train_tokenizer
 
-    texts: Iterator[str] = tokenizer_texts(style, seed, games=1500)
+    texts: Iterator[str] = corpus.tokenizer_texts(style, seed)
     if settings.extra_text is not None:
         lines = Path(settings.extra_text).read_text(encoding="utf-8").splitlines()
         texts = itertools.chain(texts, lines)
     return train_tokenizer(texts, settings.vocab_size)
 
 
-def _stream(settings: PretrainSettings, style: PromptStyle, tokenizer: Path, seed: int) -> Iterator[Sample]:
+def _stream(
+    settings: PretrainSettings, corpus: Corpus, style: PromptStyle, tokenizer: Path, seed: int
+) -> Iterator[Sample]:
     """Samples made by one worker process ahead of the trainer; the same order in every run."""
     from torch.utils.data import DataLoader, IterableDataset
 
@@ -81,18 +89,9 @@ def _stream(settings: PretrainSettings, style: PromptStyle, tokenizer: Path, see
             from transformers import AutoTokenizer
 
             from sage.policy.dialogue import Dialogue
-            from sage.pretrain.corpus import samples
 
             dialogue = Dialogue(AutoTokenizer.from_pretrained(tokenizer))
-            made = samples(
-                style,
-                dialogue,
-                seed,
-                mistakes=settings.mistakes,
-                judged=settings.judged,
-                renumbered=settings.renumbered,
-                observation_weight=settings.observation_weight,
-            )
+            made = corpus.samples(style, dialogue, settings, seed)
             while True:
                 yield list(itertools.islice(made, 16))
 

@@ -54,7 +54,7 @@ def build_model(settings: dict[str, Any], vocab_size: int, seed: int) -> Any:
         num_attention_heads=settings["heads"],
         num_key_value_heads=settings["kv_heads"],
         head_dim=settings["head_dim"],
-        max_position_embeddings=2048,
+        max_position_embeddings=settings["context"],
         tie_word_embeddings=True,
         rope_theta=10000.0,
         bos_token_id=None,

@@ -13,7 +13,7 @@ from sage.pretrain.train import build_model
 
 def model(layers: int, kv_heads: int, hidden: int = 24, seed: int = 0) -> Any:
     sizes = {"hidden": hidden, "layers": layers, "heads": 4, "kv_heads": kv_heads, "head_dim": 8}
-    return build_model({**sizes, "feed_forward": 32}, 50, seed=seed).eval()
+    return build_model({**sizes, "feed_forward": 32, "context": 64}, 50, seed=seed).eval()
 
 
 @pytest.mark.parametrize(("layers", "kv_heads"), [(2, 1), (2, 4), (3, 1), (5, 2)])

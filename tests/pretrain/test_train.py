@@ -13,7 +13,8 @@ from sage.pretrain.muon import Muon, orthogonalise
 from sage.pretrain.tokenizer import train_tokenizer
 from sage.pretrain.train import Sample, batches, build_model, train, weighted_loss
 
-SETTINGS = {"hidden": 32, "feed_forward": 64, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16}
+SIZES = {"hidden": 32, "feed_forward": 64, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16}
+SETTINGS = {**SIZES, "context": 256}
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])

@@ -1,4 +1,4 @@
-"""Expert play as training text: whole episodes in the exact tokens of a rollout, and judged turns.
+"""ALFWorld's corpus: the searching expert plays generated games that are never repeated.
 
 Mistakes are injected so that the model sees what recovery looks like; a mistake's own tokens carry no loss.
 Judged turns come from a much sloppier player and are labelled by the oracle (did the turn bring the goal
@@ -7,6 +7,7 @@ nearer?), which is what the tiny teacher's judgement is taught on.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -19,41 +20,22 @@ from sage.envs.alfworld.generate import sample_game
 from sage.envs.alfworld.native import NativeWorld
 from sage.envs.alfworld.planner import shortest_distance
 from sage.envs.alfworld.world import Game
-from sage.oracle import effect_of
 from sage.policy.prompts import fill, first_message, turn_message
+from sage.pretrain.plays import (
+    Play,
+    PlayedTurn,
+    answer_text,
+    episode_sample,
+    judge_fields,
+    judge_samples,
+    oracle_word,
+)
 from sage.pretrain.train import Sample
 
 if TYPE_CHECKING:
-    from sage.config import PromptStyle
+    from sage.config import PretrainSettings, PromptStyle
+    from sage.envs.settings import EnvSettings
     from sage.policy.dialogue import Dialogue
-
-
-@dataclass(slots=True)
-class PlayedTurn:
-    """One turn as text. `mistake`: not what the expert wanted. Distances are full-information steps."""
-
-    message: str
-    observation: str
-    answer: str
-    thought: str
-    action: str
-    feedback: str
-    mistake: bool
-    executed: bool
-    before: int
-    after: int
-
-
-@dataclass(slots=True)
-class Play:
-    goal: str
-    task_type: str
-    turns: list[PlayedTurn]
-    won: bool
-
-
-def answer_text(thought: str, action: str) -> str:
-    return f"Thought: {thought}\nAction: {action}"
 
 
 def play(
@@ -180,103 +162,50 @@ def renumber(played: Play, game: Game, rng: random.Random) -> Play:
     return replace(played, turns=turns)
 
 
-def episode_sample(play: Play, dialogue: Dialogue, observation_weight: float) -> Sample:
-    """The whole episode; weight 1 on the expert's answers, 0 on mistakes, `observation_weight` elsewhere."""
-    ids: list[int] = []
-    weights: list[float] = []
-    for index, turn in enumerate(play.turns):
-        given = dialogue.open("", turn.message) if index == 0 else dialogue.follow(turn.message, True)
-        answer = dialogue.encode_answer(turn.answer)
-        ids += given + answer
-        weights += [observation_weight] * len(given) + [0.0 if turn.mistake else 1.0] * len(answer)
-    weights[0] = 0.0
-    return Sample(ids, weights)
+TOKENIZER_GAMES = 1500
 
 
-def judge_fields(play: Play, turn: PlayedTurn, feedback: bool) -> dict[str, str]:
-    """The fields of the judge's template, as `sage.teacher.judge` fills them."""
-    return {
-        "task_type": play.task_type,
-        "goal": play.goal,
-        "scene": play.turns[0].observation,
-        "observation": turn.observation,
-        "admissible": "",
-        "answer": turn.answer,
-        "thought": turn.thought,
-        "action": turn.action,
-        "feedback": turn.feedback if feedback else "",
-    }
+@dataclass(frozen=True, slots=True)
+class AlfworldCorpus:
+    """See `sage.pretrain.corpora.Corpus`."""
+
+    def samples(
+        self, style: PromptStyle, dialogue: Dialogue, settings: PretrainSettings, seed: int
+    ) -> Iterator[Sample]:
+        """An endless stream over games never repeated."""
+        for index in itertools.count():
+            rng = random.Random(f"sage pretrain {seed} {index}")
+            game = sample_game("train", 10_000 + seed, index).game
+            if rng.random() < settings.judged:
+                sloppy = play(game, style, rng, rng.choice((0.2, 0.5, 0.8)), 20, distances=True)
+                if rng.random() < settings.renumbered:
+                    sloppy = renumber(sloppy, game, rng)
+                yield from judge_samples(sloppy, style, dialogue, rng)
+                continue
+            # A third of the games is played cleanly: the shortest route is worth seeing undisturbed.
+            rate = 0.0 if rng.random() < 0.34 else settings.mistakes
+            episode = play(game, style, rng, rate, 40, distances=False)
+            if not episode.won:
+                continue
+            if rng.random() < settings.renumbered:
+                episode = renumber(episode, game, rng)
+            sample = episode_sample(episode, dialogue, settings.observation_weight)
+            if len(sample.ids) <= settings.max_tokens:
+                yield sample
+
+    def tokenizer_texts(self, style: PromptStyle, seed: int) -> Iterator[str]:
+        """Expert play and judged turns of some games, and every number to 199."""
+        for index in range(TOKENIZER_GAMES):
+            rng = random.Random(f"sage tokenizer {seed} {index}")
+            done = play(sample_game("train", 20_000 + seed, index).game, style, rng, 0.3, 20, distances=True)
+            for turn in done.turns:
+                yield turn.message
+                yield turn.answer
+                yield oracle_word(turn)
+            yield fill(style.judge, **judge_fields(done, done.turns[-1], True))
+            yield " ".join(f"Judge: number {n}" for n in range(200))
 
 
-def oracle_word(turn: PlayedTurn) -> str:
-    """SKIP where the turn made progress, WEAK where it changed nothing, STRONG where it did harm."""
-    effect = effect_of(turn.before, turn.after)
-    assert effect is not None
-    return str(effect.label)
-
-
-def judge_samples(play: Play, style: PromptStyle, dialogue: Dialogue, rng: random.Random) -> Iterator[Sample]:
-    """Judged turns of one play, thinned so that the three words are about equally frequent."""
-    for turn in play.turns:
-        if not turn.executed or turn.before < 0 or turn.after < 0:
-            continue
-        word = oracle_word(turn)
-        if rng.random() > {"SKIP": 0.2, "WEAK": 0.3, "STRONG": 1.0}[word]:
-            continue
-        prompt = fill(style.judge, **judge_fields(play, turn, rng.random() < 0.9))
-        given, answer = dialogue.open(style.judge_system, prompt), dialogue.encode_answer(word)
-        yield Sample(given + answer, [0.0] * len(given) + [1.0] * len(answer))
-
-
-def samples(
-    style: PromptStyle,
-    dialogue: Dialogue,
-    seed: int,
-    *,
-    mistakes: float,
-    judged: float,
-    renumbered: float,
-    observation_weight: float,
-    worker: int = 0,
-    workers: int = 1,
-    max_tokens: int = 1200,
-) -> Iterator[Sample]:
-    """An endless stream over games never repeated; `judged`: share of games that become judged turns;
-    `renumbered`: share of games whose numbers are dealt anew; `observation_weight`: see `episode_sample`.
-
-    Worker `w` of `workers` takes the games w, w + workers, ...: any number of them covers the same set.
-    """
-    index = worker
-    while True:
-        rng = random.Random(f"sage pretrain {seed} {index}")
-        game = sample_game("train", 10_000 + seed, index).game
-        index += workers
-        if rng.random() < judged:
-            sloppy = play(game, style, rng, rng.choice((0.2, 0.5, 0.8)), 20, distances=True)
-            if rng.random() < renumbered:
-                sloppy = renumber(sloppy, game, rng)
-            yield from judge_samples(sloppy, style, dialogue, rng)
-            continue
-        # A third of the games is played cleanly: the shortest route to the goal is worth seeing undisturbed.
-        rate = 0.0 if rng.random() < 0.34 else mistakes
-        episode = play(game, style, rng, rate, 40, distances=False)
-        if not episode.won:
-            continue
-        if rng.random() < renumbered:
-            episode = renumber(episode, game, rng)
-        sample = episode_sample(episode, dialogue, observation_weight)
-        if len(sample.ids) <= max_tokens:
-            yield sample
-
-
-def tokenizer_texts(style: PromptStyle, seed: int, games: int) -> Iterator[str]:
-    """Text for the tokenizer: expert play and judged turns of `games` games, and every number to 199."""
-    for index in range(games):
-        rng = random.Random(f"sage tokenizer {seed} {index}")
-        done = play(sample_game("train", 20_000 + seed, index).game, style, rng, 0.3, 20, distances=True)
-        for turn in done.turns:
-            yield turn.message
-            yield turn.answer
-            yield oracle_word(turn)
-        yield fill(style.judge, **judge_fields(done, done.turns[-1], True))
-        yield " ".join(f"Judge: number {n}" for n in range(200))
+def corpus(env: EnvSettings) -> AlfworldCorpus:
+    """Games are sampled anew, whatever set `env` names."""
+    return AlfworldCorpus()

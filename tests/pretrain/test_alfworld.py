@@ -17,14 +17,10 @@ from sage.envs.alfworld.native import NativeWorld
 from sage.policy.dialogue import Dialogue
 from sage.policy.model import resolve_path
 from sage.policy.prompts import parse_answer
-from sage.pretrain.corpus import (
-    episode_sample,
-    judge_samples,
-    oracle_word,
-    play,
-    renumber,
-    samples,
-)
+from sage.pretrain.alfworld import AlfworldCorpus, play, renumber
+from sage.pretrain.corpora import find_corpus
+from sage.pretrain.plays import episode_sample, judge_samples, oracle_word
+from sage.settings import load
 
 ROOT = Path(__file__).parents[2]
 SHORT = PromptStyle(**yaml.safe_load((ROOT / "conf/prompt/alfworld.yaml").read_text())["styles"]["short"])
@@ -94,10 +90,16 @@ def test_judged_turns_carry_the_oracles_word(dialogue: Dialogue) -> None:
 
 def test_the_stream_is_the_same_every_time(dialogue: Dialogue) -> None:
     def first(seed: int) -> list[list[int]]:
-        made = samples(
-            SHORT, dialogue, seed, mistakes=0.2, judged=0.2, renumbered=0.5, observation_weight=0.1
-        )
+        settings = load(["pretrain.renumbered=0.5"]).pretrain
+        made = AlfworldCorpus().samples(SHORT, dialogue, settings, seed)
         return [sample.ids for sample in itertools.islice(made, 12)]
 
     assert first(1) == first(1)
     assert first(1) != first(2)
+
+
+def test_an_environment_without_expert_play_is_refused_by_name() -> None:
+    env = load([]).env
+    assert find_corpus(env) == AlfworldCorpus()
+    with pytest.raises(ValueError, match=r"env=dummy; sage\.pretrain\.dummy would have to make it"):
+        find_corpus(env.model_copy(update={"name": "dummy"}))

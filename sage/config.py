@@ -165,7 +165,7 @@ class LaunchSettings(Settings):
     carry it can be confirmatory."""
     judge_cache: str | None
     """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
-    from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: for this run."""
+    from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""
 
 
 class PretrainSettings(Settings):

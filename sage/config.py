@@ -98,6 +98,12 @@ class RolloutSettings(Settings):
     """Episode token limit; an episode that would pass it ends with `turn_budget`."""
     slots: int = Field(ge=1)
     """Episodes decoded side by side."""
+    engine: Literal["auto", "hf", "packed"]
+    """What decodes: `hf` is transformers' own forward, for any model; `packed` runs a plain Llama's or Qwen's
+    modules without padding, for small models on a CPU, where `auto` takes it. They agree to rounding."""
+    draft_tokens: int = Field(ge=0)
+    """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none. It
+    changes speed, never what is sampled."""
     workers: int = Field(ge=0)
     """Environment processes; 0 plays in this process."""
     step_timeout_s: float = Field(gt=0)
@@ -242,7 +248,8 @@ class RunConfig(Settings):
         data = self.model_dump(mode="json")
         for invocation in ("tracking", "launch", "pretrain"):
             data.pop(invocation)
-        data["rollout"].pop("workers")
+        for speed in ("workers", "engine", "draft_tokens"):
+            data["rollout"].pop(speed)
         data["trainer"].pop("threads")
         # Where the games lie; what they are is in the manifest's digest.
         data["env"].pop("data", None)

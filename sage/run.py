@@ -238,6 +238,8 @@ def _play_settings(
         turn_budget=config.env.turn_budget,
         max_context=min(config.rollout.max_context, reach),
         slots=config.rollout.slots,
+        engine=config.rollout.engine,
+        draft_tokens=config.rollout.draft_tokens,
     )
 
 
@@ -272,4 +274,4 @@ def _training_play(config: RunConfig, style: PromptStyle, player: LanguageModel,
 
 def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel) -> Ask:
     query = config.intervention.query
-    return no_judge if query is None else TeacherJudge(teacher, style, query)
+    return no_judge if query is None else TeacherJudge(teacher, style, query, engine=config.rollout.engine)

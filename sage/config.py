@@ -125,6 +125,10 @@ class TrainerSettings(Settings):
     clip_norm: float = Field(gt=0)
     checkpoint_every: int = Field(ge=0)
     """Optimizer steps between complete checkpoints; 0 writes only the last one."""
+    log_skipped: bool
+    """Whether turns of weight 0 are scored for the records too. `false` keeps them out of both models'
+    vocabulary projections: the loss is the same, a step gets cheaper with the share that is skipped, and
+    their confidence and divergence are missing in the turns table."""
     threads: int = Field(ge=0)
     """torch threads of this process; 0 leaves torch's choice."""
 
@@ -251,6 +255,8 @@ class RunConfig(Settings):
         for speed in ("workers", "engine", "draft_tokens"):
             data["rollout"].pop(speed)
         data["trainer"].pop("threads")
+        if data["trainer"]["log_skipped"]:
+            data["trainer"].pop("log_skipped")  # complete records keep the identity from before the choice
         # Where the games lie; what they are is in the manifest's digest.
         data["env"].pop("data", None)
         return data

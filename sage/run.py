@@ -239,6 +239,8 @@ def _play_settings(
         turn_budget=config.env.turn_budget,
         max_context=min(config.rollout.max_context, reach),
         slots=config.rollout.slots,
+        engine=config.rollout.engine,
+        draft_tokens=config.rollout.draft_tokens,
     )
 
 
@@ -276,6 +278,7 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
     if query is None:
         return no_judge
     kept = config.launch.judge_cache
-    judge = TeacherJudge(teacher, style, query, cache_file=Path(kept).expanduser() if kept else None)
+    file = Path(kept).expanduser() if kept else None
+    judge = TeacherJudge(teacher, style, query, cache_file=file, engine=config.rollout.engine)
     stack.callback(judge.close)
     return judge

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -278,22 +279,48 @@ def test_entropy_aware_by_hand() -> None:
     assert rule.weigh(stats(0.5, 0.8, 0.9)).tolist() == [1, 1, 2]
 
 
-def test_drift_by_hand() -> None:
-    rule = Drift(name="drift", scale=0.5, teacher_temperature=1)
-    # The student is surer of its tokens than the teacher by 1, 0 and -1 nats.
-    turns = [stats(0.5, 0.5, student=s) for s in (0.0, -1.0, -2.0)]
-    assert means(rule, turns) == pytest.approx([math.exp(-2), 1, 1])
+def test_sods_step_weight_by_hand() -> None:
+    rule = Drift(name="drift", epsilon=1e-6, delta=0.2, teacher_temperature=1)
+    # d = 0.5, 1.0, 2.0, 0.5, 0.1: the student is surer than the teacher, or less sure; both are drift.
+    turns = [stats(0.5, 0.5, student=s) for s in (-0.5, 0.0, -3.0, -1.5, -1.1)]
+    assert means(rule, turns) == pytest.approx([1, 0.5, 0.25, 1, 1.2], rel=1e-5)
     with pytest.raises(ValueError, match="needs_student"):
-        rule.weigh(stats(0.5))
+        means(rule, [stats(0.5)])
 
 
-def test_disagreement_and_uncertainty_by_hand() -> None:
-    rule = DisagreementUncertainty(name="x", gamma=0.5, teacher_temperature=1)
-    # u = 0.5, 1.5, 1.0; mean 1
-    turns = [stats(0.5, student=s) for s in (-1.0, 0.0, -0.5)]
-    assert means(rule, turns) == pytest.approx([0.75, 1.25, 1.0])
-    far = [stats(0.5, student=s, entropy=0.0) for s in (9.0, -1.0, -1.0)]
-    assert means(rule, far) == pytest.approx([1.5, 0.5, 0.5])
+def test_sods_weight_is_the_product_of_its_ratios() -> None:
+    """Equation 7 as it is written, on the numbers of its source's third case (rounded there)."""
+    drifts, epsilon = [0.30, 0.41, 0.54, 0.73, 0.39, 0.27, 0.24], 1e-6
+    expected, product = [1.0], 1.0
+    for earlier, later in pairwise(drifts):
+        product *= (earlier + epsilon) / (later + epsilon)
+        expected.append(min(product, 1.2))
+    rule = Drift(name="drift", epsilon=epsilon, delta=0.2, teacher_temperature=1)
+    assert means(rule, [stats(0.5, student=-1.0 + d) for d in drifts]) == pytest.approx(expected)
+
+
+def test_atods_turn_weight_by_hand() -> None:
+    rule = DisagreementUncertainty(name="x", teacher_temperature=1)
+    # log π_θ = -1, -2, -3 against -1, -1.5, -4: d = 0, 0.5, 1 and h = 1, 2, 3
+    pairs = [(-1.0, -1.0), (-2.0, -1.5), (-3.0, -4.0)]
+    turns = [stats(0.5, student=s, teacher=t) for s, t in pairs]
+    assert means(rule, turns) == pytest.approx([0, 0.75, 1])
+    # Nothing to tell the turns apart: 1 - 1/2 · 1/2.
+    assert means(rule, [turns[1], turns[1]]) == pytest.approx([0.75, 0.75])
+    # Confidently wrong: no doubt, but the largest disagreement.
+    sure = [stats(0.5, student=s, teacher=t) for s, t in [(-0.1, -2.0), (-0.2, -0.2), (-0.3, -0.3)]]
+    assert means(rule, sure) == pytest.approx([1, 0.5, 1])
+
+
+@calmly
+@given(st.lists(st.tuples(st.floats(-9, 0), st.floats(-9, 0)), min_size=1, max_size=12))
+def test_weights_of_the_rivals_stay_in_range(spec: list[tuple[float, float]]) -> None:
+    turns = [stats(0.5, student=s, teacher=t) for s, t in spec]
+    drift = means(Drift(name="drift", epsilon=1e-6, delta=0.2, teacher_temperature=1), turns)
+    assert drift[0] == 1
+    assert all(0 < c <= 1.2 + 1e-12 for c in drift)
+    doubt = means(DisagreementUncertainty(name="x", teacher_temperature=1), turns)
+    assert all(-1e-12 <= c <= 1 + 1e-12 for c in doubt)
 
 
 def test_turn_balance_by_hand() -> None:

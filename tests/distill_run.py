@@ -42,6 +42,7 @@ TRAINER = TrainerSettings(
     warmup_steps=2,
     weight_decay=0.1,
     clip_norm=1.0,
+    teacher_budget=None,
     checkpoint_every=0,
     threads=1,
 )
@@ -82,7 +83,7 @@ def train(
     chosen: Sequence[Task] | None = None,
     ask: Ask | None = None,
     on_step: Callable[[StepReport], None] | None = None,
-    after_step: Callable[[int], None] | None = None,
+    after_step: Callable[[int, bool], None] | None = None,
 ) -> tuple[Summary, list[StepReport], Pair]:
     """Rollouts with the real student, pool, judge and teacher; everything small."""
     both = models or fresh_models()

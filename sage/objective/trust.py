@@ -98,9 +98,9 @@ class Drift(Confidence):
     has drifted since its first turn, and fully again where it comes back.
 
     The step weight of SOD (arXiv 2605.07725, equations 6 and 7: the product of the ratios of successive
-    steps, which telescopes to this one; ε 1e-6, δ 0.2). d_t = mean_j |log π_θ(a_j) − log π_φ(a_j)|. Its source
-    weighs the sampled token's log-ratio and adds GRPO; here it weighs whatever `divergence` is, without a
-    reward. In (0, 1 + δ].
+    steps, which telescopes to this one; ε 1e-6, δ 0.2). d_t = mean_j |log π_θ(a_j) − log π_φ(a_j)|. Its
+    source weighs the sampled token's log-ratio and adds GRPO; here it weighs whatever `divergence` is,
+    without a reward. In (0, 1 + δ].
     """
 
     needs_student: ClassVar[bool] = True
@@ -126,9 +126,9 @@ class DisagreementUncertainty(Confidence):
     """c_t = 1 − (1 − d̃_t)(1 − h̃_t): turns count where the models disagree or the student is unsure.
 
     The turn weight T-DUR of ATOD (arXiv 2606.27814, equations 13 to 16): d_t = mean_j |log π_θ(a_j) −
-    log π_φ(a_j)|, h_t = mean_j −log π_θ(a_j), each brought to [0, 1] by the episode's own minimum and maximum
-    (1/2 where these are less than 1e-8 apart), joined by a soft OR. ATOD's annealed reinforcement part is left
-    out. In [0, 1].
+    log π_φ(a_j)|, h_t = mean_j −log π_θ(a_j), each brought to [0, 1] by the episode's own minimum and
+    maximum (1/2 where these are less than 1e-8 apart), joined by a soft OR. ATOD's annealed reinforcement
+    part is left out. In [0, 1].
     """
 
     needs_student: ClassVar[bool] = True

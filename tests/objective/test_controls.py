@@ -22,10 +22,11 @@ from sage.objective.controls import (
     Explore,
     FeedbackOnly,
     Inverted,
+    Matched,
     Oracle,
     weight_of,
 )
-from sage.objective.curriculum import ForwardToBack
+from sage.objective.curriculum import BackToFront, ForwardToBack
 from sage.objective.intervention import Always, Intervention, Judge, JudgeReply, TurnContext, no_judge
 from sage.objective.normalization import MatchedScale, Unnormalized, WeightSums
 from sage.objective.rates import WORDS, LabelRates
@@ -121,6 +122,49 @@ def test_a_deal_by_turn_stays_at_its_position_and_leaves_failures() -> None:
     # The order in which turns are decided changes nothing.
     backwards = rule.decide(turns[::-1], ask, stream())
     assert Counter(d.label for d in backwards) == Counter(d.label for d in found)
+
+
+# --- matched
+
+
+def matched(by_turn: bool = False) -> Matched:
+    return Matched(name="matched", rule=JUDGE, weak_weight=0.5, by_turn=by_turn)
+
+
+def test_a_running_estimate_by_hand() -> None:
+    rule = matched()
+    first = decide(rule, [Label.SKIP] * 3)
+    assert [(d.label, d.propensity) for d in first] == [(Label.SKIP, 1.0)] * 3
+    # Three SKIP and one STRONG so far: the rates of all four turns, not of the last batch.
+    (second,) = decide(rule, [Label.STRONG])
+    assert second.propensity == {Label.SKIP: 0.75, Label.STRONG: 0.25}[second.label]
+    assert second.judge_tokens == 3
+
+
+def test_a_running_estimate_draws_at_the_rules_rates_and_leaves_failures() -> None:
+    rule = matched()
+    turns = [c for n in range(800) for c in contexts(4, failures={3: Failure.EMPTY}, number=n)]
+    labels = [Label.SKIP, Label.SKIP, Label.WEAK, Label.STRONG]
+    found = rule.decide(turns, answering(labels), stream())
+    counts = Counter(d.label for d in found)
+    assert counts[Label.DET_FAIL] == 800
+    for label, rate in ((Label.SKIP, 2 / 3), (Label.WEAK, 1 / 3)):
+        assert abs(counts[label] / 2400 - rate) < 5 * math.sqrt(rate * (1 - rate) / 2400)
+    assert {d.label: d.propensity for d in found} == pytest.approx(
+        {Label.SKIP: 2 / 3, Label.WEAK: 1 / 3, Label.DET_FAIL: 1}
+    )
+    assert {d.weight for d in found if d.label is Label.WEAK} == {0.5}
+
+
+def test_a_running_estimate_by_turn_position_and_its_memory() -> None:
+    rule = matched(by_turn=True)
+    labels = [Label.SKIP, Label.WEAK, Label.STRONG]
+    assert [d.label for d in decide(rule, labels)] == labels
+    again = matched(by_turn=True)
+    again.recall(rule.memory())
+    later = [Label.STRONG] * 3
+    assert decide(again, later, seed=5) == decide(rule, later, seed=5)
+    assert again.memory() == rule.memory() != matched(by_turn=True).memory()
 
 
 # --- explore
@@ -364,6 +408,13 @@ def test_forward_to_back_by_hand() -> None:
     assert [rule.turn_limit(step, 5) for step in (1, 2, 4, 5, 9)] == [1, 2, 4, 5, 5]
     slow = ForwardToBack(name="tcod_f2b", k_start=3, eta=0.5)
     assert [slow.turn_limit(step, 30) for step in (1, 2, 3, 4)] == [3, 3, 4, 4]
+
+
+def test_back_to_front_by_hand() -> None:
+    rule = BackToFront(name="tcod_b2f", k_start=1, eta=0.5)
+    assert [rule.last_turns(step, 4) for step in (1, 2, 3, 5, 6, 7)] == [1, 1, 2, 3, 3, None]
+    assert rule.turn_limit(1, 4) == 4
+    assert ForwardToBack(name="tcod_f2b", k_start=1, eta=1).last_turns(1, 4) is None
 
 
 def test_always_under_a_wrapper_keeps_its_label() -> None:

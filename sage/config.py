@@ -180,6 +180,9 @@ class LaunchSettings(Settings):
     plan: str | None
     """Frozen plan (`conf/plan/<name>.yaml`) that the run serves; its hash is recorded, and only runs that
     carry it can be confirmatory."""
+    judge_cache: str | None
+    """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
+    from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""
 
 
 class PretrainSettings(Settings):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,7 @@ from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.tables import Tables
 from sage.scoring import Pair, pair
+from sage.settings import ConfigError
 from sage.teacher.judge import TeacherJudge
 from sage.update import Objective
 
@@ -115,7 +117,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 turn_budget=config.env.turn_budget,
                 play=training_play(config, models, pool, play),
                 gold=golden(config, models, pool, play),
-                ask=_judge(config, style, models.teacher),
+                ask=_judge(config, style, models.teacher, stack),
                 accelerator=accelerator,
                 checkpoints=folder.checkpoints,
                 clock=clock,
@@ -268,6 +270,16 @@ def _models(config: RunConfig, student: LanguageModel) -> Pair:
     return pair(student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference})))
 
 
-def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel) -> Ask:
+def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> Ask:
     query = config.intervention.query
-    return no_judge if query is None else TeacherJudge(teacher, style, query)
+    if query is None:
+        return no_judge
+    kept = config.launch.judge_cache
+    if kept and config.trainer.teacher_budget is not None:
+        raise ConfigError(
+            "trainer.teacher_budget counts every query once, and launch.judge_cache would answer some for"
+            " nothing; set launch.judge_cache=null."
+        )
+    judge = TeacherJudge(teacher, style, query, cache_file=Path(kept).expanduser() if kept else None)
+    stack.callback(judge.close)
+    return judge

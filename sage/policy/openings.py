@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sage.envs.pool import EnvFault, EnvPool, FaultKind
-from sage.episode import Episode
+from sage.episode import Episode, Status
 from sage.policy.dialogue import Dialogue
 from sage.policy.generate import Reply
 from sage.policy.prompts import fill, parse_answer
@@ -25,7 +25,7 @@ JobKey = tuple[str, int]
 class ExpertAnswers:
     """Every answer is the environment's expert's, written in the style's `answer` format; the turns count.
 
-    An expert that has no move ends the episode as a fault: it would be neither its play nor the model's.
+    An expert that knows no move any more has lost; one that never knew any is a fault of the environment.
     """
 
     counts = True
@@ -33,16 +33,18 @@ class ExpertAnswers:
     def __init__(self, pool: EnvPool, style: PromptStyle, dialogue: Dialogue) -> None:
         self._pool, self._style, self._dialogue = pool, style, dialogue
 
-    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | None]:
+    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | Status | None]:
         advice = self._pool.advise_many([one.slot for one in waiting])
-        answers: list[Reply | EnvFault | None] = []
+        answers: list[Reply | EnvFault | Status | None] = []
         for one in waiting:
             found = advice[one.slot]
             if isinstance(found, EnvFault):
                 answers.append(found)
+            elif found.move is None and one.turns:
+                answers.append(Status.LOST)
             elif found.move is None:
                 env = one.job.task.env
-                answers.append(EnvFault(FaultKind.RAISED, f"The expert of {env} has no move here."))
+                answers.append(EnvFault(FaultKind.RAISED, f"{env} has no expert that plays this task."))
             else:
                 answers.append(self._written(found.move.thought, found.move.action))
         return answers
@@ -68,7 +70,7 @@ class FirstTurns:
             (episode.task.id, episode.rollout_index): episode for episode in shown if episode.won
         }
 
-    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | None]:
+    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | Status | None]:
         return [self._next(one) for one in waiting]
 
     def _next(self, one: Waiting) -> Reply | None:

@@ -51,8 +51,9 @@ class Opening(Protocol):
     counts: bool
     """The given turns are the episode's own (`Episode.turns`); else they are only its history (`given`)."""
 
-    def __call__(self, waiting: Sequence[Waiting]) -> Sequence[Reply | EnvFault | None]:
-        """The next answer of each; None where the model goes on from here, a fault where nobody can."""
+    def __call__(self, waiting: Sequence[Waiting]) -> Sequence[Reply | EnvFault | Status | None]:
+        """The next answer of each; None where the model goes on from here, a status (or a fault) where the
+        episode ends."""
         ...
 
 
@@ -188,6 +189,8 @@ class _Table:
                     seat.episode.given, seat.episode.turns = seat.episode.turns, []
                 if isinstance(answer, EnvFault):
                     self._dismiss(seat, Status.ENV_ERROR, answer.reason)
+                elif isinstance(answer, Status):
+                    self._dismiss(seat, answer)
                 else:
                     # Nothing of the conversation has been through the model yet.
                     seat.pending = list(seat.episode.token_ids)

@@ -89,20 +89,19 @@ def test_an_expert_without_thoughts_only_acts() -> None:
 
 
 class Speechless(Letters):
-    """Knows nothing after its first turn."""
+    """Knows the first move of task t0, and no other."""
 
     def expert_action(self) -> str | None:
-        return None if self.found else "b"
+        return "b" if self.goal == "Find t0." and not self.found else None
 
 
-def test_an_expert_that_knows_no_move_ends_the_episode_as_a_fault(lm: LanguageModel) -> None:
+def test_an_expert_without_a_move_has_lost_or_was_never_there(lm: LanguageModel) -> None:
     with EnvPool(Speechless, 0, 30.0) as pool:
         answers = ExpertAnswers(pool, LETTERS_STYLE, Dialogue(lm.tokenizer))
         how = replace(settings(), style=LETTERS_STYLE)
         episodes = play(lm, pool, [Job(t) for t in letters_tasks(2)], how, opening=answers)
-    assert [e.status for e in episodes] == [Status.ENV_ERROR] * 2
-    assert "The expert of letters has no move here." in episodes[0].error
-    assert len(episodes[0].turns) == 1
+    assert [(e.status, len(e.turns)) for e in episodes] == [(Status.LOST, 1), (Status.ENV_ERROR, 0)]
+    assert "letters has no expert that plays this task." in episodes[1].error
 
 
 def test_a_slot_without_an_episode_has_no_advice() -> None:

@@ -29,6 +29,7 @@ from sage.objective.normalization import Unnormalized
 from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
 from sage.policy.rollout import Job
 from sage.records.clock import PhaseClock
+from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares
 from sage.scoring import Pair, Played, Scored, score_batch
 from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
@@ -212,9 +213,8 @@ def distill(
             "gold_tokens": int(imitated.sums.tokens) if imitated else 0,
             "gold_loss": imitated.loss if imitated else 0.0,
         }
-        progress = Summary(
-            step, progress.stepped + moves, progress.teacher_tokens + sum(row[name] for name in TEACHER_COST)
-        )
+        cost = sum(row[name] for name in TEACHER.values())
+        progress = Summary(step, progress.stepped + moves, progress.teacher_tokens + cost)
         if accelerator.is_main_process:
             row |= {
                 "grad_norm": grad_norm,
@@ -231,10 +231,6 @@ def distill(
         if last or (trainer.checkpoint_every and step % trainer.checkpoint_every == 0):
             _save(checkpoints, progress, models, optimizer, change, accelerator, learners)
     return progress
-
-
-TEACHER_COST = ("teacher_tokens", "judge_tokens", "teacher_play_tokens")
-"""Columns of the steps table that `trainer.teacher_budget` counts."""
 
 
 def _spent(progress: Summary, trainer: TrainerSettings) -> bool:

@@ -124,6 +124,13 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 on_step=book.stepped,
                 after_step=after_step,
             )
+            if done.steps < steps:
+                line = (
+                    f"{done.teacher_tokens:,} tokens have gone through the teacher, whose budget is "
+                    f"{config.trainer.teacher_budget:,}: training ended after {done.steps} of {steps} steps"
+                )
+                folder.log(line)
+                view.say(line)
             if config.evaluation.after:
                 evaluate(done.steps, config.evaluation.limit)
 

@@ -17,7 +17,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sage.config import TrainerSettings
-from sage.distill import Rules, StepReport, Summary, distill, make_accelerator
+from sage.distill import Gold, Rules, StepReport, Summary, distill, make_accelerator
 from sage.envs.pool import EnvPool
 from sage.episode import Decision, Episode, Label, Task
 from sage.objective.confidence import Top1
@@ -84,6 +84,7 @@ def train(
     ask: Ask | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     after_step: Callable[[int, bool], None] | None = None,
+    gold: Gold | None = None,
 ) -> tuple[Summary, list[StepReport], Pair]:
     """Rollouts with the real student, pool, judge and teacher; everything small."""
     both = models or fresh_models()
@@ -123,6 +124,7 @@ def train(
         clock=PhaseClock(),
         on_step=report,
         after_step=after_step,
+        gold=gold,
     )
     return summary, reports, both
 

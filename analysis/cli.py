@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_variance(commands)
     _add_agreement(commands)
     _add_rates(commands)
+    _add_cost(commands)
     _add_skipped(commands)
     _add_controls(commands)
     _add_thresholds(commands)
@@ -364,6 +365,24 @@ draws labels at these rates without a query, the cheap control for a judge.""",
         choice=False,
     )
     parser.add_argument("--write", type=Path, help="YAML file to write, of one method and environment")
+
+
+def _add_cost(commands: Any) -> None:
+    def run(args: argparse.Namespace) -> Tables:
+        from analysis.cost import tables
+
+        return tables(_records(args, "steps"), args.env)
+
+    _command(
+        commands,
+        "cost",
+        run,
+        """\
+What each method has cost: student tokens, teacher tokens (scored, judged, played) and seconds by phase.
+
+Means over runs. Train with trainer=equal_teacher_tokens to compare methods at one cost of the teacher.""",
+        choice=False,
+    )
 
 
 def _add_agreement(commands: Any) -> None:

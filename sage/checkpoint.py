@@ -1,4 +1,4 @@
-"""Complete training checkpoints: weights, optimizer, warm-up, random state, position. Format version 1.
+"""Complete training checkpoints: weights, optimizer, warm-up, random state, position. Format version 2.
 
 `<folder>/step-000010/student/` is an ordinary model directory (`student.path=` takes it);
 `step-000010/trainer.pt` holds the rest. Written beside its place and renamed, so that what exists is
@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from sage.policy.model import LanguageModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def random_state() -> dict[str, Any]:

@@ -30,6 +30,7 @@ COMPONENTS = (
     "sage.objective.normalization",
     "sage.objective.divergence",
     "sage.objective.estimators",
+    "sage.objective.anchored",
     "sage.objective.curriculum",
 )
 """Modules whose import registers the components that come with the package."""

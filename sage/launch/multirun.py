@@ -18,6 +18,7 @@ from sage.config import RunConfig
 from sage.launch.claim import Found, identify, look_up
 from sage.launch.execute import EXIT_FAILED, Outcome, skipped
 from sage.launch.schedule import CHILD, Ended, Job, run_jobs
+from sage.records.preregistration import plan_hash
 from sage.records.rundir import Identity, RunDir, RunStatus, attempts
 from sage.settings import ConfigError, load
 
@@ -109,6 +110,7 @@ def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
 def _row(composed: DictConfig, name: str) -> Row:
     try:
         config = load(without_hydra(composed))
+        plan_hash(config.launch.plan)  # a plan that is not there would fail every child
         identity = identify(config)
         return Row(name, config, identity, look_up(config, identity))
     except ConfigError as error:

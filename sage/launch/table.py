@@ -59,10 +59,13 @@ class Board:
         """Print the table, then every failure with where to look."""
         self._console.print()
         self._console.print(self._table())
-        states = Counter(row.outcome.state if row.outcome else row.found.state for row in self._rows)
+        each = {row.identity.run: row for row in self._rows}.values()
+        states = Counter(row.outcome.state if row.outcome else row.found.state for row in each)
         told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         took = "nothing was run" if plan_only else f"in {duration(time.monotonic() - self._since)}"
-        self._console.print(f"{len(self._rows)} runs: {told}; {took}.", soft_wrap=True)
+        different = len({row.identity.run for row in self._rows})
+        count = f"{len(self._rows)} runs" + (f" ({different} different)" if different < len(self._rows) else "")
+        self._console.print(f"{count}: {told}; {took}.", soft_wrap=True)
         for row in self._rows:
             if row.outcome is not None and row.outcome.exit_code:
                 log = row.home / "console.log"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from sage.policy.rollout import Job
 from sage.records.clock import PhaseClock
 from sage.records.rows import label_shares
 from sage.scoring import Pair, Played, Scored, score_batch
+from sage.stopping import before_stop, unbroken
 from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
 
 Play = Callable[[Sequence[Job], int], list[Episode]]
@@ -109,11 +110,14 @@ def distill(
     evaluation goes there); the checkpoint of a step is written after both, so that what it counts as done is
     recorded, and a resumed run reports the steps after its checkpoint again. Episodes that are not ok are
     reported and take no part in the loss. A step in which no turn is supervised leaves weights, optimizer
-    and warm-up alone, and is counted.
+    and warm-up alone, and is counted. A signal that stops the run finds the checkpoint of the last whole step
+    written (in one process; several do not stop at the same step, and `checkpoint_every` serves them).
     """
     optimizer = StudentOptimizer(models.student.model, trainer)
     change = WeightChange(models.student.model)
     done, stepped = _resume(checkpoints, models, optimizer, change, accelerator)
+    if done and after_step is not None:
+        after_step(done)  # a signal may have come in the middle of it
 
     for step in range(done + 1, trainer.steps + 1):
         # play
@@ -148,34 +152,42 @@ def distill(
             stream=episode_streams(seed, step),
         )
 
-        # step
-        learning_rate, grad_norm = optimizer.learning_rate, None
-        if loss.z is not None:
-            with clock.phase("student"):
-                if accelerator.num_processes > 1:
-                    add_up_gradients(optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum"))
-                grad_norm = optimizer.step()
-            stepped += 1
+        with unbroken():
+            # step
+            learning_rate, grad_norm = optimizer.learning_rate, None
+            if loss.z is not None:
+                with clock.phase("student"):
+                    if accelerator.num_processes > 1:
+                        add_up_gradients(
+                            optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum")
+                        )
+                    grad_norm = optimizer.step()
+                stepped += 1
 
-        # report
-        everyone = gather_object(played) if accelerator.num_processes > 1 else played
-        (teacher_tokens,) = _add_up_numbers(accelerator, (loss.teacher_tokens,))
-        if accelerator.is_main_process:
-            row = step_values(everyone, loss) | {
-                "grad_norm": grad_norm,
-                "learning_rate": learning_rate,
-                "relative_weight_change": change.value(),
-                "teacher_tokens": int(teacher_tokens),
-            }
-            seconds = clock.take()
-            row |= {f"seconds_{name}": seconds[name] for name in TIMED}
-            on_step(StepReport(step, row, everyone))
+            # report
+            everyone = gather_object(played) if accelerator.num_processes > 1 else played
+            (teacher_tokens,) = _add_up_numbers(accelerator, (loss.teacher_tokens,))
+            if accelerator.is_main_process:
+                row = step_values(everyone, loss) | {
+                    "grad_norm": grad_norm,
+                    "learning_rate": learning_rate,
+                    "relative_weight_change": change.value(),
+                    "teacher_tokens": int(teacher_tokens),
+                }
+                seconds = clock.take()
+                row |= {f"seconds_{name}": seconds[name] for name in TIMED}
+                on_step(StepReport(step, row, everyone))
+            if accelerator.num_processes == 1:
+                state = [checkpoint.random_state()]
+                save = partial(_write, checkpoints, step, stepped, models, optimizer, change, state)
+                before_stop(save)
 
         if after_step is not None:
             after_step(step)
         last = step == trainer.steps
         if last or (trainer.checkpoint_every and step % trainer.checkpoint_every == 0):
             _save(checkpoints, step, stepped, models, optimizer, change, accelerator)
+    before_stop(None)
     return Summary(max(done, trainer.steps), stepped)
 
 
@@ -286,13 +298,21 @@ def _save(
     if accelerator.num_processes > 1:
         states = gather_object(states)
     if accelerator.is_main_process:
-        state = optimizer.state_dict() | {
-            "stepped": stepped,
-            "start_norm": change.start_norm,
-            "random": states,
-        }
-        checkpoint.save(folder, step, models.student, state)
+        _write(folder, step, stepped, models, optimizer, change, states)
     accelerator.wait_for_everyone()
+
+
+def _write(
+    folder: Path,
+    step: int,
+    stepped: int,
+    models: Pair,
+    optimizer: StudentOptimizer,
+    change: WeightChange,
+    random_states: list[Any],
+) -> None:
+    state = {"stepped": stepped, "start_norm": change.start_norm, "random": random_states}
+    checkpoint.save(folder, step, models.student, optimizer.state_dict() | state)
 
 
 def _resume(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from sage.objective.intervention import Always, Ask, Judge, JudgeReply, Never, S
 from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
 from sage.policy.model import LanguageModel
 from sage.records.schema import STEPS
-from tests.distill_run import TRAINER, complete, fresh_models, plain, train
+from sage.stopping import Stopped, stop_on_signals
+from sage.teacher.judge import JudgeQuery, TeacherJudge
+from tests.distill_run import STYLE, TRAINER, complete, fresh_models, plain, train
 from tests.letters import tasks
 from tests.tiny_models import make_episode, tiny_lm
 
@@ -116,6 +119,48 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(straight: tuple[Path, An
     nothing, none, same = train(tmp_path, trainer=trainer)
     assert (nothing, none) == (summary, [])
     assert_equal_weights(weights(same.student), weights(both.student))
+
+
+@pytest.mark.parametrize(
+    ("place", "kept", "evaluated"),
+    [("judging", 2, [2, 3, 4]), ("reporting", 3, [3, 4]), ("evaluating", 3, [3, 4])],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_of_the_last_whole_step(
+    straight: tuple[Path, Any], tmp_path: Path, place: str, kept: int, evaluated: list[int], number: int
+) -> None:
+    """`checkpoint_every` is 0: without the one that the signal brings there would be none."""
+    _, (_, reports, both) = straight
+    begun = [0]
+
+    def stop(where: str) -> None:
+        if where == place and begun[0] == 3:
+            os.kill(os.getpid(), number)
+
+    models = fresh_models()
+    judge = TeacherJudge(models.teacher, STYLE, JudgeQuery(sees_feedback=True, max_new_tokens=4))
+
+    def ask(contexts: Sequence[TurnContext]) -> Any:
+        begun[0] += 1
+        stop("judging")
+        return judge(contexts)
+
+    def report(_: StepReport) -> None:
+        stop("reporting")
+
+    def evaluate(_: int) -> None:
+        stop("evaluating")
+
+    with stop_on_signals(), pytest.raises(Stopped) as stopped:
+        train(tmp_path, models=models, ask=ask, on_step=report, after_step=evaluate)
+    assert stopped.value.exit_code == 128 + number
+    assert checkpoint.latest(tmp_path / "checkpoints").name == f"step-{kept:06d}"  # type: ignore[union-attr]
+    seen: list[int] = []
+    _, rest, other = train(tmp_path, after_step=seen.append)
+    assert [r.step for r in rest] == list(range(kept + 1, 5))
+    assert seen == evaluated
+    assert [r.row["loss"] for r in rest] == [r.row["loss"] for r in reports[kept:]]
+    assert_equal_weights(weights(both.student), weights(other.student))
 
 
 def test_the_checkpoint_is_a_model_directory(straight: tuple[Path, Any]) -> None:

@@ -47,7 +47,8 @@ def run_task(composed: DictConfig) -> float | None:
         config = load(composed)
         for group in ("sweep", "study"):
             if not many and (name := HydraConfig.get().runtime.choices.get(group)):
-                raise ConfigError(f"{group}={name} is a study of many runs: python -m sage -m {group}={name}.")
+                word = f"{group}={name}"
+                raise ConfigError(f"{word} is a study of many runs: python -m sage -m {word}.")
         from sage.launch.execute import execute
 
         _Single.outcome = execute(config)

@@ -1,8 +1,8 @@
 """Study files (`conf/study/`): declared method × environment × seed matrices, expanded to command lines.
 
 A study is the union of its matrices; a matrix is the product of its axes. An axis is any setting or config
-group with the list of its values. What is typed on the command line wins: `seed=0,1` replaces the axis of that
-name in every matrix, and a setting that no matrix has is an axis more.
+group with the list of its values. What is typed on the command line wins: `seed=0,1` replaces the axis of
+that name in every matrix, and a setting that no matrix has is an axis more.
 
 Invariant: a run claims a frozen plan (`plan: <name>` in its matrix) only where it is the run that the study
 declares; one that the command line made another (`trainer.steps=2`, `budget=smoke`) claims none.
@@ -90,8 +90,8 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
     note = ""
     if plans and strangers and "launch.plan" not in given:
         note = (
-            f"These are not the runs that the study declares ({', '.join(strangers)} on the line), so they do "
-            f"not claim its plan {', '.join(sorted(map(str, plans)))}."
+            f"These are not the runs that the study declares ({', '.join(strangers)} on the line), "
+            f"so they do not claim its plan {', '.join(sorted(map(str, plans)))}."
         )
     return [list(job) for job in _without_repeats(jobs)], note
 

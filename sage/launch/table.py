@@ -64,7 +64,8 @@ class Board:
         told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         took = "nothing was run" if plan_only else f"in {duration(time.monotonic() - self._since)}"
         different = len({row.identity.run for row in self._rows})
-        count = f"{len(self._rows)} runs" + (f" ({different} different)" if different < len(self._rows) else "")
+        repeated = f" ({different} different)" if different < len(self._rows) else ""
+        count = f"{len(self._rows)} runs{repeated}"
         self._console.print(f"{count}: {told}; {took}.", soft_wrap=True)
         for row in self._rows:
             if row.outcome is not None and row.outcome.exit_code:

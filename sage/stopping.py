@@ -25,6 +25,7 @@ class Stopped(KeyboardInterrupt):
 
 
 _blocks = 0
+_begun = False
 _waiting: list[int] = []
 _save: Callable[[], None] | None = None
 
@@ -35,6 +36,11 @@ def before_stop(save: Callable[[], None] | None) -> None:
     _save = save
 
 
+def is_stopping() -> bool:
+    """Whether a signal has come."""
+    return _begun
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
     """SIGTERM and SIGINT raise `Stopped` in the main thread while the block runs; a second one kills."""
@@ -43,6 +49,8 @@ def stop_on_signals() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        global _begun
+        _begun = True
         signal.signal(number, signal.SIG_DFL)
         if _blocks:
             _waiting.append(number)

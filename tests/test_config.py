@@ -14,9 +14,8 @@ from sage.settings import GROUPS, ConfigError, conf_dir, known_settings, load, v
 
 CONF = conf_dir()
 OUTSIDE = Path(__file__).parent / "outside" / "conf"
-OPTIONS = sorted(
-    (p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name not in ("sweep", "plan", "accelerate")
-)
+NO_OPTIONS = ("sweep", "plan", "accelerate")
+OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name not in NO_OPTIONS)
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 
 

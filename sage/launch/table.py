@@ -42,7 +42,9 @@ class Board:
             self.live = _Quiet()
 
     def started(self, row: Row) -> None:
-        self._line(f"started  {row.name} ({row.identity.run}, pid {row.pid})")
+        pid = row.pid or (row.status.pid if row.status else 0)
+        elsewhere = f" on {row.status.host}" if not row.pid and row.status else ""
+        self._line(f"started  {row.name} ({row.identity.run}, pid {pid}{elsewhere})")
 
     def ended(self, row: Row) -> None:
         if row.outcome is not None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,19 @@ import pytest
 from sage.records.tables import read
 
 ROOT = Path(__file__).parents[2]
-LINE = [
-    *("-m", "method=opd,sage_opd", "seed=0,1,2"),
+SMALL = [
     *("trainer.steps=2", "trainer.warmup_steps=0", "trainer.tasks_per_step=2", "trainer.checkpoint_every=1"),
     *("evaluation.splits=[valid_seen]", "evaluation.limit=2", "env.turn_budget=6", "trainer.threads=1"),
 ]
+LINE = ["-m", "method=opd,sage_opd", "seed=0,1,2", *SMALL]
 KILLS = 20
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, line: Sequence[str] = LINE) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "sweeps")])}
     with (folder / "out.log").open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "sage", *LINE], cwd=folder, env=environment, stdout=out, stderr=out
+            [sys.executable, "-m", "sage", *line], cwd=folder, env=environment, stdout=out, stderr=out
         )
 
 

@@ -80,7 +80,7 @@ def make_accelerator(models: Pair) -> Accelerator:
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise ValueError(
             f"accelerate is set to {kind}, but every process needs the whole student; "
-            "start it with `accelerate launch --num_processes n`, without FSDP or DeepSpeed."
+            "start it with a config of conf/accelerate/, without FSDP or DeepSpeed (docs/launch.md says why)."
         )
     return accelerator
 

@@ -23,8 +23,8 @@ def postgres_server() -> Iterator[str]:
     found = places[-1] if places else shutil.which("initdb")
     if found is None:
         pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
-    if importlib.util.find_spec("psycopg2") is None:
-        pytest.skip("psycopg2 is not installed: pip install 'sage-opd[postgres]'")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed: pip install 'sage-opd[postgres]'")
     bin_dir, user = Path(found).resolve().parent, None
     folder = Path(tempfile.mkdtemp(prefix="sage-pg-"))
     if os.geteuid() == 0:  # the server refuses to run as root
@@ -47,7 +47,7 @@ def postgres_server() -> Iterator[str]:
         run("pg_ctl", "-D", data, "-l", str(folder / "log"), "-o", options, "-w", "-t", "200", "start")
         try:
             run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "sage", "sage")
-            yield f"postgresql://sage@127.0.0.1:{port}/sage"
+            yield f"postgresql+psycopg://sage@127.0.0.1:{port}/sage"
         finally:
             run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
     finally:

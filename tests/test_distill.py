@@ -282,10 +282,8 @@ def run_two_processes(folder: Path, steps: int) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Without MPI, `accelerate launch --cpu` is one process whatever it is told; `--multi_gpu` is torchrun:
-    # with Accelerator(cpu=True) it speaks gloo.
-    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--num_processes", "2", "--main_process_port", str(port), "--dynamo_backend", "no"]
+    config = ROOT / "conf" / "accelerate" / "ddp_cpu.yaml"
+    launch = ["accelerate.commands.launch", "--config_file", str(config), "--main_process_port", str(port)]
     done = subprocess.run(
         [sys.executable, "-m", *launch, "-m", "tests.distill_run", str(folder), str(steps)],
         cwd=ROOT,
@@ -317,6 +315,15 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         assert set(row) == set(other)
         for name in set(row) - {"judge_queries", "judge_cached", "judge_tokens"}:  # each has its own cache
             assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-12), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_shipped_launch_configs_are_accelerate_s(path: Path) -> None:
+    from accelerate.commands.config import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.distributed_type == "MULTI_GPU"
+    assert config.num_processes > 1
 
 
 # --- the parts

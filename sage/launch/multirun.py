@@ -190,12 +190,14 @@ def _outcome(row: Row, end: Ended) -> Outcome:
     """What a child's end and its folder say together; a run that died without a word is marked failed."""
     path = row.folder.path if row.folder else None
     success = row.status.success if row.status else None
-    if end.exit_code is None:
+    if end.exit_code is None and row.status is None:
         return Outcome("not started", row.identity.run, None, "stopped before its turn", None, EXIT_FAILED)
     if end.exit_code == 0:
         state = row.status.state if row.status else "skipped"
         return Outcome(state, row.identity.run, path, "", success)
-    if end.reason:
+    if end.exit_code is None:
+        reason = "stopped"
+    elif end.reason:
         reason = end.reason
     elif end.exit_code < 0:
         reason = f"its process was killed by signal {-end.exit_code}"

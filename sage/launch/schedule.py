@@ -90,6 +90,9 @@ def run_jobs(
                     watch({i: c.process.pid for i, c in running.items()}, ended)
                 if running:
                     time.sleep(POLL_S)
+        except KeyboardInterrupt:  # how Ray cancels a task, past any signal handler
+            stop_children()
+            raise
         finally:
             for child in running.values():
                 _signal(child.process, signal.SIGKILL)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+_NO_GROUPS = ("accelerate", "plan")
+"""Folders of files that other programs read: `accelerate launch` and `python -m analysis`."""
+
 HEAD = """\
 sage: selective on-policy distillation of LLM agents.
 
@@ -35,6 +38,8 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     groups: dict[str, dict[str, str]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*/*.yaml")):
+            if path.parent.name in _NO_GROUPS:
+                continue
             groups.setdefault(path.parent.name, {})[path.stem] = _first_comment(path)
     lines = [HEAD]
     for group, options in sorted(groups.items()):

@@ -1,4 +1,4 @@
-"""The same study of 12 runs on this machine's scheduler, as jobs of submitit and on Ray gives equal results."""
+"""A study of 12 runs gives equal results on this machine's scheduler, as jobs of submitit and on Ray."""
 
 from __future__ import annotations
 

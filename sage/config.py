@@ -188,8 +188,8 @@ class LaunchSettings(Settings):
     on_existing: Literal["skip", "resume", "rerun", "error"]
     """What to do where this exact run exists already."""
     plan: str | None
-    """Frozen plan (`conf/plan/<name>.yaml`) that the run serves; its hash is recorded, and only runs that
-    carry it can be confirmatory."""
+    """Frozen plan that the run serves (its file, or its name in `conf/plan/`); its hash is recorded, and only
+    runs that carry it can be confirmatory."""
     judge_cache: str | None
     """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
     from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""

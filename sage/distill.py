@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,6 +32,7 @@ from sage.records.clock import PhaseClock
 from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares
 from sage.scoring import Pair, Played, Scored, score_batch
+from sage.stopping import before_stop, unbroken
 from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
 
 Play = Callable[[Sequence[Job], int], list[Episode]]
@@ -112,7 +113,7 @@ def make_accelerator(models: Pair) -> Accelerator:
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise ValueError(
             f"accelerate is set to {kind}, but every process needs the whole student; "
-            "start it with `accelerate launch --num_processes n`, without FSDP or DeepSpeed."
+            "start it with a config of conf/accelerate/, without FSDP or DeepSpeed (docs/launch.md says why)."
         )
     return accelerator
 
@@ -143,12 +144,16 @@ def distill(
     the step and whether it was the last (an evaluation goes there); the checkpoint of a step is written after
     both, so that what it counts as done is recorded, and a resumed run reports the steps after its checkpoint
     again. Episodes that are not ok are reported and take no part in the loss. A step in which no turn is
-    supervised leaves weights, optimizer and warm-up alone, and is counted.
+    supervised leaves weights, optimizer and warm-up alone, and is counted. A signal that stops the run finds
+    the checkpoint of the last whole step written (in one process; several do not stop at the same step, and
+    `checkpoint_every` serves them).
     """
     optimizer = StudentOptimizer(models.student.model, trainer)
     change = WeightChange(models.student.model)
     learners = [part for part in (rules.intervention, ask) if isinstance(part, Remembers)]
     progress = _resume(checkpoints, models, optimizer, change, accelerator, learners)
+    if progress.steps and after_step is not None:
+        after_step(progress.steps, _is_last(progress, trainer))  # a signal may have come in the middle of it
 
     for step in range(progress.steps + 1, trainer.steps + 1):
         if _spent(progress, trainer):
@@ -192,46 +197,59 @@ def distill(
             first = [job for job in mine if job.rollout_index % episodes_per_task == 0]
             imitated = imitate(gold, first, models, trainer.micro_batch, accelerator, clock)
 
-        # step
-        learning_rate, grad_norm = optimizer.learning_rate, None
-        moves = loss.z is not None or (imitated is not None and imitated.z is not None)
-        if moves:
-            with clock.phase("student"):
-                if accelerator.num_processes > 1:
-                    add_up_gradients(optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum"))
-                grad_norm = optimizer.step()
+        with unbroken():
+            # step
+            learning_rate, grad_norm = optimizer.learning_rate, None
+            moves = loss.z is not None or (imitated is not None and imitated.z is not None)
+            if moves:
+                with clock.phase("student"):
+                    if accelerator.num_processes > 1:
+                        add_up_gradients(
+                            optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum")
+                        )
+                    grad_norm = optimizer.step()
 
-        # report
-        everyone = gather_object(played) if accelerator.num_processes > 1 else played
-        (teacher_tokens,) = _add_up_numbers(accelerator, (loss.teacher_tokens,))
-        row = step_values(everyone, loss) | {
-            "teacher_tokens": int(teacher_tokens),
-            "stepped": moves,
-            "gold_tokens": int(imitated.sums.tokens) if imitated else 0,
-            "gold_loss": imitated.loss if imitated else 0.0,
-        }
-        cost = sum(row[name] for name in TEACHER.values())
-        progress = Summary(step, progress.stepped + moves, progress.teacher_tokens + cost)
-        if accelerator.is_main_process:
-            row |= {
-                "grad_norm": grad_norm,
-                "learning_rate": learning_rate,
-                "relative_weight_change": change.value(),
+            # report
+            everyone = gather_object(played) if accelerator.num_processes > 1 else played
+            (teacher_tokens,) = _add_up_numbers(accelerator, (loss.teacher_tokens,))
+            row = step_values(everyone, loss) | {
+                "teacher_tokens": int(teacher_tokens),
+                "stepped": moves,
+                "gold_tokens": int(imitated.sums.tokens) if imitated else 0,
+                "gold_loss": imitated.loss if imitated else 0.0,
             }
-            seconds = clock.take()
-            row |= {f"seconds_{name}": seconds[name] for name in TIMED}
-            on_step(StepReport(step, row, everyone))
+            cost = sum(row[name] for name in TEACHER.values())
+            progress = Summary(step, progress.stepped + moves, progress.teacher_tokens + cost)
+            if accelerator.is_main_process:
+                row |= {
+                    "grad_norm": grad_norm,
+                    "learning_rate": learning_rate,
+                    "relative_weight_change": change.value(),
+                }
+                seconds = clock.take()
+                row |= {f"seconds_{name}": seconds[name] for name in TIMED}
+                on_step(StepReport(step, row, everyone))
+            if accelerator.num_processes == 1:
+                states, memories = [checkpoint.random_state()], [[part.memory() for part in learners]]
+                before_stop(
+                    partial(_write, checkpoints, progress, models, optimizer, change, states, memories)
+                )
 
-        last = step == trainer.steps or _spent(progress, trainer)
+        last = _is_last(progress, trainer)
         if after_step is not None:
             after_step(step, last)
         if last or (trainer.checkpoint_every and step % trainer.checkpoint_every == 0):
             _save(checkpoints, progress, models, optimizer, change, accelerator, learners)
+    before_stop(None)
     return progress
 
 
 def _spent(progress: Summary, trainer: TrainerSettings) -> bool:
     return trainer.teacher_budget is not None and progress.teacher_tokens >= trainer.teacher_budget
+
+
+def _is_last(progress: Summary, trainer: TrainerSettings) -> bool:
+    return progress.steps >= trainer.steps or _spent(progress, trainer)
 
 
 def imitate(
@@ -374,15 +392,28 @@ def _save(
     if accelerator.num_processes > 1:
         states, memories = gather_object(states), gather_object(memories)
     if accelerator.is_main_process:
-        state = optimizer.state_dict() | {
-            "stepped": progress.stepped,
-            "teacher_tokens": progress.teacher_tokens,
-            "start_norm": change.start_norm,
-            "random": states,
-            "memories": memories,
-        }
-        checkpoint.save(folder, progress.steps, models.student, state)
+        _write(folder, progress, models, optimizer, change, states, memories)
     accelerator.wait_for_everyone()
+
+
+def _write(
+    folder: Path,
+    progress: Summary,
+    models: Pair,
+    optimizer: StudentOptimizer,
+    change: WeightChange,
+    random_states: list[Any],
+    memories: list[Any],
+) -> None:
+    """`random_states` and `memories` (of each learner) have an entry per process."""
+    state = {
+        "stepped": progress.stepped,
+        "teacher_tokens": progress.teacher_tokens,
+        "start_norm": change.start_norm,
+        "random": random_states,
+        "memories": memories,
+    }
+    checkpoint.save(folder, progress.steps, models.student, optimizer.state_dict() | state)
 
 
 def _resume(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,9 @@ from sage.policy.model import LanguageModel
 from sage.policy.rollout import Job
 from sage.records.ledger import TEACHER
 from sage.records.schema import STEPS
-from tests.distill_run import JUDGE, TRAINER, complete, fresh_models, plain, train
+from sage.stopping import Stopped, stop_on_signals
+from sage.teacher.judge import JudgeQuery, TeacherJudge
+from tests.distill_run import JUDGE, STYLE, TRAINER, complete, fresh_models, plain, train
 from tests.letters import tasks
 from tests.tiny_models import make_episode, tiny_lm
 
@@ -133,6 +136,48 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(straight: tuple[Path, An
     nothing, none, same = train(tmp_path, trainer=trainer)
     assert (nothing, none) == (summary, [])
     assert_equal_weights(weights(same.student), weights(both.student))
+
+
+@pytest.mark.parametrize(
+    ("place", "kept", "evaluated"),
+    [("judging", 2, [2, 3, 4]), ("reporting", 3, [3, 4]), ("evaluating", 3, [3, 4])],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_of_the_last_whole_step(
+    straight: tuple[Path, Any], tmp_path: Path, place: str, kept: int, evaluated: list[int], number: int
+) -> None:
+    """`checkpoint_every` is 0: without the one that the signal brings there would be none."""
+    _, (_, reports, both) = straight
+    begun = [0]
+
+    def stop(where: str) -> None:
+        if where == place and begun[0] == 3:
+            os.kill(os.getpid(), number)
+
+    models = fresh_models()
+    judge = TeacherJudge(models.teacher, STYLE, JudgeQuery(sees_feedback=True, max_new_tokens=4))
+
+    def ask(contexts: Sequence[TurnContext]) -> Any:
+        begun[0] += 1
+        stop("judging")
+        return judge(contexts)
+
+    def report(_: StepReport) -> None:
+        stop("reporting")
+
+    def evaluate(_: int) -> None:
+        stop("evaluating")
+
+    with stop_on_signals(), pytest.raises(Stopped) as stopped:
+        train(tmp_path, models=models, ask=ask, on_step=report, after_step=evaluate)
+    assert stopped.value.exit_code == 128 + number
+    assert checkpoint.latest(tmp_path / "checkpoints").name == f"step-{kept:06d}"  # type: ignore[union-attr]
+    seen: list[int] = []
+    _, rest, other = train(tmp_path, after_step=seen.append)
+    assert [r.step for r in rest] == list(range(kept + 1, 5))
+    assert seen == evaluated
+    assert [r.row["loss"] for r in rest] == [r.row["loss"] for r in reports[kept:]]
+    assert_equal_weights(weights(both.student), weights(other.student))
 
 
 def test_the_checkpoint_is_a_model_directory(straight: tuple[Path, Any]) -> None:
@@ -258,10 +303,8 @@ def run_two_processes(folder: Path, steps: int) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Without MPI, `accelerate launch --cpu` is one process whatever it is told; `--multi_gpu` is torchrun:
-    # with Accelerator(cpu=True) it speaks gloo.
-    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--num_processes", "2", "--main_process_port", str(port), "--dynamo_backend", "no"]
+    config = ROOT / "conf" / "accelerate" / "ddp_cpu.yaml"
+    launch = ["accelerate.commands.launch", "--config_file", str(config), "--main_process_port", str(port)]
     done = subprocess.run(
         [sys.executable, "-m", *launch, "-m", "tests.distill_run", str(folder), str(steps)],
         cwd=ROOT,
@@ -293,6 +336,15 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         assert set(row) == set(other)
         for name in set(row) - {"judge_queries", "judge_cached", "judge_tokens"}:  # each has its own cache
             assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-12), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_shipped_launch_configs_are_accelerate_s(path: Path) -> None:
+    from accelerate.commands.config import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.distributed_type == "MULTI_GPU"
+    assert config.num_processes > 1
 
 
 # --- the parts

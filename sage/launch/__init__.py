@@ -8,6 +8,8 @@ every config before the first run starts, schedules child processes, and reports
     execute.py   one run in this process: claim, heartbeat, `sage.run.run`, done or failed
     child.py     `python -m sage.launch.child`, the process of one run of a multirun
     schedule.py  n children at a time; signals, deaths, nothing orphaned
+    remote.py    the same children started elsewhere: `submitit_queue.py` (SLURM), `ray_queue.py`
+    study.py     declared matrices of runs to command lines
     multirun.py  many composed configs to outcomes; `table.py` shows them
     cli.py       errors to sentences and exit codes
 """

@@ -12,6 +12,13 @@ import signal
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
+
+from sage.stopping import is_stopping
+
+if TYPE_CHECKING:
+    from sage.config import RunConfig
+    from sage.records.rundir import Identity
 
 STOP_GRACE_S = 60.0
 """After its parent has died: time for a checkpoint before this process is killed."""
@@ -28,6 +35,7 @@ def main() -> int:
     try:
         config = validate(request["config"])
         identity = Identity.of(config, request["manifest_digest"])
+        _wait_for_lease(config, identity, request.get("patience_s", 0.0))
         outcome = execute(config, identity=identity, export=False)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -37,10 +45,20 @@ def main() -> int:
     return outcome.exit_code
 
 
+def _wait_for_lease(config: RunConfig, identity: Identity, patience_s: float) -> None:
+    """A job that took the place of another waits until the other's process has let go of the run."""
+    from sage.launch.claim import look_up
+
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and look_up(config, identity).state == "running":
+        time.sleep(1.0)
+
+
 def _watch_parent() -> None:
     while os.read(0, 4096):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not is_stopping():  # a second signal would kill it over its checkpoint
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(STOP_GRACE_S)
     os.kill(os.getpid(), signal.SIGKILL)
 

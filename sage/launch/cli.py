@@ -45,8 +45,10 @@ def run_task(composed: DictConfig) -> float | None:
     many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = load(composed)
-        if not many and (study := HydraConfig.get().runtime.choices.get("sweep")):
-            raise ConfigError(f"sweep={study} is a study of many runs: python -m sage -m sweep={study}.")
+        for group in ("sweep", "study"):
+            if not many and (name := HydraConfig.get().runtime.choices.get(group)):
+                word = f"{group}={name}"
+                raise ConfigError(f"{word} is a study of many runs: python -m sage -m {word}.")
         from sage.launch.execute import execute
 
         _Single.outcome = execute(config)

@@ -9,14 +9,11 @@ from status.json.
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sage.config import RunConfig
 from sage.envs.manifest import MissingData
@@ -24,20 +21,10 @@ from sage.launch.claim import Found, claim, identify
 from sage.policy.model import ModelError
 from sage.records.rundir import Identity, RunDir
 from sage.settings import ConfigError
-
-if TYPE_CHECKING:
-    from types import FrameType
+from sage.stopping import stop_on_signals
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked this run to end; raised in the main thread so that every `with` block unwinds."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +89,6 @@ def skipped(found: Found, identity: Identity) -> Outcome:
     else:
         reason = f"{found.state} before, and launch.on_existing=skip ({path})"
     return Outcome("skipped", identity.run, path, reason, success)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT raise `Stopped` in the main thread while the block runs; a second one kills."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from sage.config import RunConfig
 from sage.launch.claim import Found, identify, look_up
 from sage.launch.execute import EXIT_FAILED, Outcome, skipped
-from sage.launch.schedule import CHILD, Ended, Job, run_jobs
+from sage.launch.schedule import Ended, Job, run_jobs
+from sage.records.preregistration import plan_hash
+from sage.records.provenance import redact
 from sage.records.rundir import Identity, RunDir, RunStatus, attempts
 from sage.settings import ConfigError, load
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from sage.records.exporter import Exporter
 
+Engine = Callable[..., tuple[list[Ended], int]]
+"""`run_jobs` of this machine, or what does the same on others: (jobs, workers, watch) to ends and signal."""
 STATUS_EVERY_S = 1.0
 _OWN = re.compile(r"^(hydra[./]|launch\.|tracking[.=])")
 """Overrides that do not tell one run of a sweep from another."""
@@ -43,16 +47,18 @@ class Row:
     folder: RunDir | None = None
     status: RunStatus | None = None
     outcome: Outcome | None = None
+    announced: bool = False
 
     @property
     def home(self) -> Path:
         return Path(self.config.launch.runs_dir) / self.identity.run
 
     def refresh(self) -> None:
-        """Read what the child has written; it is the child's only if its pid says so."""
+        """Read what the child has written; it is the child's only if its pid says so. Where the child runs
+        elsewhere its pid is told at the end, and until then whatever is new is taken for its own."""
         known = attempts(Path(self.config.launch.runs_dir), self.identity)
         status = known[-1].status() if known else None
-        if status is not None and status.pid == self.pid:
+        if status is not None and (status.pid == self.pid if self.pid else status != self.found.status):
             self.folder, self.status = known[-1], status
 
 
@@ -81,7 +87,7 @@ LEDGER = Ledger()
 
 
 def launch(
-    composed: Sequence[DictConfig], overrides: Sequence[Sequence[str]], command: Sequence[str] = CHILD
+    composed: Sequence[DictConfig], overrides: Sequence[Sequence[str]], engine: Engine = run_jobs
 ) -> list[Outcome]:
     """Run the composed configs; one outcome each, in order. Raises ConfigError before anything starts."""
     from sage.launch.table import open_board
@@ -91,7 +97,7 @@ def launch(
     unique = list({row.identity.run: row for row in rows}.values())
     with open_board(rows, plan_only=LEDGER.plan_only) as board:
         if not LEDGER.plan_only:
-            _run(unique, board, command)
+            _run(unique, board, engine)
             outcomes = {row.identity.run: row.outcome for row in unique}
             for row in rows:
                 row.outcome = outcomes[row.identity.run]
@@ -109,6 +115,7 @@ def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
 def _row(composed: DictConfig, name: str) -> Row:
     try:
         config = load(without_hydra(composed))
+        plan_hash(config.launch.plan)  # a plan that is not there would fail every child
         identity = identify(config)
         return Row(name, config, identity, look_up(config, identity))
     except ConfigError as error:
@@ -125,7 +132,7 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return composed
 
 
-def _run(rows: Sequence[Row], board: Any, command: Sequence[str]) -> None:
+def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
     for row in rows:
         if row.found.action == "skip":
             row.outcome = skipped(row.found, row.identity)
@@ -142,7 +149,10 @@ def _run(rows: Sequence[Row], board: Any, command: Sequence[str]) -> None:
         fresh = [i for i, pid in running.items() if todo[i].pid != pid]
         for i in fresh:
             todo[i].pid = running[i]
-            board.started(todo[i])
+        for i in running:
+            if not todo[i].announced and (todo[i].pid or todo[i].status):
+                todo[i].announced = True
+                board.started(todo[i])
         if news or fresh or time.monotonic() - read_at > STATUS_EVERY_S:
             read_at = time.monotonic()
             for i in [*running, *news]:
@@ -158,7 +168,7 @@ def _run(rows: Sequence[Row], board: Any, command: Sequence[str]) -> None:
             board.refresh()
 
     jobs = [_job(row) for row in todo]
-    ends, LEDGER.stopped_by = run_jobs(jobs, todo[0].config.launch.workers, watch, command)
+    ends, LEDGER.stopped_by = engine(jobs, todo[0].config.launch.workers, watch)
     for row, end in zip(todo, ends, strict=True):
         if row.outcome is None:
             row.outcome = _outcome(row, end)
@@ -170,10 +180,9 @@ def _run(rows: Sequence[Row], board: Any, command: Sequence[str]) -> None:
 
 
 def _job(row: Row) -> Job:
-    request = {
-        "config": row.config.model_dump(mode="json"),
-        "manifest_digest": row.identity.manifest_digest,
-    }
+    config = row.config.model_dump(mode="json")
+    config["tracking"]["uri"] = redact(config["tracking"]["uri"])  # the parent exports
+    request = {"config": config, "manifest_digest": row.identity.manifest_digest}
     return Job(row.name, request, row.home / "console.log")
 
 
@@ -181,19 +190,23 @@ def _outcome(row: Row, end: Ended) -> Outcome:
     """What a child's end and its folder say together; a run that died without a word is marked failed."""
     path = row.folder.path if row.folder else None
     success = row.status.success if row.status else None
-    if end.exit_code is None:
+    if end.exit_code is None and row.status is None:
         return Outcome("not started", row.identity.run, None, "stopped before its turn", None, EXIT_FAILED)
     if end.exit_code == 0:
         state = row.status.state if row.status else "skipped"
         return Outcome(state, row.identity.run, path, "", success)
-    if end.exit_code < 0:
+    if end.exit_code is None:
+        reason = "stopped"
+    elif end.reason:
+        reason = end.reason
+    elif end.exit_code < 0:
         reason = f"its process was killed by signal {-end.exit_code}"
     else:
         reason = f"its process ended with code {end.exit_code}: {_last_line(row.home / 'console.log')}"
     if row.status is not None and row.status.state == "failed":
         reason = row.status.reason
-    elif row.folder is not None and row.status is not None and row.status.state == "running":
-        row.folder.fail(reason)
+    elif row.folder is not None and row.status is not None and row.status.state == "running" and row.pid:
+        row.folder.fail(reason)  # else nobody knows that its process is gone; its lease will tell
     return Outcome("failed", row.identity.run, path or row.home, reason, success, EXIT_FAILED)
 
 

@@ -42,6 +42,8 @@ class Ended:
     exit_code: int | None
     pid: int = 0
     seconds: float = 0.0
+    reason: str = ""
+    """Where it is not the child that tells: what became of the job it was to run in."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,9 @@ class _Child:
     process: subprocess.Popen[bytes]
     started: float = field(default_factory=time.monotonic)
 
+
+_alive: dict[int, subprocess.Popen[bytes]] = {}
+"""pid to every child of this process that has not been reaped."""
 
 Watch = Callable[[Mapping[int, int], Mapping[int, Ended]], None]
 """Called between polls with index → pid of the running jobs and index → end of the ended ones."""
@@ -63,7 +68,7 @@ def run_jobs(
     ended: dict[int, Ended] = {}
     waiting = list(range(len(jobs)))
     environment = _environment(workers)
-    with _caught_signals() as caught:
+    with caught_signals() as caught:
         deadline = 0.0
         try:
             while running or (waiting and not caught):
@@ -85,6 +90,9 @@ def run_jobs(
                     watch({i: c.process.pid for i, c in running.items()}, ended)
                 if running:
                     time.sleep(POLL_S)
+        except KeyboardInterrupt:  # how Ray cancels a task, past any signal handler
+            stop_children()
+            raise
         finally:
             for child in running.values():
                 _signal(child.process, signal.SIGKILL)
@@ -123,7 +131,26 @@ def _start(index: int, job: Job, command: Sequence[str], environment: Mapping[st
     with suppress(BrokenPipeError):  # it died at once; its exit code will say so
         stdin.write(json.dumps(job.request).encode() + b"\n")
         stdin.flush()
+    _alive[process.pid] = process
     return _Child(index, process)
+
+
+def stop_children(grace_s: float = STOP_GRACE_S) -> None:
+    """SIGTERM to every child, and wait until they have gone; for a signal handler that will not return.
+
+    Nothing is reaped here, since the interrupted `run_jobs` does that.
+    """
+    for process in _alive.values():
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline:
+        left = False
+        for pid in _alive:
+            with suppress(ChildProcessError):
+                left |= os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+        if not left:
+            return
+        time.sleep(POLL_S)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
@@ -148,11 +175,12 @@ def _reap(process: subprocess.Popen[bytes], wait: bool = False) -> int | None:
     if process.stdin is not None:
         with suppress(BrokenPipeError):
             process.stdin.close()
+    _alive.pop(process.pid, None)
     return process.wait()
 
 
 @contextmanager
-def _caught_signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """SIGINT and SIGTERM that came while the block runs, in order, instead of their usual effect."""
     caught: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from sage.display import duration, make_console
+from sage.launch.estimate import Prices, prices, seconds_left
 
 if TYPE_CHECKING:
     from sage.launch.multirun import Row
@@ -37,14 +38,18 @@ class Board:
 
     def __init__(self, rows: Sequence[Row], console: Console) -> None:
         self._rows, self._console, self._since = rows, console, time.monotonic()
+        self._prices: dict[tuple[str, str], Prices] = {}
         self.live: Any = Live(console=console, refresh_per_second=2, transient=True, auto_refresh=False)
         if not console.is_terminal:
             self.live = _Quiet()
 
     def started(self, row: Row) -> None:
-        self._line(f"started  {row.name} ({row.identity.run}, pid {row.pid})")
+        pid = row.pid or (row.status.pid if row.status else 0)
+        elsewhere = f" on {row.status.host}" if not row.pid and row.status else ""
+        self._line(f"started  {row.name} ({row.identity.run}, pid {pid}{elsewhere})")
 
     def ended(self, row: Row) -> None:
+        self._prices.clear()  # it may tell what the others will take
         if row.outcome is not None:
             reason = f": {row.outcome.reason}" if row.outcome.reason else ""
             self._line(f"{row.outcome.state:<8} {row.name}{reason}")
@@ -59,16 +64,48 @@ class Board:
         """Print the table, then every failure with where to look."""
         self._console.print()
         self._console.print(self._table())
-        states = Counter(row.outcome.state if row.outcome else row.found.state for row in self._rows)
+        each = {row.identity.run: row for row in self._rows}.values()
+        states = Counter(row.outcome.state if row.outcome else row.found.state for row in each)
         told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         took = "nothing was run" if plan_only else f"in {duration(time.monotonic() - self._since)}"
-        self._console.print(f"{len(self._rows)} runs: {told}; {took}.", soft_wrap=True)
+        different = len({row.identity.run for row in self._rows})
+        repeated = f" ({different} different)" if different < len(self._rows) else ""
+        count = f"{len(self._rows)} runs{repeated}"
+        self._console.print(f"{count}: {told}; {took}.", soft_wrap=True)
+        if plan_only:
+            self._console.print(self._estimate(), soft_wrap=True)
         for row in self._rows:
             if row.outcome is not None and row.outcome.exit_code:
                 log = row.home / "console.log"
                 where = f" (its output: {log})" if log.exists() else ""
                 reason = row.outcome.reason.rstrip(".")
                 self._console.print(f"FAILED {row.name}: {reason}{where}", soft_wrap=True)
+
+    def _left(self, row: Row) -> float | None:
+        """Seconds until the run is done, where anything tells."""
+        if row.outcome is not None or row.found.action == "skip":
+            return 0.0
+        key = (row.config.env.name, row.config.student.path)
+        if key not in self._prices:
+            self._prices[key] = prices(row.config)
+        resumed = row.found.status if row.found.action == "resume" else None
+        return seconds_left(row.config, row.status or resumed, self._prices[key])
+
+    def _estimate(self) -> str:
+        """The plan's last line."""
+        each = {row.identity.run: row for row in self._rows if row.found.action != "skip"}.values()
+        if not each:
+            return "Nothing is left to run."
+        left = [self._left(row) for row in each]
+        known = [seconds for seconds in left if seconds is not None]
+        launch = next(iter(each)).config.launch
+        if not known:
+            return f"No run like these is done in {launch.runs_dir}: no estimate of time."
+        total = sum(known) / len(known) * len(left) / min(launch.workers, len(left))
+        return (
+            f"About {duration(total)} with launch.workers={launch.workers} for the {len(left)} that are "
+            f"left, by runs like them in {launch.runs_dir}."
+        )
 
     def _line(self, text: str) -> None:
         if not self._console.is_terminal:
@@ -82,11 +119,14 @@ class Board:
         table.add_column("id", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("progress", no_wrap=True)
+        table.add_column("left", justify="right", no_wrap=True)
         for split in splits:
             table.add_column(f"{split} %", justify="right", no_wrap=True)
         for row in self._rows:
             done = _successes(row)
-            cells = [row.name, row.identity.run, _state(row), _progress(row)]
+            left = self._left(row)
+            shown = duration(left) if left else ""
+            cells = [row.name, row.identity.run, _state(row), _progress(row), shown]
             table.add_row(*cells, *(done.get(split, "") for split in splits))
         return table
 

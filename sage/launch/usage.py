@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+_NO_GROUPS = ("accelerate", "plan")
+"""Folders of files that other programs read: `accelerate launch` and `python -m analysis`."""
+
 HEAD = """\
 sage: selective on-policy distillation of LLM agents.
 
@@ -16,6 +19,7 @@ sage: selective on-policy distillation of LLM agents.
   python -m sage method=opd seed=1                    another preset, another seed
   python -m sage -m method=opd,sage_opd seed=0,1,2    many runs, each in its own process
   python -m sage plan method=opd,sage_opd seed=0,1,2  list them with their states, run nothing
+  python -m sage -m study=table4                      the runs that a study file declares
   python -m sage -m sweep=confidence_threshold        an Optuna study of runs
   python -m sage confirm sweep=confidence_threshold   its winner against its rivals, fresh seeds and games
   python -m sage task=evaluate student.path=DIR       evaluation only, of a model of one's own
@@ -34,6 +38,8 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     groups: dict[str, dict[str, str]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*/*.yaml")):
+            if path.parent.name in _NO_GROUPS:
+                continue
             groups.setdefault(path.parent.name, {})[path.stem] = _first_comment(path)
     lines = [HEAD]
     for group, options in sorted(groups.items()):

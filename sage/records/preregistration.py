@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sage.settings import ConfigError
+from sage.settings import ConfigError, conf_dir
 
 
 def plan_hash(path: str | None) -> str | None:
-    """The SHA-256 of the frozen plan at `path` (`conf/plan/<name>.yaml`); None without a plan.
+    """The SHA-256 of the frozen plan at `path`, or of the one in `conf/plan/` of that name; None without one.
 
     Raises ConfigError where there is no such plan or it has not been frozen: a hash that is carried means
     that the hypotheses were fixed before the run began.
@@ -17,12 +17,15 @@ def plan_hash(path: str | None) -> str | None:
     if path is None:
         return None
     plan = Path(path)
+    if plan.suffix != ".yaml":
+        plan = conf_dir() / "plan" / f"{path}.yaml"
     if not plan.exists():
-        raise ConfigError(f"launch.plan={path} does not exist; it names a plan such as conf/plan/x.yaml.")
+        known = ", ".join(sorted(p.stem for p in (conf_dir() / "plan").glob("*.yaml")))
+        raise ConfigError(f"launch.plan={path} does not exist; it is a plan's file, or one of {known}.")
     frozen = plan.with_suffix(".frozen.json")
     if not frozen.exists():
         raise ConfigError(
             f"The plan {path} has not been frozen; freeze it before the first run: "
-            f"python -m analysis plan freeze {path}"
+            f"python -m analysis plan freeze {plan}"
         )
     return str(json.loads(frozen.read_text(encoding="utf-8"))["sha256"])

@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
+from sage.launch.study import literal
 from sage.records.rundir import RunDir
 from sage.sweep import store
 from sage.sweep.settings import SweepSettings
@@ -150,13 +151,6 @@ class Search:
 def point_overrides(params: dict[str, Any]) -> Overrides:
     """Hydra overrides of one point of the space."""
     return [f"{name}={literal(value)}" for name, value in params.items()]
-
-
-def literal(value: Any) -> str:
-    """A value as Hydra's grammar writes it."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def show(params: dict[str, Any]) -> str:

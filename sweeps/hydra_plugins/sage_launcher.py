@@ -1,5 +1,7 @@
 """`hydra/launcher=sage`, the default of a multirun: every run in a child process (see `sage.launch`).
 
+`submitit_local`, `submitit_slurm` and `ray` start the same child elsewhere.
+
 Hydra 1.3 accepts plugin classes only under the top-level namespace `hydra_plugins`, and imports every module
 there at each start; so this one imports nothing heavy.
 """
@@ -36,10 +38,48 @@ class SageLauncher(Launcher):
         loader: Any = self.context.config_loader
         composed = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         returns = []
-        for outcome, overrides in zip(launch(composed, job_overrides), job_overrides, strict=True):
+        outcomes = launch(composed, job_overrides, self._engine())
+        for outcome, overrides in zip(outcomes, job_overrides, strict=True):
             job = JobReturn(overrides=overrides, working_dir=str(outcome.folder or ""))
             # A run that failed has the value None: Hydra's sweeper raises at the first FAILED one, and the
             # others would go untold. The table and the exit code tell all of them.
             job.status, job.return_value = JobStatus.COMPLETED, None if outcome.exit_code else outcome.success
             returns.append(job)
         return returns
+
+    def _engine(self) -> Any:
+        from sage.launch.schedule import run_jobs
+
+        return run_jobs
+
+
+class SubmititLauncher(SageLauncher):
+    """The runs as jobs of submitit; `section` is `conf/hydra/launcher/submitit_*.yaml`."""
+
+    def __init__(self, **section: Any) -> None:
+        super().__init__()
+        self.section = section
+
+    def _engine(self) -> Any:
+        from sage.launch.submitit_queue import engine
+
+        return engine(_plain(self.section))
+
+
+class RayLauncher(SageLauncher):
+    """The runs as tasks of Ray; `section` is `conf/hydra/launcher/ray.yaml`."""
+
+    def __init__(self, **section: Any) -> None:
+        super().__init__()
+        self.section = section
+
+    def _engine(self) -> Any:
+        from sage.launch.ray_queue import engine
+
+        return engine(_plain(self.section))
+
+
+def _plain(section: dict[str, Any]) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.create(section), resolve=True)

@@ -25,6 +25,7 @@ from sage.records.schema import TABLES
 from sage.records.summary import summarize
 from sage.records.tables import Tables
 from sage.settings import load
+from tests.postgres import postgres_server
 
 from .conftest import record_evaluation, record_run, record_step
 
@@ -331,8 +332,21 @@ time.sleep(600)
     assert [p.step for p in client_of(store).get_metric_history(left.info.run_id, "train/loss")] == [1, 2]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URI of a store that nobody has opened yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'fresh.db'}"
+        return
+    with postgres_server() as uri:
+        yield uri
+
+
 @pytest.mark.slow
-def test_eight_processes_on_a_fresh_store_lose_nothing(tmp_path: Path, config: RunConfig) -> None:
+def test_eight_processes_on_a_fresh_store_lose_nothing(
+    tmp_path: Path, config: RunConfig, fresh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # artifacts of a database store go below the current directory
     runs = []
     for seed in range(8):
         identity = Identity(config.digest_fields() | {"seed": seed}, "m" * 64)
@@ -341,9 +355,10 @@ def test_eight_processes_on_a_fresh_store_lose_nothing(tmp_path: Path, config: R
         record_run(made.path, steps=2)
         made.done()
         runs.append(made)
-    uri = f"sqlite:///{tmp_path / 'fresh.db'}"
+    uri = fresh
+    search = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sage.records.mlflow_export", "--uri", uri]
-    children = [subprocess.Popen([*command, str(made.path)], cwd=ROOT) for made in runs]
+    children = [subprocess.Popen([*command, str(made.path)], env=search) for made in runs]
     assert [child.wait(900) for child in children] == [0] * 8
     found = runs_in(uri)
     assert sorted(r.data.params["seed"] for r in found) == [str(seed) for seed in range(8)]

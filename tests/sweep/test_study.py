@@ -14,6 +14,8 @@ from pathlib import Path
 import optuna
 import pytest
 
+from tests.postgres import postgres_server
+
 ROOT = Path(__file__).parents[2]
 COMMON = [
     *("--config-dir", str(ROOT / "tests" / "outside" / "conf")),
@@ -156,6 +158,27 @@ def test_samplers_and_stores_resume_alike(tmp_path: Path, words: tuple[str, ...]
         assert f"Study dial: {total} of {total} trials finished." in out
     assert len(list((tmp_path / "runs").glob("*/attempt_*"))) == 3
     assert ("0 teacher tokens" in out) == ("nsga2" in words[0])
+
+
+@pytest.mark.slow
+def test_a_study_lives_in_postgresql(tmp_path: Path) -> None:
+    with postgres_server() as url:
+        place = f"hydra.sweeper.storage={url}"
+        for total in (2, 3):
+            code, out, err = sage(tmp_path, "-m", place, f"hydra.sweeper.n_trials={total}")
+            assert (code, err) == (0, "")
+            assert f"Study dial: {total} of {total} trials finished." in out
+        process = start(tmp_path, "-m", place, "hydra.sweeper.n_trials=5", "hydra.sweeper.parallel=2")
+        while len(list(tmp_path.glob("runs/*/attempt_1/status.json"))) < 4 and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        code, out, err = sage(tmp_path, "-m", place, "hydra.sweeper.n_trials=5")
+        assert (code, err) == (0, "")
+        study = optuna.load_study(study_name="dial", storage=url)
+        told = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+        assert len({t.params["env.dial"] for t in told}) == len(told) == 5
+        assert not list(tmp_path.glob("runs/studies.db"))
 
 
 REFUSED = {

@@ -1,0 +1,107 @@
+"""Runs on other machines: the child process of `schedule.py`, started by a job of SLURM or a task of Ray.
+
+Invariant: as in `schedule.py`, every job ends in exactly one `Ended`. The parent validates, skips what is
+done, submits the rest, follows the run directories (which all machines must share) and exports to MLflow;
+where it dies, jobs that were submitted go on, and the same line again skips what they have done meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from sage.launch.schedule import CHILD, STOP_GRACE_S, Ended, Job, Watch, caught_signals, run_jobs
+
+POLL_S = 0.5
+LEASE_S = 90.0
+"""Longer than a lease lasts after its last heartbeat."""
+_PASSED = ("PYTHONPATH", "SAGE_CACHE", "ALFWORLD_DATA", "HF_HOME", "HF_HUB_OFFLINE", "SCIENCEWORLD_DATA")
+"""Environment variables that a run may need and that a worker does not inherit on every engine."""
+
+
+class Task(Protocol):
+    """One submitted job."""
+
+    def poll(self) -> Ended | None:
+        """How it ended, None while it waits or works."""
+
+    def cancel(self) -> None:
+        """Ask it to stop: its run writes a checkpoint and marks itself."""
+
+
+class Queue(Protocol):
+    """Where jobs go. `limit` is how many may be submitted and not ended."""
+
+    limit: int
+
+    def submit(self, runs: Sequence[RemoteRun]) -> Sequence[Task]:
+        """One task each."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRun:
+    """What is pickled and called there: starts the child in `cwd`, waits for it, passes signals on."""
+
+    job: Job
+    cwd: str
+    environment: Mapping[str, str]
+
+    def __call__(self) -> tuple[int | None, int]:
+        """(exit code, pid) of the child."""
+        os.environ.update(self.environment)
+        os.chdir(self.cwd)
+        ended, _ = run_jobs([self.job], workers=1, command=CHILD)
+        return ended[0].exit_code, ended[0].pid
+
+    def again(self) -> RemoteRun:
+        """The same run after its job was preempted: it goes on, whatever `on_existing` said at first, and
+        waits for the lease of a process that died without a word."""
+        config: dict[str, Any] = dict(self.job.request["config"])
+        config["launch"] = {**config["launch"], "on_existing": "resume"}
+        request = {**self.job.request, "config": config, "patience_s": LEASE_S}
+        return replace(self, job=replace(self.job, request=request))
+
+
+def remote_run(job: Job, threads: int | None = None) -> RemoteRun:
+    """The job with what it needs of this process's surroundings; `threads` limits torch's."""
+    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    if threads is not None and "OMP_NUM_THREADS" not in os.environ:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return RemoteRun(replace(job, console=job.console.resolve()), str(Path.cwd()), environment)
+
+
+def run_remote(
+    jobs: Sequence[Job], queue: Queue, watch: Watch | None = None, threads: int | None = None
+) -> tuple[list[Ended], int]:
+    """Run all jobs: how each ended, and the signal that stopped us (0: none)."""
+    live: dict[int, Task] = {}
+    ended: dict[int, Ended] = {}
+    waiting = list(range(len(jobs)))
+    deadline = 0.0
+    with caught_signals() as caught:
+        while live or (waiting and not caught):
+            if not caught and (room := waiting[: queue.limit - len(live)]):
+                tasks = queue.submit([remote_run(jobs[i], threads) for i in room])
+                live |= dict(zip(room, tasks, strict=True))
+                del waiting[: len(room)]
+            if caught and not deadline:
+                deadline = time.monotonic() + STOP_GRACE_S
+                for task in live.values():
+                    task.cancel()
+            for i, task in list(live.items()):
+                if (end := task.poll()) is not None:
+                    ended[i] = end
+                    del live[i]
+            if deadline and (time.monotonic() > deadline or len(caught) > 1):
+                for i in live:
+                    ended[i] = Ended(1, reason="it was told to stop and has not answered")
+                live.clear()
+            if watch is not None:
+                watch(dict.fromkeys(live, 0), ended)
+            if live:
+                time.sleep(POLL_S)
+    return [ended.get(i, Ended(None)) for i in range(len(jobs))], caught[0] if caught else 0

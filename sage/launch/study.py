@@ -1,0 +1,131 @@
+"""Study files (`conf/study/`): declared method × environment × seed matrices, expanded to command lines.
+
+A study is the union of its matrices; a matrix is the product of its axes. An axis is any setting or config
+group with the list of its values. What is typed on the command line wins: `seed=0,1` replaces the axis of
+that name in every matrix, and a setting that no matrix has is an axis more.
+
+Invariant: a run claims a frozen plan (`plan: <name>` in its matrix) only where it is the run that the study
+declares; one that the command line made another (`trainer.steps=2`, `budget=smoke`) claims none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sage.settings import ConfigError
+
+Value = bool | int | float | str | None
+Overrides = list[str]
+
+PLAN = "plan"
+_HARMLESS = re.compile(r"^\+*(hydra[./]|launch\.|tracking([.=]|$)|trainer\.threads|rollout\.workers|plugins)")
+"""Overrides that leave a run the run that was declared."""
+_SELECTS = ("method", "env", "seed", "study")
+"""Overrides that choose among the declared runs."""
+
+
+class Study(BaseModel):
+    """The `hydra.sweeper` section of a study file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    budget: str | None
+    """Option of the group `budget` that the runs take unless one is typed; null takes none."""
+    fixed: list[str]
+    """Overrides of every run."""
+    matrices: list[dict[str, list[Value] | str | None]] = Field(min_length=1)
+    """Each maps settings to lists of values, and `plan` to the frozen plan that its runs serve."""
+
+
+def read(section: Mapping[str, Any]) -> Study:
+    """A validated study. Raises ConfigError with one sentence."""
+    if "matrices" not in section:
+        raise ConfigError("A study needs a file that declares its runs: study=<a file in conf/study/>.")
+    try:
+        study = Study.model_validate(dict(section))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(["hydra.sweeper", *map(str, problem["loc"])])
+        if problem["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"{where!r} is not a setting of a study file; those are {', '.join(Study.model_fields)}."
+            ) from error
+        raise ConfigError(f"{where} is refused: {problem['msg'][:1].lower()}{problem['msg'][1:]}.") from error
+    for number, matrix in enumerate(study.matrices, 1):
+        for key, values in matrix.items():
+            if key == PLAN and isinstance(values, list):
+                raise ConfigError(f"Matrix {number} of the study names several plans; a run serves one.")
+            if key != PLAN and (not isinstance(values, list) or not values):
+                raise ConfigError(f"Matrix {number} of the study: {key} needs a list of values.")
+    return study
+
+
+def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str]:
+    """The overrides of every run, in the order of the file and each once, and a note for the user.
+
+    `arguments` are the command line's overrides. Raises ConfigError.
+    """
+    given = _given(arguments)
+    if study.budget is not None and "budget" not in given:
+        fixed = [*study.fixed, f"budget={study.budget}"]
+    else:
+        fixed = list(study.fixed)
+    fixed = [word for word in fixed if word.partition("=")[0] not in given]
+    strangers = [key for key in given if not _HARMLESS.match(key) and key not in _SELECTS]
+    plans = {matrix.get(PLAN) for matrix in study.matrices} - {None}
+    jobs: dict[tuple[str, ...], None] = {}
+    for matrix in study.matrices:
+        axes = {key: _words(key, values) for key, values in matrix.items() if isinstance(values, list)}
+        axes |= given
+        plan = matrix.get(PLAN)
+        if plan is not None and not strangers and "launch.plan" not in given:
+            axes["launch.plan"] = [f"launch.plan={plan}"]
+        for point in itertools.product(*axes.values()):
+            jobs[(*fixed, *point)] = None
+    note = ""
+    if plans and strangers and "launch.plan" not in given:
+        note = (
+            f"These are not the runs that the study declares ({', '.join(strangers)} on the line), "
+            f"so they do not claim its plan {', '.join(sorted(map(str, plans)))}."
+        )
+    return [list(job) for job in _without_repeats(jobs)], note
+
+
+def _without_repeats(jobs: Mapping[tuple[str, ...], None]) -> list[tuple[str, ...]]:
+    """Where two matrices name the same run, the first one's: it may be the one with a plan."""
+    seen: dict[frozenset[str], tuple[str, ...]] = {}
+    for job in jobs:
+        seen.setdefault(frozenset(word for word in job if not word.startswith("launch.plan=")), job)
+    return list(seen.values())
+
+
+def _given(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Key to its overrides, one for every value that was typed."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            given[key] = [str(override.input_line)]
+        elif override.is_discrete_sweep():
+            given[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise ConfigError(f"{override.input_line!r} is no list of values; a study takes a=1,2,3.")
+    return given
+
+
+def _words(key: str, values: Sequence[Value]) -> list[str]:
+    return [f"{key}={literal(value)}" for value in values]
+
+
+def literal(value: Value) -> str:
+    """A value as Hydra's grammar writes it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

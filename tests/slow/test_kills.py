@@ -1,0 +1,111 @@
+"""A sweep killed with -9 twenty times, parent and children in turn, ends as an undisturbed one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage.records.tables import read
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("trainer.steps=2", "trainer.warmup_steps=0", "trainer.tasks_per_step=2", "trainer.checkpoint_every=1"),
+    *("evaluation.splits=[valid_seen]", "evaluation.limit=2", "env.turn_budget=6", "trainer.threads=1"),
+]
+LINE = ["-m", "method=opd,sage_opd", "seed=0,1,2", *SMALL]
+KILLS = 20
+
+
+def start(folder: Path, line: Sequence[str] = LINE) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "sweeps")])}
+    with (folder / "out.log").open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sage", *line], cwd=folder, env=environment, stdout=out, stderr=out
+        )
+
+
+def states(folder: Path) -> dict[str, dict[str, Any]]:
+    found = sorted(folder.glob("runs/*/attempt_*/status.json"))
+    return {path.parts[-3]: json.loads(path.read_text()) for path in found}
+
+
+def is_over(folder: Path) -> bool:
+    known = states(folder)
+    return len(known) == 6 and all(s["state"] == "done" for s in known.values())
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What each run found, without wall times."""
+    found = {}
+    for run in sorted(folder.glob("runs/*/attempt_*")):
+        turns = read(run, "turns", ["phase", "step", "task", "turn", "answer", "label", "effective_weight"])
+        steps = read(run, "steps", ["step", "loss", "z", "grad_norm", "student_tokens"])
+        found[str(run.relative_to(folder))] = (
+            sorted(map(str, turns.to_pylist())),
+            sorted(map(str, steps.to_pylist())),
+        )
+    return found
+
+
+def in_mlflow(folder: Path) -> list[tuple[str, str]]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return sorted((run.data.tags["sage.run"], run.info.status) for run in runs)
+
+
+def kill_a_child(folder: Path, parent: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    """Kill -9 the process of a run some time after it is seen running; False where the sweep ended first."""
+    while parent.poll() is None:
+        running = [s["pid"] for s in states(folder).values() if s["state"] == "running"]
+        if running:
+            time.sleep(rng.uniform(0.0, 6.0))
+            try:
+                os.kill(running[0], signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+def test_a_sweep_survives_twenty_kills(tmp_path: Path) -> None:
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    calm.mkdir()
+    stormy.mkdir()
+    assert start(calm).wait(timeout=1200) == 0
+
+    rng = random.Random(20)
+    kills: list[str] = []
+    deadline = time.monotonic() + 2400
+    while not is_over(stormy):
+        assert time.monotonic() < deadline, (stormy / "out.log").read_text()[-3000:]
+        process = start(stormy)
+        while process.poll() is None and len(kills) < KILLS:
+            if len(kills) % 2 and kill_a_child(stormy, process, rng):
+                kills.append("child")
+            elif not len(kills) % 2:
+                time.sleep(rng.uniform(2.0, 12.0))
+                process.send_signal(signal.SIGKILL)
+                kills.append("parent")
+                break
+        process.wait(timeout=1200)
+    # The runs may have ended before the export did; the same line once more completes it.
+    assert start(stormy).wait(timeout=600) == 0
+    assert min(kills.count("parent"), kills.count("child")) >= 5, kills
+
+    assert results(stormy) == results(calm)
+    assert len(in_mlflow(calm)) == 6
+    assert in_mlflow(stormy) == in_mlflow(calm)

@@ -22,7 +22,9 @@ _TASK = "Your task is to "
 class ScienceWorldEnvironment:
     """Plays one variation at a time; all environments of a process share its JVM."""
 
-    def __init__(self, simplifications: str = "easy", observation: str = "full", admissible: bool = False) -> None:
+    def __init__(
+        self, simplifications: str = "easy", observation: str = "full", admissible: bool = False
+    ) -> None:
         self.goal = ""
         self._simplifications = simplifications
         self._brief = observation == "brief"
@@ -82,9 +84,8 @@ class ScienceWorldEnvironment:
             jvm.release()
 
     def _read(self, text: str, reward: int, done: bool, failure: Failure) -> Step:
-        assert self._simulator is not None and self._session is not None
         listed: tuple[str, ...] = ()
-        if self._admissible and not done:
+        if self._admissible and not done and self._simulator is not None and self._session is not None:
             listed = self._simulator.valid_actions(self._session)
         text = brief(text) if self._brief else text.strip()
         return Step(text, listed, reward, self._score, done, self._score >= WON, failure)

@@ -148,7 +148,9 @@ class Simulator:
             jvm = self._gateway.jvm
             return Session(jvm.scienceworld.runtime.pythonapi.PythonInterface(), jvm.java.util.Random())
 
-    def load(self, session: Session, task: str, variation: int, simplifications: str, gold: bool = False) -> None:
+    def load(
+        self, session: Session, task: str, variation: int, simplifications: str, gold: bool = False
+    ) -> None:
         """Start one variation of one task from its beginning; `gold` also computes its gold path (seconds).
 
         Raises EnvironmentFault where the simulator does not have it.

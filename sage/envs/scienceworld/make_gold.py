@@ -1,4 +1,4 @@
-"""How to run it: `python -m sage.envs.scienceworld.make_gold` (about an hour; it goes on where it was stopped).
+"""How to run it: `python -m sage.envs.scienceworld.make_gold` (an hour; it goes on where it stopped).
 
 Two passes, each with a JVM of its own, because one that has computed a gold path is slow ever after. The
 first asks the package for the gold path of every evaluation task and of a share of the train variations and
@@ -109,7 +109,7 @@ class Recorder:
         self.session: Session = self.simulator.open()
 
     def play(self, identifier: str, actions: list[str], look: bool) -> dict[str, Any]:
-        """Play until score 100; `look`: look around first where an action names what nothing has mentioned."""
+        """Play until score 100; `look`: look around where an action names what nothing has mentioned."""
         self.simulator.load(self.session, *parse_id(identifier), SIMPLIFICATIONS)
         goal = self.simulator.goal(self.session)
         scene = self.simulator.step(self.session, "look around")[0]

@@ -38,7 +38,7 @@ class ScienceWorldSettings(EnvSettings):
     """`full` is the package's text; `brief` leaves out air, the agent, open doors, empty containers and
     articles, for models with a small context."""
     admissible: bool
-    """List the valid actions at every turn, for prompts that show them; makes a step about 20 times slower."""
+    """List the valid actions at every turn, for prompts that show them; a step takes 20 times as long."""
     distances: bool
     """Record the gold path's distance to the goal around every turn (`simplifications: easy` only)."""
 

@@ -62,7 +62,7 @@ def variations(task: str, split: str) -> list[int]:
 
 
 def chosen(task: str, split: str, cap: int) -> list[int]:
-    """At most `cap` variations: of train evenly spread ones (neighbours differ little), else the first ones."""
+    """At most `cap` variations: of train evenly spread ones (neighbours differ little), else the first."""
     there = variations(task, split)
     if len(there) <= cap:
         return there
@@ -83,11 +83,15 @@ def list_tasks(split: str, caps: Mapping[str, int], simplifications: str, versio
             split=split,
             task_type=task,
             source="official",
-            sha256=hashlib.sha256(json.dumps([task, variation, simplifications, version]).encode()).hexdigest(),
+            sha256=_digest(task, variation, simplifications, version),
         )
         for task in VARIATIONS
         for variation in chosen(task, split, caps[split])
     ]
+
+
+def _digest(*identity: str | int) -> str:
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def parse_id(identifier: str) -> tuple[str, int]:

@@ -11,7 +11,8 @@ from sage.episode import Failure
 KITCHEN = (
     "This room is called the kitchen. In it, you see: \n\tthe agent\n\ta substance called air\n"
     "\ta counter. On the counter is: a bowl (containing a red apple, a banana), a drawer.\n"
-    "\ta cupboard. The cupboard door is closed. \n\ta glass jar (containing a substance called sodium chloride)\n"
+    "\ta cupboard. The cupboard door is closed. \n"
+    "\ta glass jar (containing a substance called sodium chloride)\n"
     "\ta sink, which is turned off. In the sink is: nothing.\n\ta table. On the table is: a glass cup "
     "(containing nothing).\nYou also see:\n\tA door to the bathroom (that is open)\n"
     "\tA door to the hallway (that is closed)\n"

@@ -3,7 +3,8 @@
 The expert knows the chain of passages that leads to the answer, and says in its thoughts what it read and
 what it looks for. Mistakes are injected so that the model sees what recovery looks like; a mistake's own
 tokens carry no loss. Judged turns come from a much sloppier player, who may also answer wrongly, and are
-labelled by the oracle. Names are those of the `train` split, so the evaluation sets' names are unseen, syllables aside.
+labelled by the oracle. Names are those of the `train` split: the evaluation sets' names are unseen, the
+pieces they are made of aside.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sage.envs.searchqa.encyclopedia import SYLLABLES, World
+from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World
 from sage.envs.searchqa.env import SearchqaEnvironment
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.bm25 import Bm25
@@ -151,23 +152,21 @@ def _read_titles(played: list[PlayedTurn], rng: random.Random) -> list[str]:
     return re.findall(r"\(Title: ([^)]*)\)", played[-1].feedback) if played else []
 
 
-_WORD = re.compile(r"\b[A-Z][aeiou](?:[a-z][aeiou]){1,2}\b")
-"""A word of an invented name."""
+_WORD = re.compile(rf"\b({'|'.join(STARTS)})({'|'.join(ENDS)})\b")
+"""A word of an invented name, in its two pieces."""
 
 
 def _slip(title: str, rng: random.Random) -> str:
-    """`title` with one syllable of one of its invented words changed."""
+    """`title` with one piece of one of its invented words changed."""
     spot = rng.choice(list(_WORD.finditer(title)))
-    place = rng.randrange(spot.start(), spot.end(), 2)
-    new = rng.choice(SYLLABLES)
-    new = new.capitalize() if place == spot.start() else new
-    return title[:place] + new + title[place + 2 :]
+    start, end = spot.groups()
+    new = rng.choice(STARTS) + end if rng.random() < 0.5 else start + rng.choice(ENDS)
+    return title[: spot.start()] + new + title[spot.end() :]
 
 
-def split_syllables(text: str) -> str:
-    """`text` with a dot between the syllables of every invented word: a tokenizer trained on it learns
-    syllables and never a name."""
-    return _WORD.sub(lambda m: "·".join(re.findall("..", m[0])), text)
+def split_words(text: str) -> str:
+    """`text` with a dot inside every invented word: a tokenizer trained on it learns pieces and no name."""
+    return _WORD.sub(r"\1·\2", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,20 +196,22 @@ class SearchqaCorpus:
                     yield sample
 
     def tokenizer_texts(self, style: PromptStyle, seed: int) -> Iterator[str]:
-        """Play and judged turns of some questions, names as syllables, then every syllable often."""
+        """Play and judged turns of some questions, names in pieces, then every piece often."""
         rng = random.Random(f"sage tokenizer searchqa {seed}")
         for number in range(8):
             for world, env, question in self._plays(20_000 + seed, number):
                 done = play(env, world, question, style, rng, 0.3, 8, sloppy=True)
                 for turn in done.turns:
-                    yield split_syllables(turn.message)
-                    yield split_syllables(turn.answer)
+                    yield split_words(turn.message)
+                    yield split_words(turn.answer)
                     yield oracle_word(turn)
-                yield split_syllables(fill(style.judge, **judge_fields(done, done.turns[-1], True)))
-        # More often than any word: the merges that make syllables then come before those that make words, and
-        # no name is ever cut across a syllable (` Ban` + `i`, because there is a ` Bank`).
-        for syllable in SYLLABLES:
-            yield f" {syllable.capitalize()}·{syllable}" * 20_000
+                yield split_words(fill(style.judge, **judge_fields(done, done.turns[-1], True)))
+        # More often than any word: the merges that make pieces then come before those that make words, and no
+        # name is ever cut elsewhere.
+        for start in STARTS:
+            yield f" {start}·" * 10_000
+        for end in ENDS:
+            yield f"·{end}" * 20_000
 
     def _plays(self, seed: int, number: int) -> Iterator[tuple[World, SearchqaEnvironment, Question]]:
         """One encyclopedia and its questions, of each number of hops in turn."""

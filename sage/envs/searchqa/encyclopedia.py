@@ -1,8 +1,8 @@
 """A fictional encyclopedia: people, towns, companies, books and provinces with invented names and facts.
 
-Nothing in it can be known without reading it: every name is made of random syllables and every fact is drawn
-at random. Each word of a name belongs to one split (a hash decides), so train, validation and test share no
-name and no part of one. An entity's facts stand in its own passage only, so a question over n facts needs n
+Nothing in it can be known without reading it: every name is put together from random pieces and every fact is
+drawn at random. Each word of a name belongs to one split (a hash decides): train, validation and test share
+no word of a name. An entity's facts stand in its own passage only, so a question over n facts needs n
 passages.
 """
 
@@ -23,7 +23,14 @@ SPLITS = ("train", "valid", "test")
 _SHARES = {"train": range(6), "valid": range(6, 8), "test": range(8, 10)}
 """Tenths of all words that belong to each split."""
 
-SYLLABLES = tuple(c + v for c in "bdfgklmnprstvz" for v in "aeiou")
+_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+_CLUSTERS = ("nd", "rk", "st", "ld", "rn", "nt", "lm", "rs", "sk", "lt")
+STARTS = tuple(random.Random("sage names").sample(
+    [(a + v + b).capitalize() for a in _CONSONANTS for v in _VOWELS for b in _CONSONANTS if a != b], 240
+))
+ENDS = tuple(v + c for v in _VOWELS for c in (*"dklmnrstvz", *_CLUSTERS))
+"""An invented word is a start and an end: `Kav` + `orn`. A tokenizer that knows these pieces can write every
+name, and still has to read each one, for which pieces belong together is chance."""
 
 PROFESSIONS = ("painter", "farmer", "pilot", "singer", "doctor", "baker", "sailor", "poet")
 _COMPANIES = ("Works", "Mills", "Bank", "Press")
@@ -137,14 +144,14 @@ def _titles(split: str, size: int, rng: random.Random) -> dict[str, list[str]]:
     """Names of every kind, all different; given and family names recur, as people's do."""
     words: set[str] = set()
 
-    def word(syllables: int) -> str:
+    def word() -> str:
         while True:
-            new = "".join(rng.choice(SYLLABLES) for _ in range(syllables)).capitalize()
+            new = rng.choice(STARTS) + rng.choice(ENDS)
             if new not in words and word_split(new) == split:
                 words.add(new)
                 return new
 
-    given, family = ([word(2) for _ in range(max(8, size // 12))] for _ in range(2))
+    given, family = ([word() for _ in range(max(8, size // 12))] for _ in range(2))
     titles: dict[str, list[str]] = {}
     for kind, share in _PARTS.items():
         names: dict[str, None] = {}
@@ -152,11 +159,11 @@ def _titles(split: str, size: int, rng: random.Random) -> dict[str, list[str]]:
             if kind == "person":
                 names[f"{rng.choice(given)} {rng.choice(family)}"] = None
             elif kind == "company":
-                names[f"{word(3)} {rng.choice(_COMPANIES)}"] = None
+                names[f"{word()} {rng.choice(_COMPANIES)}"] = None
             elif kind == "book":
-                names[f"The {word(3)} {rng.choice(_BOOKS)}"] = None
+                names[f"The {word()} {rng.choice(_BOOKS)}"] = None
             else:
-                names[word(3) + (" Province" if kind == "province" else "")] = None
+                names[word() + (" Province" if kind == "province" else "")] = None
         titles[kind] = list(names)
     return titles
 

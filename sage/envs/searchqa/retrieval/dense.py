@@ -55,7 +55,9 @@ class Dense:
         import faiss
         import torch
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # the terminal belongs to the run's own display
         self._settings = settings
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.model)

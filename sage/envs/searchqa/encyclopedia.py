@@ -101,7 +101,11 @@ class Entity:
 
 
 class World:
-    """The encyclopedia of one split: `entities` by title. Deterministic in (split, seed, size)."""
+    """The encyclopedia of one split: `entities` by title. Deterministic in (split, seed, size).
+
+    Raises ValueError where the split has too few words for that many names (beyond about 6,000 entities of an
+    evaluation split, three times as many of train).
+    """
 
     def __init__(self, split: str, seed: int, size: int) -> None:
         self.split = split
@@ -145,11 +149,12 @@ def _titles(split: str, size: int, rng: random.Random) -> dict[str, list[str]]:
     words: set[str] = set()
 
     def word() -> str:
-        while True:
+        for _ in range(10_000):
             new = rng.choice(STARTS) + rng.choice(ENDS)
             if new not in words and word_split(new) == split:
                 words.add(new)
                 return new
+        raise ValueError(f"There are not enough words for {size} {split} entities.")
 
     given, family = ([word() for _ in range(max(8, size // 12))] for _ in range(2))
     titles: dict[str, list[str]] = {}

@@ -32,8 +32,18 @@ class GeneratedSettings(Settings):
     """Training questions, a third each over one, two and three facts."""
     evaluation: int = Field(ge=1)
     """Questions in each evaluation set (`valid_1hop` to `test_3hop`)."""
-    passages: int = Field(ge=50)
+    passages: int = Field(ge=50, le=5000)
     """Passages about validation entities; as many about test ones, three times as many about train ones."""
+
+    @model_validator(mode="after")
+    def _enough_facts(self) -> GeneratedSettings:
+        # A passage states three facts, and a question over one fact asks for one of them.
+        if self.evaluation > 2 * self.passages or self.train > 18 * self.passages:
+            raise ValueError(
+                f"env.generated.passages={self.passages} is too small for {self.train} training questions and "
+                f"evaluation sets of {self.evaluation}; it allows {18 * self.passages} and {2 * self.passages}."
+            )
+        return self
 
 
 class OfficialSettings(Settings):

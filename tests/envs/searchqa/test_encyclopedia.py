@@ -65,6 +65,11 @@ def test_following_the_chain_leads_to_the_answer_which_the_question_does_not_giv
         assert question.text.startswith("Who" if world.entities[here].kind == "person" else "What")
 
 
+def test_more_names_than_there_are_words_for_are_refused() -> None:
+    with pytest.raises(ValueError, match="not enough words for 9000 test entities"):
+        World("test", 0, 9000)
+
+
 def test_same_seed_same_world_and_another_seed_another() -> None:
     assert World("test", 1, 120).passages() == World("test", 1, 120).passages()
     assert not {p.text for p in World("test", 1, 120).passages()} & {

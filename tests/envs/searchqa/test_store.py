@@ -108,6 +108,8 @@ def test_same_episodes_in_one_process_and_in_a_pool_of_four() -> None:
 def test_settings_that_cannot_be_used_are_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"env\.retriever='e5' is not one of bm25, dense, http"):
         settings("env.retriever=e5")
+    with pytest.raises(ConfigError, match=r"passages=50 is too small .* it allows 900 and 100\."):
+        settings("env.generated.passages=50")
     with pytest.raises(ConfigError, match=r"env\.retrievers\.name='bm52' is not known.*Did you mean 'bm25'"):
         settings("env.retrievers.bm25.name=bm52")
 

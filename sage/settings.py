@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMPONENTS = (
     "sage.envs.alfworld.settings",
     "sage.envs.scienceworld.settings",
+    "sage.envs.searchqa.settings",
     "sage.objective.intervention",
     "sage.objective.controls",
     "sage.objective.learned",

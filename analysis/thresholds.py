@@ -103,7 +103,8 @@ def selection_bias(
     draws: int,
     seed: int = 0,
 ) -> tuple[float, np.ndarray]:
-    """How much choosing the best setting adds to its score, and how often each setting is chosen in the draws.
+    """How much choosing the best setting adds to its score, and how often each setting is chosen in the
+    draws.
 
     `values` is [runs, games]; `members[i]` are the rows of setting i.
     """

@@ -29,8 +29,8 @@ RESIDUE = "run × game + decoding"
 @dataclass(frozen=True)
 class MeanSquares:
     """Mean squares of a balanced runs × games × repeats table, with its sizes. `error` is nan without
-    repeats. `by_game` [games, 4] holds each game's deviation, that squared, and its sums of squares of run × game
-    and of repeats."""
+    repeats. `by_game` [games, 4] holds each game's deviation, that squared, and its sums of squares of run ×
+    game and of repeats."""
 
     run: float
     game: float
@@ -59,7 +59,8 @@ class MeanSquares:
 
 
 def _inverted(observed: float, resampled: np.ndarray) -> np.ndarray:
-    """observed²/resampled: as far above the truth as the resample fell below, as with an inverted chi-square."""
+    """observed²/resampled: as far above the truth as the resample fell below, as with an inverted "
+    "chi-square."""
     return observed**2 / np.where(resampled > 0, resampled, observed) if observed > 0 else resampled
 
 

@@ -12,6 +12,7 @@ Cells are 3, 5 and 10 runs × sd over runs 0, 0.04 and 0.08 (of a run's true suc
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -77,7 +78,8 @@ def comparison(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[
 
 
 def other_estimands(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[str, float]:
-    """The same intervals for the macro-average over task types, and for graded scores between −100 and 100."""
+    """The same intervals for the macro-average over task types, and for graded scores between −100 and "
+    "100."""
     world, graded = World(seed_sd=seed_sd, effect=0.05, games=GAMES), Graded()
     rng = generator(5, runs, seed_sd)
     even, one = np.full(GAMES, 1 / GAMES), np.zeros(GAMES, int)
@@ -199,9 +201,7 @@ def planned_power(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
     truth = World(seed_sd=seed_sd, games=GAMES, method_game_sd=0.0).components()
     se = standard_error(runs, GAMES, seed_sd, truth["run × game + decoding"])
     effect = detectable(se, 2 * runs - 2)
-    world = World(
-        rate=0.55 - effect / 2, effect=effect, seed_sd=seed_sd, games=GAMES, method_game_sd=0.0
-    )
+    world = World(rate=0.55 - effect / 2, effect=effect, seed_sd=seed_sd, games=GAMES, method_game_sd=0.0)
     rng = generator(7, runs, seed_sd)
 
     def study() -> dict[str, bool]:
@@ -253,7 +253,8 @@ def checkpoints(rate: float, games: int, reps: int) -> dict[str, float]:
             "coverage: Newcombe, paired": low <= gap <= high,
             "coverage: Newcombe, unpaired": low_u <= gap <= high_u,
             "false positives: McNemar": mcnemar(only_a, only_b) < 0.05,
-            "false positives: z of two proportions": two_proportions(wins[1], games, wins[2], games)[1] < 0.05,
+            "false positives: z of two proportions": two_proportions(wins[1], games, wins[2], games)[1]
+            < 0.05,
         }
 
     return shares(study() for _ in range(reps))
@@ -261,9 +262,11 @@ def checkpoints(rate: float, games: int, reps: int) -> dict[str, float]:
 
 def grid(function: Callable[[int, float, int], dict[str, float]], reps: int) -> pd.DataFrame:
     """One row per runs × sd cell."""
-    rows = [
-        {"runs": runs, "sd over runs": sd, **function(runs, sd, reps)} for runs in RUNS for sd in SEED_SDS
-    ]
+    rows = []
+    for runs in RUNS:
+        for sd in SEED_SDS:
+            rows.append({"runs": runs, "sd over runs": sd, **function(runs, sd, reps)})
+            print(f"{function.__name__}: {rows[-1]}", file=sys.stderr, flush=True)
     return pd.DataFrame(rows)
 
 

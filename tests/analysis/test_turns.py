@@ -160,7 +160,7 @@ def test_cluster_bootstrap_has_the_clusters_spread():
 
 
 def test_wrong_decisions(records):
-    frame = errors(decided_turns(records, methods=["sage_opd"]), draws=100)
+    frame = errors(decided_turns(records, methods=["sage_opd"]))
     total = frame[frame["by"] == "all"].iloc[0]
     turns = decided_turns(records, methods=["sage_opd"])
     harm = turns[turns["oracle"] == "harm"]

@@ -1,0 +1,62 @@
+"""A table of the page."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+
+from analysis import render
+
+WORDS = 28
+"""A text cell longer than this may wrap."""
+
+
+CONTEXT = (
+    "env",
+    "source",
+    "split",
+    "metric",
+    "average",
+    "baseline",
+    "scope",
+    "by",
+    "group",
+    "horizon",
+    "kind",
+)
+
+
+def table_html(frame: pd.DataFrame) -> str:
+    """A table in a box of its own that scrolls sideways on a narrow screen.
+
+    To fit a screen, columns without a single value are left out, and columns of `CONTEXT` with one value for
+    all rows are said once below; the CSV beside the page has all of them.
+    """
+    same = {
+        name: str(frame[name].iloc[0])
+        for name in CONTEXT
+        if len(frame) > 1 and name in frame and frame[name].nunique(dropna=False) == 1
+    }
+    empty = [name for name in frame if len(frame) and frame[name].isna().all()]
+    note = ", ".join(f"{name} {value}" for name, value in same.items() if value != "all")
+    frame = frame.drop(columns=[*same, *(name for name in empty if name not in same)])
+    header, rows = render.cells_of(frame)
+    right = render.numeric_columns(frame)
+    head = "".join(f"<th{_class(r)}>{html.escape(n)}</th>" for n, r in zip(header, right, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{_class(r, v)}>{html.escape(v)}</td>" for v, r in zip(row, right, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    below = f'<p class="same">all rows: {html.escape(note)}</p>' if note else ""
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{below}'
+    )
+
+
+def _class(right: bool, value: str = "") -> str:
+    if right:
+        return ' class="num"'
+    return ' class="words"' if len(value) > WORDS else ""

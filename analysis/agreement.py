@@ -100,7 +100,7 @@ def from_confusion(cells: np.ndarray) -> Measures:
     """Measures from confusion counts [..., 9], row-major decided × truth. All are arrays of shape [...].
 
     `kappa` (Cohen 1960) and `kappa_linear` (linear weights) over three labels; `mcc` over three labels
-    (Gorodkin 2004);
+    (Gorodkin 2004); `kappa_intervening` of WEAK or STRONG against SKIP, which does not ask how strongly;
     `sensitivity` and `specificity` of intervening at all (WEAK or STRONG) for turns that made no progress.
     """
     table = np.asarray(cells, float).reshape(*np.shape(cells)[:-1], 3, 3)
@@ -116,15 +116,19 @@ def from_confusion(cells: np.ndarray) -> Measures:
         scale = np.sqrt((n**2 - (rows**2).sum(axis=-1)) * (n**2 - (columns**2).sum(axis=-1)))
         bad = columns[..., 1] + columns[..., 2]
         caught = table[..., 1:, 1:].sum(axis=(-2, -1))
+        asked = rows[..., 1] + rows[..., 2]
+        alike = (table[..., 0, 0] + caught) / n
+        by_chance = (rows[..., 0] * columns[..., 0] + asked * bad) / n**2
         return {
             "agreement": observed,
             "kappa": (observed - expected) / (1 - expected),
             "kappa_linear": 1 - weighted / chance,
+            "kappa_intervening": (alike - by_chance) / (1 - by_chance),
             "mcc": covariance / scale,
             "sensitivity": caught / bad,
             "specificity": table[..., 0, 0] / columns[..., 0],
             "prevalence": bad / n,
-            "intervened": (rows[..., 1] + rows[..., 2]) / n,
+            "intervened": asked / n,
         }
 
 

@@ -19,6 +19,7 @@ matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0b6e99", "#d9480f", "#5f3dc4", "#2b8a3e", "#c2255c", "#8f6a00", "#087f5b", "#495057")
 BASELINE_COLOUR = "#868e96"
@@ -128,6 +129,7 @@ def learning_curves(curves: pd.DataFrame, palette: dict[str, str], metric: str =
             )
         axis.set_title(f"{env} · {split}")
         axis.set_xlabel("optimizer steps")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel(_metric_name(metric))
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
@@ -157,6 +159,7 @@ def label_shares(by_step: pd.DataFrame, by_turn: pd.DataFrame) -> Figure:
         left.set_ylabel("share of turns")
         left.set_ylim(0, 1)
         left.margins(x=0)
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in (left, right):
             axis.grid(visible=False)
     axes[-1, 0].set_xlabel("optimizer steps")
@@ -254,6 +257,7 @@ def power_curves(table: pd.DataFrame, observed: Sequence[tuple[str, int]] = ()) 
             name, (runs, axis.get_ylim()[1]), fontsize=8, color="#495057", rotation=90, va="top", ha="right"
         )
     axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("runs per method")
     axis.set_ylabel("detectable difference")
     axis.legend(ncols=2)

@@ -55,7 +55,9 @@ def decided_turns(records: Records, horizon: int = 3, **choice: Any) -> pd.DataF
     turns = (
         turns[turns["label"].notna()].sort_values([*EPISODE, "turn"], kind="stable").reset_index(drop=True)
     )
-    if not turns["label"].eq("SKIP").any():
+    skips = turns["label"].eq("SKIP").groupby([turns["method"], turns["env"]]).transform("any")
+    turns = turns[skips].reset_index(drop=True)
+    if not len(turns):
         raise Refusal("No turn was skipped in these records: there is nothing to analyse.")
     episode = turns.groupby(EPISODE, sort=False, observed=True, dropna=False).ngroup().to_numpy()
     length = np.bincount(episode)

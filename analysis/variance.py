@@ -153,7 +153,8 @@ def _rows(
         RESIDUE: "more runs or games; repeats would tell the parts apart",
         DECODING: "more runs, games or repeats",
     }
-    parts = {name: max(0.0, value) for name, value in squares.components().items()}
+    # What is left of a component that is exactly 0 is rounding.
+    parts = {name: value if value > 1e-12 else 0.0 for name, value in squares.components().items()}
     in_mean = {name: value / sizes[name] for name, value in parts.items()}
     total = sum(in_mean.values())
     rows = []

@@ -4,6 +4,7 @@ written into docs/statistics.md. (`coverage_turns.py` does the procedures over t
     nice -n 15 python benchmarks/coverage.py                 # 1,000 simulated studies a cell; minutes
     nice -n 15 python benchmarks/coverage.py --reps 100      # a look
     python benchmarks/coverage.py --reps 2000 --write docs/statistics.md   # replaces the page's tables
+    python benchmarks/coverage.py --study winners --reps 200               # one of them
 
 Cells are 3, 5 and 10 runs × sd over runs 0, 0.04 and 0.08 (of a run's true success rate), 134 games, success
 55 %. Also imported by tests/slow.
@@ -15,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -270,48 +272,51 @@ def grid(function: Callable[[int, float, int], dict[str, float]], reps: int) -> 
     return pd.DataFrame(rows)
 
 
-STUDIES: tuple[tuple[str, Callable[[int, float, int], dict[str, float]], float], ...] = (
-    ("Coverage of intervals of a difference (nominal 0.95)", comparison, 1),
-    ("Coverage for the macro-average and for graded scores (nominal 0.95)", other_estimands, 1),
-    ("Coverage of intervals of one rate (nominal 0.95)", single, 1),
-    ("False positives (nominal 0.05)", false_positives, 1),
-    ("Three methods against one baseline (nominal 0.05)", families, 1),
-    ("Power at the planned detectable difference (nominal 0.80)", planned_power, 1),
-    ("Coverage of variance components (nominal 0.95)", components, 1),
-    ("The best of 20 equal settings", winners, 0.1),
-)
-"""Title, study, and its share of the repetitions (a mean needs fewer than a coverage)."""
+def single_checkpoints(reps: int) -> pd.DataFrame:
+    """One row per number of games and rate."""
+    rows = []
+    for games in (60, 134):
+        for rate in (0.1, 0.55, 0.85):
+            rows.append({"games": games, "rate": rate, **checkpoints(rate, games, reps)})
+    return pd.DataFrame(rows)
 
 
-def report(reps: int) -> str:
-    """All tables as Markdown."""
+STUDIES: dict[str, tuple[str, Callable[[int], pd.DataFrame]]] = {
+    "comparison": (
+        "Coverage of intervals of a difference (nominal 0.95)",
+        partial(grid, comparison),
+    ),
+    "other_estimands": (
+        "Coverage for the macro-average and for graded scores (nominal 0.95)",
+        partial(grid, other_estimands),
+    ),
+    "single": ("Coverage of intervals of one rate (nominal 0.95)", partial(grid, single)),
+    "false_positives": ("False positives (nominal 0.05)", partial(grid, false_positives)),
+    "families": ("Three methods against one baseline (nominal 0.05)", partial(grid, families)),
+    "planned_power": (
+        "Power at the planned detectable difference (nominal 0.80)",
+        partial(grid, planned_power),
+    ),
+    "components": ("Coverage of variance components (nominal 0.95)", partial(grid, components)),
+    "winners": ("The best of 20 equal settings", partial(grid, winners)),
+    "checkpoints": ("Two single checkpoints, or two printed rates", single_checkpoints),
+}
+"""Title of each study and the table that it makes from a number of repetitions."""
+
+
+def section(title: str, table: pd.DataFrame, reps: int) -> str:
+    """A study as it stands in the page."""
     error = 1.96 * np.sqrt(0.95 * 0.05 / reps)
-    parts = [
-        f"Simulated with {reps:,} studies a cell (the best of 20: a tenth of them) by "
-        f"`benchmarks/coverage.py`; a printed 0.95 is known to ±{error:.3f}.\n"
-    ]
-    for title, function, share in STUDIES:
-        started = time.perf_counter()
-        parts += [f"### {title}\n", markdown(grid(function, max(20, int(share * reps))).round(3))]
-        print(f"{parts[-2]}\n{parts[-1]}\n({time.perf_counter() - started:.0f} s)", flush=True)
-    rows = [
-        {"games": games, "rate": rate, **checkpoints(rate, games, reps)}
-        for games in (60, 134)
-        for rate in (0.1, 0.55, 0.85)
-    ]
-    parts += ["### Two single checkpoints, or two printed rates\n", markdown(pd.DataFrame(rows).round(3))]
-    print(parts[-1], flush=True)
-    return "\n".join(parts)
+    note = f"{reps:,} studies a cell; a printed 0.95 is known to ±{error:.3f}."
+    return f"### {title}\n\n{note}\n\n{markdown(table.round(3))}"
 
 
-def write_block(page: Path, text: str, start: str, end: str) -> None:
-    """Replace what stands between two marks of a Markdown page."""
+def write_block(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of a study in a Markdown page."""
+    start, end = f"<!-- simulated: {name} -->", f"<!-- end: {name} -->"
     whole = page.read_text(encoding="utf-8")
     before, after = whole.split(start)[0], whole.split(end)[1]
     page.write_text(f"{before}{start}\n\n{text}\n{end}{after}", encoding="utf-8")
-
-
-START, END = "<!-- coverage: written by benchmarks/coverage.py -->", "<!-- end of coverage -->"
 
 
 def main() -> None:
@@ -319,11 +324,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--reps", type=int, default=1000)
-    parser.add_argument("--write", type=Path, help="Markdown file whose coverage block is replaced")
+    parser.add_argument("--study", nargs="+", choices=STUDIES, default=list(STUDIES), help="only these")
+    parser.add_argument("--write", type=Path, help="Markdown page whose tables are replaced, one by one")
     args = parser.parse_args()
-    text = report(args.reps)
-    if args.write:
-        write_block(args.write, text, START, END)
+    for name in args.study:
+        title, study = STUDIES[name]
+        used = time.process_time()
+        text = section(title, study(args.reps), args.reps)
+        print(f"{text}\n({time.process_time() - used:.0f} s of processor time)\n", flush=True)
+        if args.write:
+            write_block(args.write, name, text)
 
 
 if __name__ == "__main__":

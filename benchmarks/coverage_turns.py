@@ -21,9 +21,8 @@ import pandas as pd
 
 from analysis.agreement import LABELS, measures, over_runs, reliability
 from analysis.load import Records
-from analysis.render import markdown
 from analysis.skipped import aftermath, decided_turns, differences, errors, weighted
-from benchmarks.coverage import grid, shares, write_block
+from benchmarks.coverage import grid, section, shares, write_block
 
 ACCURACY = 0.75
 PREVALENCE = np.array([0.6, 0.25, 0.15])
@@ -157,26 +156,15 @@ def coverage(runs: int, seed_sd: float, reps: int, draws: int = 400) -> dict[str
     return shares(study() for _ in range(reps))
 
 
-def report(reps: int) -> str:
-    """The table as Markdown, one row per procedure and one column per cell."""
-    error = 1.96 * np.sqrt(0.95 * 0.05 / reps)
-    started = time.perf_counter()
+def table(reps: int) -> pd.DataFrame:
+    """One row per procedure and one column per cell."""
     cells = grid(coverage, reps)
     labels = [
         f"{runs} runs, sd {sd:g}" for runs, sd in zip(cells["runs"], cells["sd over runs"], strict=True)
     ]
-    table = cells.drop(columns=["runs", "sd over runs"]).T
-    table.columns = labels
-    table = table.round(3).rename_axis("interval of").reset_index()
-    text = (
-        f"Simulated with {reps:,} studies a cell by `benchmarks/coverage_turns.py`; a printed 0.95 is "
-        f"known to ±{error:.3f}.\n\n### Coverage of intervals over turns (nominal 0.95)\n\n{markdown(table)}"
-    )
-    print(f"{text}\n({time.perf_counter() - started:.0f} s)", flush=True)
-    return text
-
-
-START, END = "<!-- turns: written by benchmarks/coverage_turns.py -->", "<!-- end of turns -->"
+    found = cells.drop(columns=["runs", "sd over runs"]).T
+    found.columns = labels
+    return found.rename_axis("interval of").reset_index()
 
 
 def main() -> None:
@@ -184,11 +172,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--reps", type=int, default=500)
-    parser.add_argument("--write", type=Path, help="Markdown file whose block of turns is replaced")
+    parser.add_argument("--write", type=Path, help="Markdown page whose table is replaced")
     args = parser.parse_args()
-    text = report(args.reps)
+    used = time.process_time()
+    text = section("Coverage of intervals over turns (nominal 0.95)", table(args.reps), args.reps)
+    print(f"{text}\n({time.process_time() - used:.0f} s of processor time)", flush=True)
     if args.write:
-        write_block(args.write, text, START, END)
+        write_block(args.write, "turns", text)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
     if len(pilot):
         section.table("pilot", pilot, "Spread as a pilot for the next study", folded=True)
         found = {round(float(pilot["run_sd"].quantile(q)), 3) for q in (0, 0.5, 1)}
+        runs = sorted(set(_run_counts(records, options)))
         curves = power_table(
+            runs=sorted({3, 5, 8, 10, 15, 20} | {n for n in runs if n > 1}),
             games=sorted(set(pilot["games"].astype(int))),
             run_sds=sorted(found | {0.05} if options.metric == "won" else found),
             residual=float(pilot["residual"].mean()),
         )
-        runs = sorted(set(_run_counts(records, options)))
         section.draw(
             "power",
             figures.power_curves(curves, [(f"{n} runs", n) for n in runs]),

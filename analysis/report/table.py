@@ -24,6 +24,14 @@ CONTEXT = (
     "group",
     "horizon",
     "kind",
+    "estimand",
+    "family",
+    "games",
+    "repeats",
+    "episodes_not_ok",
+    "runs_unfinished",
+    "games_left_out",
+    "retest_is_bound",
 )
 
 
@@ -31,18 +39,18 @@ def table_html(frame: pd.DataFrame) -> str:
     """A table in a box of its own that scrolls sideways on a narrow screen.
 
     To fit a screen, columns without a single value are left out, and columns of `CONTEXT` with one value for
-    all rows are said once below; the CSV beside the page has all of them.
+    all rows are said once below; bounds share a column. The CSV beside the page has all of them.
     """
     same = {
-        name: str(frame[name].iloc[0])
+        name: render.shown(frame[name].iloc[0], name)
         for name in CONTEXT
         if len(frame) > 1 and name in frame and frame[name].nunique(dropna=False) == 1
     }
     empty = [name for name in frame if len(frame) and frame[name].isna().all()]
     note = ", ".join(f"{name} {value}" for name, value in same.items() if value != "all")
     frame = frame.drop(columns=[*same, *(name for name in empty if name not in same)])
+    frame, right = with_intervals(frame)
     header, rows = render.cells_of(frame)
-    right = render.numeric_columns(frame)
     head = "".join(f"<th{_class(r)}>{html.escape(n)}</th>" for n, r in zip(header, right, strict=True))
     body = "".join(
         "<tr>"
@@ -54,6 +62,26 @@ def table_html(frame: pd.DataFrame) -> str:
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{below}'
     )
+
+
+def with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[bool]]:
+    """Bounds `x_low` and `x_high` (or `low` and `high`) as one column of text; which columns align right."""
+    numeric = dict(zip(frame.columns, render.numeric_columns(frame), strict=True))
+    result, right = {}, []
+    for name in frame.columns:
+        stem, bound = name[: -len("low")], name.rpartition("_")[2]
+        if bound == "low" and f"{stem}high" in frame:
+            bounds = zip(frame[name], frame[f"{stem}high"], strict=True)
+            result[f"{stem[:-1]} interval".strip()] = [_interval(low, high) for low, high in bounds]
+            right.append(True)
+        elif not (bound == "high" and f"{name[: -len('high')]}low" in frame):
+            result[name] = frame[name]
+            right.append(numeric[name])
+    return pd.DataFrame(result, index=frame.index), right
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"[{render.shown(low)}, {render.shown(high)}]"
 
 
 def _class(right: bool, value: str = "") -> str:

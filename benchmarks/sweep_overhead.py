@@ -2,8 +2,8 @@
 
     python benchmarks/sweep_overhead.py [runs] [more words for the line]
 
-A sweep of 100 runs whose work is nothing, against as many processes that only import torch, in turns of ten so
-that both meet the same load. The promise: at most 1.5 s a run beyond that import, and a parent below 300 MB.
+A sweep of 100 runs whose work is nothing, against as many processes that only import torch, in turns of ten
+so that both meet the same load. Promised: at most 1.5 s a run beyond that import, and a parent below 300 MB.
 CPU seconds are of all processes, and are the ones to compare on a machine that is not idle.
 """
 
@@ -40,7 +40,8 @@ def main() -> None:
     print(f"{'':<26}{'wall s':>8}{'CPU s':>8}")
     print(f"{'a run of the sweep':<26}{wall / runs:>8.2f}{cpu / runs:>8.2f}")
     print(f"{'import torch':<26}{import_wall:>8.2f}{import_cpu:>8.2f}")
-    print(f"{'overhead':<26}{wall / runs - import_wall:>8.2f}{cpu / runs - import_cpu:>8.2f}   (promise: 1.5)")
+    over_wall, over_cpu = wall / runs - import_wall, cpu / runs - import_cpu
+    print(f"{'overhead':<26}{over_wall:>8.2f}{over_cpu:>8.2f}   (promise: 1.5)")
     print(f"parent's peak memory {peak:.0f} MB (promise: 300)")
 
 

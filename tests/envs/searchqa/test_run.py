@@ -42,7 +42,8 @@ def test_a_run_leaves_complete_records(tmp_path: Path) -> None:
     episodes = read(folder.path, "episodes").to_pylist()
     turns = read(folder.path, "turns").to_pylist()
     evaluated = [(e["step"], e["split"], e["task"]) for e in episodes if e["phase"] == "eval"]
-    assert len(evaluated) == len(set(evaluated)) == 2 * 3 * 8  # before and after, three sets, each question once
+    # Before and after, three sets, each question once.
+    assert len(evaluated) == len(set(evaluated)) == 2 * 3 * 8
     assert {e["task_type"] for e in episodes} == {"1hop", "2hop", "3hop"}
     assert all(0 <= e["score"] <= 1 for e in episodes)
     assert all(e["score"] == 1 for e in episodes if e["won"])
@@ -65,7 +66,9 @@ def test_a_server_killed_in_the_middle_costs_its_episodes_and_nothing_else(tmp_p
                            stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 300
-        while not any(json.loads(p.read_text()).get("phase") == "training" for p in runs.glob("*/*/status.json")):
+        while not any(
+            json.loads(path.read_text()).get("phase") == "training" for path in runs.glob("*/*/status.json")
+        ):
             assert run.poll() is None, run.stdout.read() if run.stdout else ""
             assert time.monotonic() < deadline, "the first training step was never reached"
             time.sleep(0.05)

@@ -30,10 +30,11 @@ SECONDS = ["rollout", "judge", "teacher", "student", "other"]
 def tables(records: Records, env: str | None = None) -> dict[str, pd.DataFrame]:
     """`cost`: one row per method and environment with mean tokens per run. `seconds`: mean wall time of
     training by phase, in seconds, and what a step took."""
-    steps = records.steps if env is None or records.steps.empty else records.steps[records.steps["env"] == env]
+    steps = records.steps.copy()
+    if env is not None and not steps.empty:
+        steps = steps[steps["env"] == env]
     if steps.empty:
         raise Refusal("No run here has made a training step; give runs that trained.")
-    steps = steps.copy()
     timed = {phase: f"seconds_{phase}" for phase in SECONDS}
     for column in (*TOKENS.values(), *timed.values()):
         steps[column] = steps[column].fillna(0) if column in steps else 0

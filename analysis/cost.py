@@ -35,7 +35,6 @@ def tables(records: Records, env: str | None = None) -> dict[str, pd.DataFrame]:
         steps = steps[steps["env"] == env]
     if steps.empty:
         raise Refusal("No run here has made a training step; give runs that trained.")
-    steps = steps.copy()
     timed = {phase: f"seconds_{phase}" for phase in SECONDS}
     for column in (*TOKENS.values(), *timed.values()):
         steps[column] = steps[column].fillna(0) if column in steps else 0

@@ -211,13 +211,16 @@ def distill(
 
             # report
             everyone = gather_object(played) if accelerator.num_processes > 1 else played
-            (teacher_tokens,) = _add_up_numbers(accelerator, (loss.teacher_tokens,))
+            gold_cost = imitated.teacher_tokens if imitated else 0
+            numbers = _add_up_numbers(accelerator, (loss.teacher_tokens, gold_cost))
+            teacher_tokens, gold_cost = map(int, numbers)
             row = step_values(everyone, loss) | {
-                "teacher_tokens": int(teacher_tokens),
+                "teacher_tokens": teacher_tokens,
                 "stepped": moves,
                 "gold_tokens": int(imitated.sums.tokens) if imitated else 0,
                 "gold_loss": imitated.loss if imitated else 0.0,
             }
+            row["teacher_play_tokens"] += gold_cost
             cost = sum(row[name] for name in TEACHER.values())
             progress = Summary(step, progress.stepped + moves, progress.teacher_tokens + cost)
             if accelerator.is_main_process:
@@ -262,7 +265,8 @@ def imitate(
 ) -> BatchLoss:
     """Add λ ∇ mean −log p over the tokens of the won golden episodes to the student's gradient.
 
-    Every process has to call it, with or without jobs of its own.
+    Every process has to call it, with or without jobs of its own. The result's `teacher_tokens` are those
+    that this process's golden episodes have cost.
     """
     with clock.phase("rollout"):
         episodes = gold.play(jobs) if jobs else []
@@ -273,7 +277,7 @@ def imitate(
     ]
     # −log p looks at no teacher: the student stands in for it, and the ledger stays empty.
     alone = Pair(models.student, models.student, models.vocabulary, None)
-    return accumulate_gradient(
+    loss = accumulate_gradient(
         alone,
         IMITATION,
         batch,
@@ -281,6 +285,7 @@ def imitate(
         add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
         clock=clock,
     )
+    return replace(loss, teacher_tokens=sum(episode.teacher_tokens for episode in episodes))
 
 
 def jobs_of_step(

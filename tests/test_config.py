@@ -90,7 +90,7 @@ REFUSALS = {
     "interventon=always": "'interventon' is not a setting; did you mean 'intervention'?",
     "env=alfwrld": "env=alfwrld is not known; did you mean env=alfworld?",
     "teacher=gpt": "teacher=gpt is not known; it is one of hub, smollm2, tiny, tiny_strong.",
-    "trainer=3": "trainer=3 is not known; it is one of default.",
+    "trainer=3": "trainer=3 is not known; it is one of default, equal_teacher_tokens.",
     "confidence.kind=hard": "is not a setting of the chosen confidence; confidence=threshold has it.",
     "+env.generated.vlid_seen=1": "did you mean 'env.generated.valid_seen'?",
     "+confidence.x=1": "'confidence.x' is not a setting; confidence has",

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -515,7 +516,8 @@ def gold_of(weight: float, won: bool = True) -> Gold:
 
     def play(jobs: Sequence[Job]) -> list[Episode]:
         status = Status.WON if won else Status.TURN_BUDGET
-        return [make_episode(int(job.task.id[1:]), 2, status=status) for job in jobs]
+        episodes = [make_episode(int(job.task.id[1:]), 2, status=status) for job in jobs]
+        return [replace(episode, teacher_tokens=11) for episode in episodes]
 
     return Gold(play, weight)
 
@@ -552,6 +554,7 @@ def test_golden_episodes_add_their_cross_entropy(tmp_path: Path) -> None:
     assert relative(gradients[0], expected) < 1e-4
     assert report.row["gold_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     assert report.row["gold_tokens"] == tokens
+    assert report.row["teacher_play_tokens"] == 11 * len(episodes)
     assert (report.row["loss"], report.row["stepped"], summary.stepped) == (0.0, True, 1)
 
 

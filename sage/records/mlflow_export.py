@@ -67,6 +67,8 @@ class RunExport:
                 self._send_artifacts(client)
                 self._send_traces(client)
                 self._set_state(client)
+                status = self.run.status()
+                self._note(complete=status is not None and status.state == "done")
         self._seen = present
         return self._id
 
@@ -100,8 +102,12 @@ class RunExport:
         for batch in data.batches(data.params(self.run).items(), 100):
             client.log_batch(self._id, params=[Param(key, value) for key, value in batch])
         self._send_dataset(client)
+        self._note(complete=False)
+
+    def _note(self, complete: bool) -> None:
+        """Where the run is in MLflow, and whether all of it is."""
         info = {"uri": redact(self.uri), "experiment": self._experiment, "run_id": self._id}
-        self.run.write_json("mlflow.json", info)
+        self.run.write_json("mlflow.json", info | {"complete": complete})
 
     def _resume_point(self, client: Any) -> int:
         """The last step that MLflow has completely; makes the run anew where it has others than we."""

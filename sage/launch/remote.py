@@ -54,7 +54,7 @@ class RemoteRun:
         """(exit code, pid) of the child."""
         os.environ.update(self.environment)
         os.chdir(self.cwd)
-        ended, _ = run_jobs([self.job], workers=1, command=CHILD)
+        ended, _ = run_jobs([self.job], workers=1, command=CHILD, second_kills=False)
         return ended[0].exit_code, ended[0].pid
 
     def again(self) -> RemoteRun:

@@ -17,7 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from sage.records.tables import write_consolidated
 
 RETRY_S = 30.0
 """Pause of the live export after a failure; the final export is tried once whatever happened before."""
+_LOCK_KEY = 0x5A6E0BD
+"""Of the advisory lock in PostgreSQL; any number that nobody else takes."""
 
 
 class RunExport:
@@ -266,13 +269,13 @@ def export(run_dir: Path, uri: str = "auto") -> str:
 def open_experiment(uri: str, name: str) -> str:
     """Experiment id; makes store and experiment where they are missing, one process at a time.
 
-    Several processes that open a fresh SQLite store at once race in its migration and fail.
+    Several processes that open a fresh store at once race in its migration and fail.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    with _lock(database):
+    with _lock(uri, database):
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
@@ -289,13 +292,29 @@ def open_experiment(uri: str, name: str) -> str:
         return experiment.experiment_id
 
 
-def _lock(database: Path | None) -> AbstractContextManager[Any]:
+def _lock(uri: str, database: Path | None) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
+    if uri.startswith("postgresql"):
+        return _advisory_lock(uri)
     if database is None:
         return nullcontext()
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock")
+
+
+@contextmanager
+def _advisory_lock(uri: str) -> Iterator[None]:
+    """PostgreSQL's own lock, which holds over machines and ends with the connection."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(uri, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+            yield
+    finally:
+        engine.dispose()
 
 
 def _tracking(run: RunDir) -> dict[str, Any]:

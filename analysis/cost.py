@@ -30,7 +30,7 @@ SECONDS = ["rollout", "judge", "teacher", "student", "other"]
 def tables(records: Records, env: str | None = None) -> dict[str, pd.DataFrame]:
     """`cost`: one row per method and environment with mean tokens per run. `seconds`: mean wall time of
     training by phase, in seconds, and what a step took."""
-    steps = records.steps
+    steps = records.steps.copy()
     if env is not None and not steps.empty:
         steps = steps[steps["env"] == env]
     if steps.empty:

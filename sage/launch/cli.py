@@ -35,7 +35,7 @@ class _Single:
 def run_task(composed: DictConfig) -> float | None:
     """Hydra's task function: one composed config, run in this process; its success rate.
 
-    Where another launcher than ours runs many of them (`hydra/launcher=ray`), a failure has to be raised.
+    Where another launcher than ours runs many of them (`hydra/launcher=basic`), a failure has to be raised.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode

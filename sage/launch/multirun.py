@@ -137,10 +137,14 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
         if row.found.action == "skip":
             row.outcome = skipped(row.found, row.identity)
     todo = [row for row in rows if row.outcome is None]
-    if not todo:
+    behind = _not_exported(rows)
+    if not todo and not behind:
         return
-    exporter = _exporter(todo)
+    exporter = _exporter(rows)
     followed: set[Path] = set()
+    for path in behind:
+        if exporter is not None:
+            exporter.follow(path)
     read_at = 0.0
 
     def watch(running: Mapping[int, int], ended: Mapping[int, Ended]) -> None:
@@ -167,16 +171,25 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
                 board.ended(todo[i])
             board.refresh()
 
-    jobs = [_job(row) for row in todo]
-    ends, LEDGER.stopped_by = engine(jobs, todo[0].config.launch.workers, watch)
-    for row, end in zip(todo, ends, strict=True):
-        if row.outcome is None:
-            row.outcome = _outcome(row, end)
+    if todo:
+        jobs = [_job(row) for row in todo]
+        ends, LEDGER.stopped_by = engine(jobs, todo[0].config.launch.workers, watch)
+        for row, end in zip(todo, ends, strict=True):
+            if row.outcome is None:
+                row.outcome = _outcome(row, end)
     if exporter is not None:
         board.note("finishing the MLflow export ...")
         for result in exporter.finish():
             if result.error:
                 board.note(result.error)
+
+
+def _not_exported(rows: Sequence[Row]) -> list[Path]:
+    """Runs that are done and whose export was cut off: by a power cut, say, or a server that was down."""
+    from sage.records.exporter import is_exported
+
+    done = [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
+    return [path for path in done if not is_exported(path)] if rows[0].config.tracking.mlflow else []
 
 
 def _job(row: Row) -> Job:

@@ -19,7 +19,7 @@ from sage.launch.schedule import CHILD, STOP_GRACE_S, Ended, Job, Watch, caught_
 POLL_S = 0.5
 LEASE_S = 90.0
 """Longer than a lease lasts after its last heartbeat."""
-_PASSED = ("PYTHONPATH", "SAGE_CACHE", "ALFWORLD_DATA", "HF_HOME", "HF_HUB_OFFLINE", "SCIENCEWORLD_DATA")
+_PASSED = ("PYTHONPATH", "SAGE_CACHE", "XDG_CACHE_HOME", "ALFWORLD_DATA", "HF_HOME", "HF_HUB_OFFLINE")
 """Environment variables that a run may need and that a worker does not inherit on every engine."""
 
 
@@ -54,7 +54,7 @@ class RemoteRun:
         """(exit code, pid) of the child."""
         os.environ.update(self.environment)
         os.chdir(self.cwd)
-        ended, _ = run_jobs([self.job], workers=1, command=CHILD)
+        ended, _ = run_jobs([self.job], workers=1, command=CHILD, second_kills=False)
         return ended[0].exit_code, ended[0].pid
 
     def again(self) -> RemoteRun:

@@ -61,9 +61,17 @@ Watch = Callable[[Mapping[int, int], Mapping[int, Ended]], None]
 
 
 def run_jobs(
-    jobs: Sequence[Job], workers: int, watch: Watch | None = None, command: Sequence[str] = CHILD
+    jobs: Sequence[Job],
+    workers: int,
+    watch: Watch | None = None,
+    command: Sequence[str] = CHILD,
+    second_kills: bool = True,
 ) -> tuple[list[Ended], int]:
-    """Run all jobs, at most `workers` at a time: how each ended, and the signal that stopped us (0: none)."""
+    """Run all jobs, at most `workers` at a time: how each ended, and the signal that stopped us (0: none).
+
+    `second_kills`: a second signal kills the children over their checkpoints, as somebody at a terminal
+    expects; a scheduler may send the same one several times.
+    """
     running: dict[int, _Child] = {}
     ended: dict[int, Ended] = {}
     waiting = list(range(len(jobs)))
@@ -79,7 +87,7 @@ def run_jobs(
                     deadline = time.monotonic() + STOP_GRACE_S
                     for child in running.values():
                         _signal(child.process, caught[0])
-                if deadline and (time.monotonic() > deadline or len(caught) > 1):
+                if deadline and (time.monotonic() > deadline or (second_kills and len(caught) > 1)):
                     for child in running.values():
                         _signal(child.process, signal.SIGKILL)
                 for index, child in list(running.items()):
@@ -90,9 +98,6 @@ def run_jobs(
                     watch({i: c.process.pid for i, c in running.items()}, ended)
                 if running:
                     time.sleep(POLL_S)
-        except KeyboardInterrupt:  # how Ray cancels a task, past any signal handler
-            stop_children()
-            raise
         finally:
             for child in running.values():
                 _signal(child.process, signal.SIGKILL)

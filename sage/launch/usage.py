@@ -20,6 +20,7 @@ sage: selective on-policy distillation of LLM agents.
   python -m sage -m method=opd,sage_opd seed=0,1,2    many runs, each in its own process
   python -m sage plan method=opd,sage_opd seed=0,1,2  list them with their states, run nothing
   python -m sage -m study=table4                      the runs that a study file declares
+  python -m sage -m study=table4 hydra/launcher=ray   on a cluster: ray, submitit_slurm
   python -m sage -m sweep=confidence_threshold        an Optuna study of runs
   python -m sage confirm sweep=confidence_threshold   its winner against its rivals, fresh seeds and games
   python -m sage task=evaluate student.path=DIR       evaluation only, of a model of one's own

@@ -51,6 +51,14 @@ def resolve_uri(uri: str) -> str:
     return uri
 
 
+def is_exported(run_dir: Path) -> bool:
+    """Whether an export of this finished run came to its end; a killed one is made up for later."""
+    try:
+        return bool(json.loads((run_dir / "mlflow.json").read_text()).get("complete"))
+    except (OSError, ValueError):
+        return False
+
+
 def export_command(run_dir: Path, uri: str) -> str:
     """The line that exports a run directory by hand."""
     command = ["python", "-m", "sage.records.mlflow_export", str(run_dir), "--uri", redact(uri)]

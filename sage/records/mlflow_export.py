@@ -17,7 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from sage.records.tables import write_consolidated
 
 RETRY_S = 30.0
 """Pause of the live export after a failure; the final export is tried once whatever happened before."""
+_LOCK_KEY = 0x5A6E0BD
+"""Of the advisory lock in PostgreSQL; any number that nobody else takes."""
 
 
 class RunExport:
@@ -67,6 +70,8 @@ class RunExport:
                 self._send_artifacts(client)
                 self._send_traces(client)
                 self._set_state(client)
+                status = self.run.status()
+                self._note(complete=status is not None and status.state == "done")
         self._seen = present
         return self._id
 
@@ -100,8 +105,12 @@ class RunExport:
         for batch in data.batches(data.params(self.run).items(), 100):
             client.log_batch(self._id, params=[Param(key, value) for key, value in batch])
         self._send_dataset(client)
+        self._note(complete=False)
+
+    def _note(self, complete: bool) -> None:
+        """Where the run is in MLflow, and whether all of it is."""
         info = {"uri": redact(self.uri), "experiment": self._experiment, "run_id": self._id}
-        self.run.write_json("mlflow.json", info)
+        self.run.write_json("mlflow.json", info | {"complete": complete})
 
     def _resume_point(self, client: Any) -> int:
         """The last step that MLflow has completely; makes the run anew where it has others than we."""
@@ -260,13 +269,13 @@ def export(run_dir: Path, uri: str = "auto") -> str:
 def open_experiment(uri: str, name: str) -> str:
     """Experiment id; makes store and experiment where they are missing, one process at a time.
 
-    Several processes that open a fresh SQLite store at once race in its migration and fail.
+    Several processes that open a fresh store at once race in its migration and fail.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    with _lock(database):
+    with _lock(uri, database):
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
@@ -283,13 +292,29 @@ def open_experiment(uri: str, name: str) -> str:
         return experiment.experiment_id
 
 
-def _lock(database: Path | None) -> AbstractContextManager[Any]:
+def _lock(uri: str, database: Path | None) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
+    if uri.startswith("postgresql"):
+        return _advisory_lock(uri)
     if database is None:
         return nullcontext()
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock")
+
+
+@contextmanager
+def _advisory_lock(uri: str) -> Iterator[None]:
+    """PostgreSQL's own lock, which holds over machines and ends with the connection."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(uri, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+            yield
+    finally:
+        engine.dispose()
 
 
 def _tracking(run: RunDir) -> dict[str, Any]:

@@ -73,5 +73,5 @@ def test_a_plan_says_so(tmp_path: Path) -> None:
     dummy = load([f"hydra.searchpath=[file://{OUTSIDE}]", "env=dummy", "plugins=[tests.outside.plugin]"])
     leave_done(tmp_path / "runs", dummy, {"evaluation": 2.0, "rollout": 256.0}, 2)
     code, out, _ = sage(tmp_path, "plan", "seed=0,1,2", "launch.workers=2")
-    # seed 0 is the one that is done: 2 × (4 games at 1 s + 256 episodes at 1 s) on two workers
-    assert "About 4 min 20 s with launch.workers=2 for the 2 that are left, by runs like them in runs." in out
+    # The done run was played on other games: it is none of the three. Each: 4 games, 256 episodes at 1 s.
+    assert "About 6 min 30 s with launch.workers=2 for the 3 that are left, by runs like them in runs." in out

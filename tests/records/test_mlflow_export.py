@@ -19,7 +19,14 @@ import pytest
 
 from sage.config import RunConfig
 from sage.records import export_data
-from sage.records.exporter import SHORT_RETRIES, Exporter, export_command, resolve_uri, view_hint
+from sage.records.exporter import (
+    SHORT_RETRIES,
+    Exporter,
+    export_command,
+    is_exported,
+    resolve_uri,
+    view_hint,
+)
 from sage.records.rundir import Identity, RunDir, new_attempt
 from sage.records.schema import TABLES
 from sage.records.summary import summarize
@@ -167,6 +174,7 @@ def test_a_half_finished_run_is_exported_and_later_completed(run: RunDir, store:
     assert client_of(store).get_run(first).info.status == "RUNNING"
     run.fail("The machine was needed.")
     assert export(run, store) == first
+    assert not is_exported(run.path)
     info = client_of(store).get_run(first)
     assert info.info.status == "FAILED"
     assert info.data.tags["sage.reason"] == "The machine was needed."
@@ -178,6 +186,7 @@ def test_a_half_finished_run_is_exported_and_later_completed(run: RunDir, store:
     tables.consolidate()
     run.done(step=3)
     assert export(run, store) == first
+    assert is_exported(run.path)
     info = client_of(store).get_run(first)
     assert (info.info.status, info.data.tags["sage.state"]) == ("FINISHED", "done")
     assert info.data.tags["sage.reason"] == ""

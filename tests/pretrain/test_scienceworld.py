@@ -25,8 +25,8 @@ from sage.pretrain.scienceworld import (
     ScienceWorldCorpus,
     plan,
     play_with_slips,
-    recoloured,
     recorded,
+    renamed,
     thing_of,
 )
 from sage.settings import load
@@ -77,7 +77,8 @@ def test_thoughts_name_the_thing_of_the_next_step() -> None:
     assert thing_of("use thermometer in inventory on unknown substance B") == "thermometer"
     assert thing_of("focus on red box") == "red box"
     actions = ("teleport to kitchen", "look around", "pick up thermometer", "wait1")
-    assert [plan(actions, i) for i in range(3)] == ["thermometer"] * 3
+    assert [plan(actions, i, "hallway: picture") for i in range(3)] == ["look", "look", "thermometer"]
+    assert plan(actions, 0, "use the thermometer") == "thermometer"
 
 
 def test_an_episode_weighs_the_gold_answers_only(dialogue: Dialogue) -> None:
@@ -87,12 +88,17 @@ def test_an_episode_weighs_the_gold_answers_only(dialogue: Dialogue) -> None:
     assert full == [t for turn in done.turns if not turn.mistake for t in dialogue.encode_answer(turn.answer)]
 
 
-def test_recolouring_exchanges_colours_one_to_one() -> None:
-    play = recorded()["find-animal"][0]
-    other = recoloured(play, random.Random(3))
-    assert other.actions != play.actions
-    assert len(other.actions) == len(play.actions)
-    assert "box" in other.actions[-1]
+def test_renaming_is_one_to_one_and_holds_for_the_whole_play() -> None:
+    for play in (recorded()["find-animal"][0], recorded()["use-thermometer"][3], recorded()["find-plant"][1]):
+        other = renamed(play, random.Random(3))
+        back: dict[str, str] = {}
+        for old, new in zip(play.actions, other.actions, strict=True):
+            assert back.setdefault(new, old) == old
+        assert other.actions != play.actions
+        # What the goal names is named alike by the actions.
+        boxes = {a.split(" to ")[-1] for a in other.actions if a.startswith("move ") and a.endswith(" box")}
+        assert boxes
+        assert all(box in other.goal for box in boxes)
 
 
 def test_judged_turns_carry_the_oracles_word(dialogue: Dialogue) -> None:

@@ -6,7 +6,11 @@ there (`No known action matches that input.`), a teleport to the wrong room (the
 a second look, or a wrong `focus on`. Their own tokens carry no loss. Judged turns are such plays with many
 slips, labelled by the same distance that the environment gives (`gold.Follower`).
 
-A thought is the name of the thing that the next real step is about, so that a teleport has its reason.
+A thought is the name of the thing that the next real step is about, so that a teleport has its reason; `look`
+where nothing has mentioned that thing yet, so that nobody learns to see what is not there.
+
+A few hundred plays are soon known by heart. So in a share `pretrain.renumbered` of them names are exchanged,
+one to one: colours, side rooms, animals, fruits, pot numbers, and the thing that is to be tested.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -49,7 +53,26 @@ ROOMS = (
     "outside", "workshop",
 )
 COLOURS = ("blue", "green", "orange", "purple", "red", "yellow")
-_BOX = re.compile(rf"\b({'|'.join(COLOURS)}) box\b")
+SIDE_ROOMS = ("bathroom", "bedroom", "living room")
+"""Rooms in which no task has its equipment."""
+ANIMALS = (
+    "ant", "beaver", "blue jay", "brown bear", "butterfly", "chameleon", "chipmunk", "crocodile", "dove",
+    "dragonfly", "elephant", "frog", "giant tortoise", "hedgehog", "mouse", "parrot", "rabbit", "turtle",
+    "wolf", "common toad", "moth", "bee",
+)
+FRUITS = ("apple", "apricot", "avocado", "banana", "cherry", "grapefruit", "lemon", "orange", "peach")
+THINGS = (
+    "aluminum foil", "apricot", "brick", "ceramic cup", "chair", "chocolate", "copper wire", "fork",
+    "gallium", "glass jar", "gold", "iron block", "lead", "lemon", "marshmallow", "mercury", "metal fork",
+    "metal pot", "orange", "paper", "paper cup", "picture", "plastic cup", "platinum", "sodium chloride",
+    "spoon", "steel cup", "tin", "tin cup", "titanium", "wax", "white pillow", "wood", "wood cup",
+)
+_COLOURED = ("box", "light bulb", "wire")
+_TESTED = re.compile(
+    r"(?:temperature of|melting point of|determine if) (?:the )?(.+?)(?:, which| is electrically)"
+)
+_LETTER = re.compile(r"unknown substance ([A-Z])\b")
+_STAGE = {"adult", "baby", "egg", "juvenile", "hatchling", "in", "stage", "the"}
 _VERB = re.compile(
     r"(?:look around|wait1?|(?:pick up|put down|focus on|look at|look in|go to|teleport to|\w+)(?: |$))"
 )
@@ -89,11 +112,13 @@ def thing_of(action: str) -> str:
     return _JOIN.split(f"{rest} in ", maxsplit=1)[0].strip() or action
 
 
-def plan(actions: tuple[str, ...], index: int) -> str:
-    """The thought before `actions[index]`: the thing that the next step with a thing is about."""
+def plan(actions: tuple[str, ...], index: int, said: str) -> str:
+    """The thought before `actions[index]`: the thing that the next step is about, if `said` mentions it."""
     for action in actions[index:]:
         if gold.room_of(action) is None and action != "look around" and not action.isdigit():
-            return thing_of(action)
+            thing = thing_of(action)
+            known = all(word in said for word in thing.split() if word not in _STAGE)
+            return thing if known or action == actions[index] else "look"
     return "done"
 
 
@@ -132,6 +157,7 @@ def play_with_slips(
     turns: list[PlayedTurn] = []
     room: str | None = None
     looked = play.scene
+    said = play.goal + play.scene
 
     def add(thought: str, action: str, feedback: str, mistake: bool) -> None:
         nonlocal message, observation
@@ -153,9 +179,12 @@ def play_with_slips(
     for index, action in enumerate(play.actions):
         if len(turns) >= TURNS:
             break
-        thought = plan(play.actions, index)
-        while rng.random() < rate and len(turns) < TURNS - 2:
-            slip = _slip(play, action, thought, room, looked, rng)
+        thought = plan(play.actions, index, said)
+        stuck: tuple[str, str, str] | None = None
+        while rng.random() < (0.4 if stuck else rate) and len(turns) < TURNS - 2:
+            slip = stuck or _slip(play, action, thought, room, looked, rng)
+            # A model that was not understood is likely to say it again, so that is practised too.
+            stuck = slip if slip[2] == NOT_UNDERSTOOD and rng.random() < 0.6 else None
             lost = slip[1].startswith("focus on ") and slip[2] != NOT_UNDERSTOOD
             if lost and not distances:
                 continue  # nothing can be learnt after it
@@ -168,6 +197,7 @@ def play_with_slips(
                     back = play.scene.split(":")[0] if room is None else room
                 add(thought, f"teleport to {back}", f"You teleport to the {back}.", False)
         add(thought, action, play.texts[index], False)
+        said += play.texts[index]
         if (went := gold.room_of(action)) is not None:
             room, looked = went, ""
         elif action == "look around":
@@ -175,12 +205,32 @@ def play_with_slips(
     return Play(play.goal, play.task, turns, True)
 
 
-def recoloured(play: Recorded, rng: random.Random) -> Recorded:
-    """The same play with the colours of all boxes exchanged, so that they must be read."""
-    new = dict(zip(COLOURS, rng.sample(COLOURS, len(COLOURS)), strict=True))
+def renamed(play: Recorded, rng: random.Random) -> Recorded:
+    """The same play with other names, each for one and throughout, so that they must be read and copied."""
+    names: dict[str, str] = {}
+
+    def deal(pool: Sequence[str], form: str = "{}") -> None:
+        """`pool` in another order; `form` is the phrase in which its members count."""
+        for old, new in zip(pool, rng.sample(pool, len(pool)), strict=True):
+            names[form.format(old)] = form.format(new)
+
+    for kind in _COLOURED:
+        deal(COLOURS, f"{{}} {kind}")
+    deal(SIDE_ROOMS)
+    if play.task in ("find-animal", "find-living-thing"):
+        deal(ANIMALS)
+    if play.task in ("find-plant", "find-living-thing"):
+        deal(FRUITS)
+    if play.task in ("find-plant", "grow-plant", "grow-fruit"):
+        deal([str(n) for n in range(1, 10)], "flower pot {}")
+    if letter := _LETTER.search(play.goal):
+        names[letter[0]] = f"unknown substance {rng.choice('ABCDEFGHJKLMNOPQRSTUVWXYZ')}"
+    elif tested := _TESTED.search(play.goal):
+        names[tested[1]] = rng.choice([thing for thing in THINGS if thing not in play.scene])
+    pattern = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(names, key=len, reverse=True)))
 
     def change(text: str) -> str:
-        return _BOX.sub(lambda m: f"{new[m[1]]} box", text)
+        return pattern.sub(lambda found: names[found[0]], text)
 
     actions = tuple(change(a) for a in play.actions)
     return Recorded(
@@ -198,11 +248,13 @@ class ScienceWorldCorpus:
     ) -> Iterator[Sample]:
         """An endless stream: a task, one of its plays, slips of its own."""
         tasks = sorted(recorded())
+        # The long ones cannot be won within the turn budget: their beginnings are worth less attention.
+        shares = [min(1.0, TURNS / len(recorded()[task][0].actions)) for task in tasks]
         for index in itertools.count():
             rng = random.Random(f"sage pretrain scienceworld {seed} {index}")
-            play = rng.choice(recorded()[rng.choice(tasks)])
+            play = rng.choice(recorded()[rng.choices(tasks, shares)[0]])
             if rng.random() < settings.renumbered:
-                play = recoloured(play, rng)
+                play = renamed(play, rng)
             if rng.random() < settings.judged:
                 sloppy = play_with_slips(play, style, rng, rng.choice((0.2, 0.5)), distances=True)
                 yield from judge_samples(sloppy, style, dialogue, rng)
@@ -221,12 +273,14 @@ class ScienceWorldCorpus:
         rng = random.Random(f"sage tokenizer scienceworld {seed}")
         for plays in recorded().values():
             for play in plays:
-                done = play_with_slips(play, style, rng, 0.2, distances=True)
+                done = play_with_slips(play, style, rng, 0.1, distances=True)
                 for turn in done.turns:
                     yield turn.message
                     yield turn.answer
                     yield oracle_word(turn)
                 yield fill(style.judge, **judge_fields(done, done.turns[-1], True))
+        for _ in range(20):
+            yield ". ".join((*THINGS, *ANIMALS, *FRUITS, *ROOMS, *(f"{c} box" for c in COLOURS), "look"))
         yield " ".join(f"Judge: number {n}" for n in range(200))
 
 

@@ -180,7 +180,7 @@ def write(plays: Path) -> None:
         if parse_id(name)[1] in set(chosen(parse_id(name)[0], "train", TRAIN))
     }
     _store(HERE / "plays.json.gz", {"plays": said})
-    print(f"{len(found)} paths, {len(said)} plays; none for {sorted(set(rows) - set(found))}")
+    print(f"{len(found)} paths, {len(said)} plays; none for {sorted(asked - set(found)) or 'no task'}")
 
 
 def _store(path: Path, content: dict[str, Any]) -> None:

@@ -40,8 +40,9 @@ class GeneratedSettings(Settings):
         # A passage states three facts, and a question over one fact asks for one of them.
         if self.evaluation > 2 * self.passages or self.train > 18 * self.passages:
             raise ValueError(
-                f"env.generated.passages={self.passages} is too small for {self.train} training questions and "
-                f"evaluation sets of {self.evaluation}; it allows {18 * self.passages} and {2 * self.passages}."
+                f"env.generated.passages={self.passages} is too small for {self.train} training questions "
+                f"and evaluation sets of {self.evaluation}; "
+                f"it allows {18 * self.passages} and {2 * self.passages}."
             )
         return self
 

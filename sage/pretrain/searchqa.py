@@ -58,8 +58,8 @@ def right_move(question: Question, missing: list[str]) -> Move:
     if step == 0:
         return Move(f"find {relations[0]} of {gold[0]}", command("search", gold[0]))
     if step == len(gold):
-        return Move(f"{relations[-1]} is {question.answers[0]}", command("answer", question.answers[0]))
-    thought = f"{relations[step - 1]} is {gold[step]}, find {relations[step]}"
+        return Move(f"{relations[-1]}: {question.answers[0]}", command("answer", question.answers[0]))
+    thought = f"{relations[step - 1]}: {gold[step]}, find {relations[step]}"
     return Move(thought, command("search", gold[step]))
 
 
@@ -131,13 +131,13 @@ def _mistake(
     if sloppy and kind < 0.3:
         pool = [*gold, *world.entities[gold[max(0, step - 1)]].facts.values()]
         wrong = rng.choice([title for title in pool if title not in question.answers] or [gold[0]])
-        return Move(f"{relations[-1]} is {wrong}", command("answer", wrong))
+        return Move(f"{relations[-1]}: {wrong}", command("answer", wrong))
     if kind < 0.6 and step > 0:
         read = _read_titles(played, rng)
         facts = list(world.entities[gold[step - 1]].facts.values())
         wrong = rng.choice(facts if rng.random() < 0.6 or not read else read)
         wanted = relations[min(step, len(relations) - 1)]
-        return Move(f"{relations[step - 1]} is {wrong}, find {wanted}", command("search", wrong))
+        return Move(f"{relations[step - 1]}: {wrong}, find {wanted}", command("search", wrong))
     if kind < 0.75:
         searched = [Move(turn.thought, turn.action) for turn in played if turn.action.startswith("search[ ")]
         if searched:

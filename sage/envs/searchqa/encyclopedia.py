@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.passage import Passage
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Part of the cache folder's name; raise it when the same seed would give other questions."""
 
 SPLITS = ("train", "valid", "test")
@@ -150,6 +150,6 @@ def _entity(name: str, kind: str, titles: dict[str, list[str]], rng: random.Rand
         target = rng.choice([title for title in titles[RELATIONS[kind][relation]] if title not in used])
         used.add(target)
         facts[relation] = target
-    said = [f"the {relation} is {target}" for relation, target in facts.items()]
     noun = rng.choice(PROFESSIONS) if kind == "person" else kind
-    return Entity(name, kind, facts, f"{name} is a {noun}; {said[0]}, {said[1]} and {said[2]}.")
+    said = " ".join(f"{relation}: {target}." for relation, target in facts.items())
+    return Entity(name, kind, facts, f"{name} is a {noun}. {said}")

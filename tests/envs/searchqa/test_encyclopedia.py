@@ -38,7 +38,7 @@ def test_a_passage_states_its_facts_and_names_nobody_else(split: str) -> None:
         assert len(entity.facts) == FACTS
         assert entity.text.startswith(f"{entity.title} is a ")
         for relation, target in entity.facts.items():
-            assert f"the {relation} is {target}" in entity.text
+            assert f" {relation}: {target}." in entity.text
             assert world.entities[target].kind == RELATIONS[entity.kind][relation]
         # What is left without title and facts holds no name.
         rest = entity.text

@@ -42,7 +42,8 @@ class Move(NamedTuple):
 
 
 def answer_text(thought: str, action: str) -> str:
-    return f"<thought>{thought}</thought>\n<action>{action}</action>"
+    """One answer. With the space, the thought's first word has the token that it has in a passage."""
+    return f"<thought> {thought}</thought>\n<action>{action}</action>"
 
 
 def command(verb: str, text: str) -> str:
@@ -57,8 +58,8 @@ def right_move(question: Question, missing: list[str]) -> Move:
     if step == 0:
         return Move(f"find {relations[0]} of {gold[0]}", command("search", gold[0]))
     if step == len(gold):
-        return Move(f"{relations[-1]} is {question.answers[0]}", command("answer", question.answers[0]))
-    thought = f"{relations[step - 1]} is {gold[step]}, find {relations[step]}"
+        return Move(f"{relations[-1]}: {question.answers[0]}", command("answer", question.answers[0]))
+    thought = f"{relations[step - 1]}: {gold[step]}, find {relations[step]}"
     return Move(thought, command("search", gold[step]))
 
 
@@ -130,13 +131,13 @@ def _mistake(
     if sloppy and kind < 0.3:
         pool = [*gold, *world.entities[gold[max(0, step - 1)]].facts.values()]
         wrong = rng.choice([title for title in pool if title not in question.answers] or [gold[0]])
-        return Move(f"{relations[-1]} is {wrong}", command("answer", wrong))
+        return Move(f"{relations[-1]}: {wrong}", command("answer", wrong))
     if kind < 0.6 and step > 0:
         read = _read_titles(played, rng)
         facts = list(world.entities[gold[step - 1]].facts.values())
         wrong = rng.choice(facts if rng.random() < 0.6 or not read else read)
         wanted = relations[min(step, len(relations) - 1)]
-        return Move(f"{relations[step - 1]} is {wrong}, find {wanted}", command("search", wrong))
+        return Move(f"{relations[step - 1]}: {wrong}, find {wanted}", command("search", wrong))
     if kind < 0.75:
         searched = [Move(turn.thought, turn.action) for turn in played if turn.action.startswith("search[ ")]
         if searched:
@@ -169,6 +170,19 @@ def split_words(text: str) -> str:
     return _WORD.sub(r"\1·\2", text)
 
 
+def weigh_repeats(sample: Sample, ends: set[int], weight: float) -> None:
+    """Give `weight` to every token without one that is among `ends` and follows what it has followed before.
+
+    A name that was begun is to be finished as it was read: the clearest lesson in copying that there is.
+    """
+    seen: set[tuple[int, int]] = set()
+    for i in range(1, len(sample.ids)):
+        pair = (sample.ids[i - 1], sample.ids[i])
+        if sample.weights[i] == 0 and pair[1] in ends and pair in seen:
+            sample.weights[i] = weight
+        seen.add(pair)
+
+
 @dataclass(frozen=True, slots=True)
 class SearchqaCorpus:
     """See `sage.pretrain.corpora.Corpus`."""
@@ -179,7 +193,12 @@ class SearchqaCorpus:
     def samples(
         self, style: PromptStyle, dialogue: Dialogue, settings: PretrainSettings, seed: int
     ) -> Iterator[Sample]:
-        """An endless stream over encyclopedias and questions never repeated."""
+        """An endless stream over encyclopedias and questions never repeated.
+
+        `observation_weight` is of the ends of names that were read before: all else in a passage is chance.
+        """
+        pieces = (dialogue.tokenizer.encode(end, add_special_tokens=False) for end in ENDS)
+        ends = {ids[0] for ids in pieces if len(ids) == 1}
         for number in itertools.count():
             rng = random.Random(f"sage pretrain searchqa {seed} {number}")
             for world, env, question in self._plays(10_000 + seed, number):
@@ -191,7 +210,8 @@ class SearchqaCorpus:
                 # A third is played cleanly: the shortest route is worth seeing undisturbed.
                 rate = 0.0 if rng.random() < 0.34 else settings.mistakes
                 episode = play(env, world, question, style, rng, rate, 12, sloppy=False)
-                sample = episode_sample(episode, dialogue, settings.observation_weight)
+                sample = episode_sample(episode, dialogue, 0.0)
+                weigh_repeats(sample, ends, settings.observation_weight)
                 if episode.won and len(sample.ids) <= settings.max_tokens:
                     yield sample
 

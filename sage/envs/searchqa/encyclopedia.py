@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.passage import Passage
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 3
 """Part of the cache folder's name; raise it when the same seed would give other questions."""
 
 SPLITS = ("train", "valid", "test")
@@ -37,45 +37,14 @@ _COMPANIES = ("Works", "Mills", "Bank", "Press")
 _BOOKS = ("Letters", "Song", "Garden", "Tower")
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """`name` is the word of the question, `phrases` the ways in which a passage says it."""
-
-    name: str
-    kind: str
-    """Of the entity that it leads to."""
-    phrases: tuple[str, str]
-
-
-RELATIONS: dict[str, tuple[Relation, ...]] = {
-    "person": (
-        Relation("birthplace", "town", ("born in {}", "a native of {}")),
-        Relation("spouse", "person", ("married to {}", "wed to {}")),
-        Relation("teacher", "person", ("taught by {}", "a pupil of {}")),
-        Relation("employer", "company", ("employed by {}", "working for {}")),
-    ),
-    "town": (
-        Relation("province", "province", ("located in {}", "part of {}")),
-        Relation("mayor", "person", ("led by {}", "with {} as mayor")),
-        Relation("twin", "town", ("twinned with {}", "with {} as twin")),
-    ),
-    "company": (
-        Relation("founder", "person", ("founded by {}", "with {} as founder")),
-        Relation("seat", "town", ("based in {}", "with its seat in {}")),
-        Relation("owner", "person", ("owned by {}", "in the hands of {}")),
-    ),
-    "book": (
-        Relation("author", "person", ("written by {}", "from the pen of {}")),
-        Relation("setting", "town", ("set in {}", "with {} as setting")),
-        Relation("publisher", "company", ("published by {}", "printed by {}")),
-    ),
-    "province": (
-        Relation("capital", "town", ("ruled from {}", "with {} as capital")),
-        Relation("governor", "person", ("governed by {}", "with {} as governor")),
-        Relation("rival", "province", ("a rival of {}", "at odds with {}")),
-    ),
+RELATIONS: dict[str, dict[str, str]] = {
+    "person": {"birthplace": "town", "spouse": "person", "teacher": "person", "employer": "company"},
+    "town": {"province": "province", "mayor": "person", "twin": "town"},
+    "company": {"founder": "person", "seat": "town", "owner": "person"},
+    "book": {"author": "person", "setting": "town", "publisher": "company"},
+    "province": {"capital": "town", "governor": "person", "rival": "province"},
 }
-"""Facts that an entity of each kind may have; a passage states three of them."""
+"""What may be said of an entity of each kind, and the kind of what it leads to; a passage states three."""
 
 FACTS = 3
 _PARTS = {"person": 0.5, "town": 0.2, "company": 0.12, "book": 0.1, "province": 0.08}
@@ -174,13 +143,13 @@ def _titles(split: str, size: int, rng: random.Random) -> dict[str, list[str]]:
 
 
 def _entity(name: str, kind: str, titles: dict[str, list[str]], rng: random.Random) -> Entity:
-    relations = rng.sample(RELATIONS[kind], FACTS)
+    relations = rng.sample(list(RELATIONS[kind]), FACTS)
     used = {name}
     facts: dict[str, str] = {}
     for relation in relations:
-        target = rng.choice([title for title in titles[relation.kind] if title not in used])
+        target = rng.choice([title for title in titles[RELATIONS[kind][relation]] if title not in used])
         used.add(target)
-        facts[relation.name] = target
-    said = [rng.choice(relation.phrases).format(facts[relation.name]) for relation in relations]
+        facts[relation] = target
     noun = rng.choice(PROFESSIONS) if kind == "person" else kind
-    return Entity(name, kind, facts, f"{name} is a {noun}, {said[0]}, {said[1]} and {said[2]}.")
+    said = " ".join(f"{relation}: {target}." for relation, target in facts.items())
+    return Entity(name, kind, facts, f"{name} is a {noun}. {said}")

@@ -41,8 +41,8 @@ class GeneratedSettings(Settings):
         if self.evaluation > 2 * self.passages or self.train > 18 * self.passages:
             raise ValueError(
                 f"env.generated.passages={self.passages} is too small for {self.train} training questions "
-                f"and evaluation sets of {self.evaluation}; it allows {18 * self.passages} and "
-                f"{2 * self.passages}."
+                f"and evaluation sets of {self.evaluation}; "
+                f"it allows {18 * self.passages} and {2 * self.passages}."
             )
         return self
 

@@ -37,10 +37,9 @@ def test_a_passage_states_its_facts_and_names_nobody_else(split: str) -> None:
     for entity in world.entities.values():
         assert len(entity.facts) == FACTS
         assert entity.text.startswith(f"{entity.title} is a ")
-        relations = {relation.name: relation for relation in RELATIONS[entity.kind]}
-        for name, target in entity.facts.items():
-            assert any(phrase.format(target) in entity.text for phrase in relations[name].phrases)
-            assert world.entities[target].kind == relations[name].kind
+        for relation, target in entity.facts.items():
+            assert f" {relation}: {target}." in entity.text
+            assert world.entities[target].kind == RELATIONS[entity.kind][relation]
         # What is left without title and facts holds no name.
         rest = entity.text
         for name in sorted((entity.title, *entity.facts.values()), key=len, reverse=True):

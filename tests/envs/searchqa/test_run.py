@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -50,7 +49,7 @@ def test_a_run_leaves_complete_records(tmp_path: Path) -> None:
     assert {t["failure"] for t in turns} <= {"none", "tool", "schema", "unparsed", "no_effect", "empty"}
     judged = [t for t in turns if t["phase"] == "train" and t["label"] in ("SKIP", "WEAK", "STRONG")]
     assert judged
-    assert any(t["effect"] == "progress" for t in turns)
+    assert any(t["oracle"] == "progress" for t in turns)
 
 
 def test_a_server_killed_in_the_middle_costs_its_episodes_and_nothing_else(tmp_path: Path, serve) -> None:
@@ -61,14 +60,12 @@ def test_a_server_killed_in_the_middle_costs_its_episodes_and_nothing_else(tmp_p
     runs = tmp_path / "runs"
     http = ["env.retriever=http", f"env.retrievers.http.url={url}", "env.retrievers.http.retries=1",
             "env.retrievers.http.wait_s=0"]
-    command = [sys.executable, "-m", "sage", *SMALL, *http, "trainer.steps=30", f"launch.runs_dir={runs}"]
+    command = [sys.executable, "-m", "sage", *SMALL, *http, "trainer.steps=10", f"launch.runs_dir={runs}"]
     run = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 300
-        while not any(
-            json.loads(path.read_text()).get("phase") == "training" for path in runs.glob("*/*/status.json")
-        ):
+        while not any('"training"' in path.read_text() for path in runs.glob("*/*/status.json")):
             assert run.poll() is None, run.stdout.read() if run.stdout else ""
             assert time.monotonic() < deadline, "the first training step was never reached"
             time.sleep(0.05)
@@ -80,7 +77,7 @@ def test_a_server_killed_in_the_middle_costs_its_episodes_and_nothing_else(tmp_p
     assert run.returncode == 0, output
     (status,) = runs.glob("*/*/status.json")
     episodes = read(status.parent, "episodes").to_pylist()
-    before, after = ([e for e in episodes if e["phase"] == "eval" and e["step"] == step] for step in (0, 30))
+    before, after = ([e for e in episodes if e["phase"] == "eval" and e["step"] == step] for step in (0, 10))
     assert {e["status"] for e in before} <= {"won", "lost", "turn_budget"}
     assert Counter(e["task"] for e in before) == Counter(e["task"] for e in after)
     assert len(after) == 24
@@ -89,4 +86,4 @@ def test_a_server_killed_in_the_middle_costs_its_episodes_and_nothing_else(tmp_p
     assert Counter(e["status"] for e in after)["env_error"] > 12
     assert all("gave no passages" in e["error"] and e["won"] is None for e in broken)
     assert not any(e["status"] == "policy_error" for e in episodes)
-    assert sum(e["phase"] == "train" for e in episodes) == 30 * 3
+    assert sum(e["phase"] == "train" for e in episodes) == 10 * 3

@@ -192,6 +192,8 @@ def measures(
         "intervened": (asked, np.ones(len(turns), bool)),
     }
     row: dict[str, Any] = {"turns": len(turns), "clusters": len(sums)}
+    if forecasts:
+        row["turns_with_confidence"] = int(known.sum())
     for name, value in point.items():
         row[name] = value
         if name in rates:

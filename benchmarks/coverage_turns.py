@@ -111,7 +111,7 @@ def estimates(turns: pd.DataFrame, draws: int) -> pd.DataFrame:
 
 
 def truths(accuracy: float) -> dict[str, float]:
-    """What an endless study of runs with this accuracy finds: exact where it follows from the shares of labels,
+    """What an endless study of runs with this accuracy finds: exact where it follows from shares of labels,
     else from one of 6,000 episodes."""
     turns = turns_of(np.full(1, accuracy), np.random.default_rng([99, int(1000 * accuracy)]), 6_000)
     found = estimates(turns, 2)["estimate"].to_dict()

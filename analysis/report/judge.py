@@ -24,8 +24,6 @@ AGREEMENT = [
     "kappa_runs_low",
     "kappa_runs_high",
     "kappa_intervening",
-    "kappa_intervening_low",
-    "kappa_intervening_high",
     "mcc",
     "sensitivity",
     "specificity",

@@ -192,6 +192,8 @@ def measures(
         "intervened": (asked, np.ones(len(turns), bool)),
     }
     row: dict[str, Any] = {"turns": len(turns), "clusters": len(sums)}
+    if forecasts:
+        row["turns_with_confidence"] = int(known.sum())
     for name, value in point.items():
         row[name] = value
         if name in rates:
@@ -291,8 +293,8 @@ def agreement(
 def judge_against_judge(
     first: pd.DataFrame, second: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Two judges on the same turns (same seed, step, game, turn, observation and answer): measures with the
-    second as the truth.
+    """Two judges on the same turns (same seed, step, game, turn, observation and answer), one row per env:
+    measures with the second as the truth.
 
     Sensitivity and specificity then read: how often the first intervenes where the second does, or does not.
     """
@@ -307,8 +309,11 @@ def judge_against_judge(
             "The two record sets share no judged turn (same seed, step, game, turn, observation and answer)."
         )
     both = both.assign(decided=both["label"], truth=both["label_second"], confidence=np.nan)
-    row = measures(both, level, draws, "episode", seed)
-    return pd.DataFrame([{"shared_turns": len(both), **row}])
+    rows = [
+        {"env": env, "shared_turns": len(part), **measures(part, level, draws, "episode", seed)}
+        for env, part in both.groupby("env", sort=True, observed=True)
+    ]
+    return pd.DataFrame(rows)
 
 
 def label_shares(records: Records, **choice: Any) -> dict[str, pd.DataFrame]:

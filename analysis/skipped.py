@@ -171,18 +171,19 @@ def differences(
                 parts += [side, side * centred, side * centred**2]
             sums = cluster_sums(cluster_codes(group[known]), np.stack(parts, axis=1).astype(float))
             drawn = _standardised(resampled_sums(sums, draws, np.random.default_rng(seed)))
-            low, high = bounds(drawn, level, len(sums))
+            # The scarcer kind decides whether there are enough episodes for an interval.
+            low, high = bounds(drawn, level, int((sums[:, (0, 3)] > 0).sum(axis=0).min()))
             rows.append(
                 {
                     "method": method,
                     "env": env,
                     "covariate": name,
-                    "unit": unit,
                     "supervised": float(value[supervised].mean()),
                     "skipped": float(value[~supervised].mean()),
                     "standardised_difference": float(_standardised(sums.sum(axis=0, keepdims=True))[0]),
                     "low": low,
                     "high": high,
+                    "unit": unit,
                 }
             )
     return pd.DataFrame(rows)
@@ -244,7 +245,8 @@ def aftermath(
         sums = sparse.hstack(columns).tocsr()
         point = _matched(np.asarray(sums.sum(axis=0)), size)
         drawn = _matched(_resampled_sparse(sums, draws, np.random.default_rng(seed)), size)
-        low, high = bounds(drawn[0] - drawn[1], level, int(codes.max()) + 1)
+        scarcer = min(len(np.unique(codes[kind])) for kind in (supervised, ~supervised))
+        low, high = bounds(drawn[0] - drawn[1], level, scarcer)
         row |= {
             "after_skipped": float(point[0][0]),
             "after_supervised": float(point[1][0]),
@@ -368,7 +370,7 @@ def _estimates(
         row[name] = float(total[2 * i + 1] / total[2 * i])
         with np.errstate(invalid="ignore", divide="ignore"):
             row[f"{name}_low"], row[f"{name}_high"] = bounds(
-                drawn[:, 2 * i + 1] / drawn[:, 2 * i], level, len(sums)
+                drawn[:, 2 * i + 1] / drawn[:, 2 * i], level, len(np.unique(codes[chosen]))
             )
     return row
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
 from sage.policy.model import LanguageModel
 
@@ -53,7 +52,6 @@ def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, An
     partial = folder / f".partial-{step:06d}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    logging.disable_progress_bar()  # the terminal belongs to the run's own display
     student.model.save_pretrained(partial / "student")
     student.tokenizer.save_pretrained(partial / "student")
     torch.save({"format": FORMAT_VERSION, "step": step, **state}, partial / "trainer.pt")
@@ -81,7 +79,6 @@ def load(path: Path, student: LanguageModel) -> dict[str, Any]:
             f"{path} has checkpoint format {state['format']}, this version reads {FORMAT_VERSION}; "
             "start the run anew with launch.on_existing=rerun."
         )
-    logging.disable_progress_bar()
     saved = type(student.model).from_pretrained(path / "student", dtype=student.model.dtype)
     student.model.load_state_dict(saved.state_dict())
     return state

@@ -24,8 +24,6 @@ AGREEMENT = [
     "kappa_runs_low",
     "kappa_runs_high",
     "kappa_intervening",
-    "kappa_intervening_low",
-    "kappa_intervening_high",
     "mcc",
     "sensitivity",
     "specificity",
@@ -42,8 +40,8 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         "turns on which the teacher was asked; rule: deterministic failures too. prevalence: share of turns "
         "without progress; kappa falls with it at equal error rates. Intervals allow for turns of one "
         "episode being alike; kappa_runs: Student's interval over the runs' kappas. kappa_intervening asks "
-        "only whether to intervene at all: the fair one for scope rule, where a failure without effect "
-        "counts as STRONG against WEAK."
+        "only whether to intervene at all: fair for scope rule too, where a failure without effect counts "
+        "as STRONG against WEAK."
     )
     columns = [name for name in AGREEMENT if name in found["agreement"]]
     main = found["agreement"]

@@ -16,7 +16,8 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
     section.table("published_impossible", found["impossible"], "Impossible percentages", folded=True)
     section.table("published_sizes", found["sizes"], "Number of episodes stated, and the one that fits best")
     if "claims" in found:
-        section.table("published_claims", found["claims"], "Claims", folded=True)
+        section.table("published_claim_lines", found["claim_lines"], "What each claim is worth", folded=True)
+        section.table("published_claims", found["claims"], "Numbers of the claims", folded=True)
     section.table(
         "published_duplicates", found["duplicates"], "Rows that print the same numbers", folded=True
     )

@@ -13,7 +13,13 @@ from analysis.variance import contrast, precision, variance
 
 def fill(section: Section, records: Records, options: Options, palette: dict[str, str]) -> None:
     """Fill the section."""
-    frame = variance(records, options.level, options.metric, seed=options.seed, **options.choice)
+    spread, alone = _by_runs(records, options)
+    if alone:
+        section.say(f"Left out, as one run has no spread: {', '.join(alone)}.", "refusal")
+    if not spread:
+        return
+    choice = {**options.choice, "methods": spread}
+    frame = variance(records, options.level, options.metric, seed=options.seed, **choice)
     section.say(
         "Share of each source in the variance of a method's mean: training run (other seeds), game (other "
         "games), run × game, decoding (the same games again; separate only where games were repeated)."
@@ -21,13 +27,15 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
     section.draw("variance", figures.variance_bars(frame), "What the uncertainty of each mean is made of.")
     section.table("precision", precision(frame), "Standard error of the mean, now and with more of each")
     section.table("variance", frame, "Components with intervals of their sd", folded=True)
-    pilot = contrast(records, options.baseline, options.metric, **options.choice)
+    if options.baseline not in spread:
+        return
+    pilot = contrast(records, options.baseline, options.metric, **choice)
     if len(pilot):
         section.table("pilot", pilot, "Spread as a pilot for the next study", folded=True)
         found = {round(float(pilot["run_sd"].quantile(q)), 3) for q in (0, 0.5, 1)}
-        runs = sorted(set(_run_counts(records, options)))
+        runs = sorted(_run_counts(records, options, spread))
         curves = power_table(
-            runs=sorted({3, 5, 8, 10, 15, 20} | {n for n in runs if n > 1}),
+            runs=sorted({3, 5, 8, 10, 15, 20, *runs}),
             games=sorted(set(pilot["games"].astype(int))),
             run_sds=sorted(found | {0.05} if options.metric == "won" else found),
             residual=float(pilot["residual"].mean()),
@@ -42,9 +50,17 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         section.table("power", curves, "Numbers of the power curves", folded=True)
 
 
-def _run_counts(records: Records, options: Options) -> list[int]:
-    counts = []
-    for group in each_split(select(records, **options.choice)):
+def _by_runs(records: Records, options: Options) -> tuple[list[str], list[str]]:
+    """Methods with two or more runs wherever they were evaluated, and the others."""
+    episodes = select(records, **options.choice)
+    runs = episodes.groupby(["method", "env", "split"], observed=True)["run"].nunique()
+    least = runs.groupby("method").min()
+    return sorted(least.index[least > 1]), sorted(least.index[least < 2])
+
+
+def _run_counts(records: Records, options: Options, methods: list[str]) -> set[int]:
+    counts = set()
+    for group in each_split(select(records, **{**options.choice, "methods": methods})):
         table = cells(group, options.metric)
-        counts += [len(table.rows(method)) for method in set(table.methods)]
+        counts |= {len(table.rows(method)) for method in set(table.methods)}
     return counts

@@ -190,7 +190,8 @@ def reply(
         chosen = [prompts[i] for i in order[start : start + batch]]
         decoder.lengths[:] = [0] * len(decoder.lengths)
         room = [max(limit, len(prompt)) for prompt in chosen]
-        done = decoder.answer(slice(0, len(chosen)), chosen, sampling, None, room, shared_prefixes(chosen))
+        shared = shared_prefixes(chosen) if decoder.engine.shares else None
+        done = decoder.answer(slice(0, len(chosen)), chosen, sampling, None, room, shared)
         replies.update(zip(order[start : start + batch], done, strict=True))
     return [replies[i] for i in range(len(prompts))]
 

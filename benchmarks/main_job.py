@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/main_job.py                 # profile of one training step
     python benchmarks/main_job.py --side-by-side                    # two runs, one core each, against one
     python benchmarks/main_job.py --engines                         # rollout of a step: hf against packed
+    python benchmarks/main_job.py --engines --split valid_unseen    # an evaluation instead
 
 A step of the default method on generated games (the shipped models): play, judge, score, differentiate, step.
 The profiler counts the CPU seconds that torch's operators take by themselves; what the simulator takes is
@@ -30,7 +31,7 @@ from sage.envs.pool import EnvPool
 from sage.optimization import StudentOptimizer
 from sage.policy.model import load_model
 from sage.policy.prompts import choose_style
-from sage.policy.rollout import Job
+from sage.policy.rollout import Job, play
 from sage.records.clock import PhaseClock
 from sage.scoring import Pair, Played, pair
 from sage.settings import load
@@ -60,14 +61,20 @@ class Step:
         self.tasks = self.config.env.tasks("train")[: self.config.trainer.tasks_per_step]
         self.optimizer = StudentOptimizer(self.models.student.model, self.config.trainer)
 
-    def play(self, pool: EnvPool) -> list[Any]:
-        play = story._training_play(self.config, self.style, self.models.student, pool)
-        return list(play([Job(task) for task in self.tasks], self.config.env.turn_budget))
+    def evaluate(self, pool: EnvPool, split: str) -> list[Any]:
+        student = self.models.student
+        how = story._evaluation_settings(self.config, self.style, student)
+        jobs = [Job(task) for task in self.config.env.tasks(split)]
+        return list(play(student, pool, jobs, how))
+
+    def rollout(self, pool: EnvPool) -> list[Any]:
+        training = story._training_play(self.config, self.style, self.models.student, pool)
+        return list(training([Job(task) for task in self.tasks], self.config.env.turn_budget))
 
     def __call__(self, pool: EnvPool, clock: PhaseClock) -> None:
         config = self.config
         with clock.phase("rollout"):
-            batch = [Played(episode) for episode in self.play(pool)]
+            batch = [Played(episode) for episode in self.rollout(pool)]
         with clock.phase("judge"):
             ask = story._judge(config, self.style, self.models.teacher)
             decide(batch, config.intervention, ask, turn_streams(0, 1))
@@ -109,7 +116,7 @@ def profile(overrides: list[str]) -> None:
     )
 
 
-def engines(repeats: int) -> None:
+def engines(repeats: int, split: str | None) -> None:
     sides: dict[str, Callable[[], Any]] = {}
     for name, overrides in {
         "engine=hf, draft_tokens=0": ["rollout.engine=hf", "rollout.draft_tokens=0"],
@@ -120,7 +127,8 @@ def engines(repeats: int) -> None:
 
         def side(step: Step = step) -> list[list[int]]:
             with step.pool() as pool:
-                return [episode.token_ids for episode in step.play(pool)]
+                episodes = step.evaluate(pool, split) if split else step.rollout(pool)
+                return [episode.token_ids for episode in episodes]
 
         sides[name] = side
     timed = take_turns(sides, repeats)
@@ -161,6 +169,7 @@ def main() -> None:
     )
     parser.add_argument("--side-by-side", action="store_true")
     parser.add_argument("--engines", action="store_true")
+    parser.add_argument("--split", help="with --engines: play this evaluation split")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
@@ -168,7 +177,7 @@ def main() -> None:
     if args.side_by_side:
         side_by_side(args.overrides, args.repeats)
     elif args.engines:
-        engines(args.repeats)
+        engines(args.repeats, args.split)
     else:
         profile(args.overrides)
 

@@ -182,7 +182,7 @@ def reply(
     replies: dict[int, Reply] = {}
     sampling = Sampling(0.0, 1.0, max_new_tokens, stop)
     limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=max_new_tokens)
+    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=10)
     # Neighbours in this order share the most; an engine that pads wants neighbours of one length.
     key = prompts.__getitem__ if decoder.engine.shares else lambda i: len(prompts[i])
     order = sorted(range(len(prompts)), key=key)

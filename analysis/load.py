@@ -41,7 +41,14 @@ EPISODE_DEFAULTS: dict[str, Any] = {
 NOT_OK = ("env_error", "policy_error")
 """Statuses that say nothing about the agent."""
 
-INVOCATION_KEYS = ("tracking", "launch", "rollout.workers", "trainer.threads")
+INVOCATION_KEYS = (
+    "tracking",
+    "launch",
+    "rollout.workers",
+    "rollout.engine",
+    "rollout.draft_tokens",
+    "trainer.threads",
+)
 """Config keys that cannot change a result; the run digest leaves out the same ones."""
 
 RUN_COLUMNS = (

@@ -98,6 +98,12 @@ class RolloutSettings(Settings):
     """Episode token limit; an episode that would pass it ends with `turn_budget`."""
     slots: int = Field(ge=1)
     """Episodes decoded side by side."""
+    engine: Literal["auto", "hf", "packed"]
+    """What decodes: `hf` is transformers' own forward, for any model; `packed` runs a plain Llama's or Qwen's
+    modules without padding, for small models on a CPU, where `auto` takes it. They agree to rounding."""
+    draft_tokens: int = Field(ge=0)
+    """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none. It
+    changes speed, never what is sampled."""
     workers: int = Field(ge=0)
     """Environment processes; 0 plays in this process."""
     step_timeout_s: float = Field(gt=0)
@@ -119,6 +125,10 @@ class TrainerSettings(Settings):
     clip_norm: float = Field(gt=0)
     checkpoint_every: int = Field(ge=0)
     """Optimizer steps between complete checkpoints; 0 writes only the last one."""
+    log_skipped: bool
+    """Whether turns of weight 0 are scored for the records too. `false` keeps them out of both models'
+    vocabulary projections: the loss is the same, a step gets cheaper with the share that is skipped, and
+    their confidence and divergence are missing in the turns table."""
     threads: int = Field(ge=0)
     """torch threads of this process; 0 leaves torch's choice."""
 
@@ -163,6 +173,9 @@ class LaunchSettings(Settings):
     plan: str | None
     """Frozen plan that the run serves (its file, or its name in `conf/plan/`); its hash is recorded, and only
     runs that carry it can be confirmatory."""
+    judge_cache: str | None
+    """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
+    from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""
 
 
 class PretrainSettings(Settings):
@@ -242,8 +255,11 @@ class RunConfig(Settings):
         data = self.model_dump(mode="json")
         for invocation in ("tracking", "launch", "pretrain"):
             data.pop(invocation)
-        data["rollout"].pop("workers")
+        for speed in ("workers", "engine", "draft_tokens"):
+            data["rollout"].pop(speed)
         data["trainer"].pop("threads")
+        if data["trainer"]["log_skipped"]:
+            data["trainer"].pop("log_skipped")  # complete records keep the identity from before the choice
         # Where the games lie; what they are is in the manifest's digest.
         data["env"].pop("data", None)
         return data

@@ -213,12 +213,31 @@ def result_table(summary: Summary) -> Table:
     return table
 
 
+def score_table(summary: Summary) -> Table:
+    """Mean score before and after on every split, as the environment gives it and with negatives as 0."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("mean score", no_wrap=True)
+    for heading in ("before", "after", "gain", "before, below 0 as 0", "after, below 0 as 0"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for split in summary.splits:
+        before, after = split.before, split.after
+        pair = [rate.mean_score if rate else None for rate in (before, after)]
+        gain = "" if None in pair else f"{pair[1] - pair[0]:+.2f}"  # type: ignore[operator]
+        clipped = [rate.mean_score_clipped if rate else None for rate in (before, after)]
+        table.add_row(split.split, *map(_score, pair), gain, *map(_score, clipped))
+    return table
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """What stands below the table: labels, time, and what a reader must know to read it."""
     lines = ["Success in % with Wilson 95 % intervals: this checkpoint on games like these, not other seeds."]
     sources = {source for split in summary.splits for source in split.sources}
     if sources - {"official"}:
         lines.append(f"Games were {' and '.join(sorted(sources))}: not scores of the official benchmark.")
+    averages = [(when, summary.macro_rate(when)) for when in ("before", "after")]
+    if len(summary.splits) > 2 and any(rate is not None for _, rate in averages):
+        told = ", ".join(f"{100 * rate:.1f} {when}" for when, rate in averages if rate is not None)
+        lines.append(f"Macro-average of the {len(summary.splits)} splits' success in %: {told}.")
     if summary.label_shares:
         shares = ", ".join(f"{label} {share:.1%}" for label, share in summary.label_shares.items())
         lines.append(f"Labels of {summary.labelled_turns:,} training turns: {shares}.")
@@ -265,6 +284,9 @@ def print_summary(
     console.print()
     if summary.splits:
         console.print(result_table(summary))
+        if summary.graded:
+            console.print()
+            console.print(score_table(summary))
     for line in [*summary_lines(summary), *where_next(run_dir, uri, problems)]:
         console.print(line, soft_wrap=True)
 
@@ -288,6 +310,10 @@ def _rate(rate: Rate | None) -> str:
         return "none ok"
     low, high = rate.interval
     return f"{100 * rate.rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _steps(steps: set[int]) -> str:

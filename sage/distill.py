@@ -101,7 +101,6 @@ def distill(
     clock: PhaseClock,
     on_step: Callable[[StepReport], None],
     after_step: Callable[[int], None] | None = None,
-    log_skipped: bool = True,
 ) -> Summary:
     """Train the student in place up to optimizer step `trainer.steps`, from the newest checkpoint on.
 
@@ -132,9 +131,7 @@ def distill(
         scored: Scored | None = None
         if rules.intervention.needs_scores:
             confidence, size = rules.objective.confidence, trainer.micro_batch
-            scored = score_batch(
-                models, confidence, batch, micro_batch=size, with_student=True, clock=clock
-            )
+            scored = score_batch(models, confidence, batch, micro_batch=size, with_student=True, clock=clock)
         with clock.phase("judge"):
             decide(batch, rules.intervention, ask, turn_streams(seed, step))
 
@@ -147,7 +144,7 @@ def distill(
             micro_batch=trainer.micro_batch,
             add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
             clock=clock,
-            log_skipped=log_skipped,
+            log_skipped=trainer.log_skipped,
             scored=scored,
             stream=episode_streams(seed, step),
         )

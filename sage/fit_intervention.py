@@ -173,8 +173,9 @@ def write(fitted: dict[str, Any], path: Path, turn_budget: int, source: str) -> 
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(content, sort_keys=False, width=110, default_flow_style=None)
-    path.write_text(f"# A classifier in the place of the teacher's query, fitted on {source}.\n{text}",
-    "utf-8")
+    path.write_text(
+        f"# A classifier in the place of the teacher's query, fitted on {source}.\n{text}", "utf-8"
+    )
 
 
 if __name__ == "__main__":

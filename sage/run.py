@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -111,7 +112,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 episodes_per_task=config.rollout.episodes_per_task,
                 turn_budget=config.env.turn_budget,
                 play=_training_play(config, style, _player(config, models), pool),
-                ask=_judge(config, style, models.teacher),
+                ask=_judge(config, style, models.teacher, stack),
                 accelerator=accelerator,
                 checkpoints=folder.checkpoints,
                 clock=clock,
@@ -238,6 +239,8 @@ def _play_settings(
         turn_budget=config.env.turn_budget,
         max_context=min(config.rollout.max_context, reach),
         slots=config.rollout.slots,
+        engine=config.rollout.engine,
+        draft_tokens=config.rollout.draft_tokens,
     )
 
 
@@ -270,6 +273,12 @@ def _training_play(config: RunConfig, style: PromptStyle, player: LanguageModel,
     return play_jobs
 
 
-def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel) -> Ask:
+def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> Ask:
     query = config.intervention.query
-    return no_judge if query is None else TeacherJudge(teacher, style, query)
+    if query is None:
+        return no_judge
+    kept = config.launch.judge_cache
+    file = Path(kept).expanduser() if kept else None
+    judge = TeacherJudge(teacher, style, query, cache_file=file, engine=config.rollout.engine)
+    stack.callback(judge.close)
+    return judge

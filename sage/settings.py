@@ -123,9 +123,11 @@ def register_components(plugins: Iterable[str] = ()) -> None:
 def unknown_setting(key: str, known: Iterable[str]) -> str:
     """The sentence about a key that is none of the `known` dotted names: the nearest one, or who has it."""
     group, _, field = key.partition(".")
-    owners = [
-        name for name in GROUPS[group].names() if field in GROUPS[group].get(name).model_fields
-    ] if group in GROUPS else []
+    owners = (
+        [name for name in GROUPS[group].names() if field in GROUPS[group].get(name).model_fields]
+        if group in GROUPS
+        else []
+    )
     if owners:
         has_it = " and ".join(f"{group}={owner}" for owner in owners)
         return f"{key!r} is not a setting of the chosen {group}; {has_it} has it"

@@ -43,6 +43,7 @@ TRAINER = TrainerSettings(
     weight_decay=0.1,
     clip_norm=1.0,
     checkpoint_every=0,
+    log_skipped=True,
     threads=1,
 )
 

@@ -66,6 +66,15 @@ def test_yaml_is_the_only_home_of_defaults() -> None:
     assert [name for name, field in RunConfig.model_fields.items() if not field.is_required()] == []
 
 
+def test_speed_is_no_part_of_a_run_s_identity_and_less_complete_records_are() -> None:
+    default = load([]).digest_fields()
+    assert (
+        load(["rollout.engine=hf", "rollout.draft_tokens=0", "trainer.threads=1"]).digest_fields() == default
+    )
+    assert "log_skipped" not in default["trainer"]  # runs from before the choice keep their identity
+    assert load(["trainer.log_skipped=false"]).digest_fields() != default
+
+
 def test_a_config_survives_json() -> None:
     config = load(["method=no_norm", "seed=3"])
     assert validate(config.model_dump(mode="json")) == config

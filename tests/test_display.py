@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,20 @@ def test_a_skipped_step_says_so() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_an_environment_that_grades_shows_its_mean_scores_and_many_splits_their_macro_average() -> None:
+    def split(number: int, before: Rate, after: Rate) -> SplitResult:
+        return SplitResult(f"test_{number}", ("official",), (before, after))
+
+    splits = (
+        split(0, Rate(0, 0, 50, 0, -12.5, 4.0), Rate(20, 10, 50, 0, 8.25, 15.0)),
+        split(1, Rate(0, 5, 50, 0, 10.0, 10.0), Rate(20, 15, 50, 0, 30.0, 30.0)),
+        split(2, Rate(0, 10, 20, 0, 50.0, 50.0), Rate(20, 20, 20, 0, 99.0, 99.0)),
+    )
+    text = printed(replace(SUMMARY, splits=splits, graded=True))
+    rows = [line.split() for line in text.splitlines() if line.startswith("test_0")]
+    assert rows[1] == ["test_0", "-12.50", "8.25", "+20.75", "4.00", "15.00"]
+    assert "Macro-average of the 3 splits' success in %: 20.0 before, 50.0 after." in text
+    assert "mean score" not in printed(SUMMARY)
+    assert "Macro-average" not in printed(SUMMARY)

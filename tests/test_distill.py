@@ -92,6 +92,22 @@ def test_the_same_run_twice_is_the_same(straight: tuple[Path, Any], tmp_path: Pa
     assert_equal_weights(weights(both.student), weights(other.student))
 
 
+def test_skipped_turns_left_out_of_the_records_do_not_change_training(
+    straight: tuple[Path, Any], tmp_path: Path
+) -> None:
+    _, (_, reports, both) = straight
+    _, lean, other = train(tmp_path, trainer=TRAINER.model_copy(update={"log_skipped": False}))
+    for x, y in zip(weights(both.student), weights(other.student), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+    for full, row in zip(plain(reports), plain(lean), strict=True):
+        assert row["loss"] == pytest.approx(full["loss"], rel=1e-5)
+        assert row["teacher_tokens"] <= full["teacher_tokens"]
+    scored = [(d.weight > 0, s.divergence is not None) for r in lean for p in r.played
+              for d, s in zip(p.decisions, p.scores, strict=True)]  # fmt: skip
+    assert all(active == has for active, has in scored)
+    assert {active for active, _ in scored} == {True, False}
+
+
 def test_resuming_gives_what_an_uninterrupted_run_gives(straight: tuple[Path, Any], tmp_path: Path) -> None:
     _, (summary, reports, both) = straight
     trainer = TRAINER.model_copy(update={"checkpoint_every": 2})

@@ -153,6 +153,15 @@ def test_the_teacher_plays_where_it_is_told_to(tmp_path: Path) -> None:
     assert answers[0] != answers[1]
 
 
+def test_a_second_run_of_the_same_teacher_asks_nothing_twice(tmp_path: Path) -> None:
+    line = ("evaluation.before=false", "evaluation.after=false", f"launch.judge_cache={tmp_path}/replies.db")
+    first, second = (one(tmp_path / name, *line) for name in "ab")
+    asked, free = (read(folder.path, "steps").to_pylist() for folder in (first, second))
+    assert sum(step["judge_queries"] for step in asked) > 0
+    assert sum(step["judge_queries"] + step["judge_tokens"] for step in free) == 0
+    assert [step["loss"] for step in asked] == [step["loss"] for step in free]
+
+
 def test_a_random_choice_is_the_same_in_every_run(tmp_path: Path) -> None:
     line = ("method=random_intervention", "confidence=shuffled", "evaluation.before=false")
     first, second = (numbers(one(tmp_path / name, *line)) for name in "ab")

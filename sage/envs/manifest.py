@@ -111,8 +111,11 @@ def spread(tasks: Sequence[Task], limit: int | None) -> list[Task]:
     return [task for task in tasks if task.id in chosen]
 
 
-def hash_files(paths: Sequence[Path], memory: Path, accept: Callable[[bytes], bool] | None = None,
-               ) -> dict[Path, str | None]:
+def hash_files(
+    paths: Sequence[Path],
+    memory: Path,
+    accept: Callable[[bytes], bool] | None = None,
+) -> dict[Path, str | None]:
     """sha256 of every file, or None where `accept` refuses its content.
 
     `memory` is a JSON file that remembers results by path, size and modification time, so that thousands of

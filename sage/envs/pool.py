@@ -217,8 +217,14 @@ class EnvPool:
     distance with every step.
     """
 
-    def __init__(self, factory: Callable[[], Environment], workers: int, step_timeout_s: float,
-                 distances: bool = False, reset_timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        factory: Callable[[], Environment],
+        workers: int,
+        step_timeout_s: float,
+        distances: bool = False,
+        reset_timeout_s: float | None = None,
+    ) -> None:
         if workers < 0:
             raise ValueError(f"A pool cannot have {workers} workers; 0 plays in this process.")
         if workers:

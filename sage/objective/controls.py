@@ -206,4 +206,3 @@ class Disagreement(Intervention):
             return Label.FALLBACK
         gap = score.student_logprob - score.teacher_logprob
         return Label.STRONG if gap >= self.strong_at else Label.WEAK if gap >= self.weak_at else Label.SKIP
-

@@ -98,9 +98,7 @@ class NegativeLogLikelihood(Divergence):
         return value_C, _slope_of_logprob(student_logprob_CV, target_C, -value_C.new_ones(value_C.shape))
 
 
-def bucketed(
-    student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, k: int
-) -> tuple[Tensor, Tensor]:
+def bucketed(student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Both distributions over the teacher's k likeliest tokens and one bucket for all others, [C, K + 1].
 
     By the log-sum inequality a divergence of the two is at most that of the whole distributions.

@@ -1,8 +1,6 @@
-"""Batched decoding with a key/value cache that is kept across turns: history is never encoded twice.
+"""Batched decoding over a kept key/value cache: history is never encoded twice, and guesses save forwards.
 
-Shape suffixes: B rows in use, Q new tokens per row (right-aligned, ragged rows are padded on the left), K
-cached positions, V vocabulary. Padding columns write to positions past the row's end, which are masked and
-later overwritten, and may read position 0 only, so that they are never NaN.
+Shape suffixes: B rows in use, N positions whose logits are wanted, T tokens of an answer, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from sage.policy.cache import SlotCache
+from sage.policy.drafts import CONTEXT, Drafts
+from sage.policy.engine import EngineName, make_engine
 from sage.policy.model import LanguageModel
 
 
@@ -44,77 +44,29 @@ class Reply:
     truncated: bool
 
 
-class SlotDecoder:
-    """`slots` conversations over one cache. Rows `0..n-1` are in use; the caller keeps them contiguous."""
+class Decoder:
+    """`slots` conversations over one engine. Rows `0..n-1` are in use; the caller keeps them contiguous.
 
-    def __init__(self, lm: LanguageModel, slots: int) -> None:
+    draft_tokens: most tokens that are guessed ahead (`sage.policy.drafts`); changes speed, never an answer.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, slots: int, *, engine: EngineName = "auto", draft_tokens: int = 0
+    ) -> None:
         self.lm = lm
-        self.cache = SlotCache(slots, lm.model.config.get_text_config().num_hidden_layers)
-        self.lengths = [0] * slots
+        self.engine = make_engine(lm, slots, engine)
+        self.draft_tokens = draft_tokens
+        self._drafts = Drafts(slots)
+
+    @property
+    def lengths(self) -> list[int]:
         """Tokens in the cache per row."""
+        return self.engine.lengths
 
-    @torch.inference_mode()
     def release(self, row: int, last: int) -> None:
-        """Free `row` by moving row `last` (the last one in use) into it."""
-        if row != last:
-            self.cache.move(last, row, self.lengths[last])
-            self.lengths[row] = self.lengths[last]
-        self.lengths[last] = 0
-
-    @torch.inference_mode()
-    def extend(self, rows: slice, ids: list[list[int]]) -> torch.Tensor:
-        """Append `ids[b]` (at least one each) to row b of `rows`; logits_BV after each row's last token."""
-        device = self.lm.device
-        starts = self.lengths[rows]
-        width = max(map(len, ids))
-        kv_length = max(start + len(new) for start, new in zip(starts, ids, strict=True))
-        ids_BQ = np.full((len(ids), width), self.lm.pad_id, dtype=np.int64)
-        write_BQ = np.empty((len(ids), width), dtype=np.int64)
-        see_BQ = np.zeros((len(ids), width), dtype=np.int64)
-        for b, (start, new) in enumerate(zip(starts, ids, strict=True)):
-            pad = width - len(new)
-            ids_BQ[b, pad:] = new
-            write_BQ[b, pad:] = see_BQ[b, pad:] = np.arange(start, start + len(new))
-            write_BQ[b, :pad] = np.arange(start + len(new), start + width)
-        logits_BV = self._forward(rows, ids_BQ, write_BQ, see_BQ, kv_length, device)
-        for offset, new in enumerate(ids):
-            self.lengths[rows.start + offset] += len(new)
-        return logits_BV
-
-    @torch.inference_mode()
-    def step(self, rows: slice, last_ids: list[int | None]) -> torch.Tensor:
-        """Append one token to each row whose entry is not None; the others stay as they are."""
-        starts = np.asarray(self.lengths[rows], dtype=np.int64)[:, None]
-        ids_BQ = np.asarray([[self.lm.pad_id if i is None else i] for i in last_ids], dtype=np.int64)
-        logits_BV = self._forward(rows, ids_BQ, starts, starts, int(starts.max()) + 1, self.lm.device)
-        for offset, token in enumerate(last_ids):
-            self.lengths[rows.start + offset] += token is not None
-        return logits_BV
-
-    def _forward(
-        self,
-        rows: slice,
-        ids_BQ: np.ndarray,
-        write_BQ: np.ndarray,
-        see_BQ: np.ndarray,
-        kv_length: int,
-        device: torch.device,
-    ) -> torch.Tensor:
-        window = self.cache.window
-        window.rows = rows
-        window.positions_BQ = torch.from_numpy(write_BQ).to(device)
-        window.kv_length = kv_length
-        see = torch.from_numpy(see_BQ).to(device)
-        mask_B1QK = torch.arange(kv_length, device=device)[None, None, None, :] <= see[:, None, :, None]
-        output = self.lm.model(
-            input_ids=torch.from_numpy(ids_BQ).to(device),
-            attention_mask=mask_B1QK,
-            position_ids=see,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1].float()
+        """Free `row` by giving its place to row `last` (the last one in use)."""
+        self.engine.release(row, last)
+        self._drafts.release(row, last)
 
     def answer(
         self,
@@ -123,55 +75,77 @@ class SlotDecoder:
         sampling: Sampling,
         uniforms_BT: np.ndarray | None,
         room: list[int],
+        shared: list[tuple[int, int]] | None = None,
     ) -> list[Reply]:
         """Feed `prompts` (the ids not yet in the cache) and decode one answer per row.
 
         uniforms_BT: one number in [0, 1) per row and token (None when greedy). room[b]: tokens that row b
-        may still hold, prompt included. The answer's last id is not in the cache yet when this returns: it
-        belongs at the head of the row's next prompt.
+        may still hold, prompt included. `shared` is the engine's. The answer's last id is not in the cache
+        yet when this returns: it belongs at the head of the row's next prompt.
         """
-        count = len(prompts)
+        lengths = self.engine.lengths
         limits = [min(sampling.max_new_tokens, r - len(p)) for r, p in zip(room, prompts, strict=True)]
-        answers: list[list[int]] = [[] for _ in range(count)]
-        truncated = [False] * count
+        answers: list[list[int]] = [[] for _ in prompts]
+        truncated = [False] * len(prompts)
         live = [limit > 0 for limit in limits]
         pattern = re.compile(sampling.stop) if sampling.stop else None
         end_ids = self.lm.end_ids
-        # Rows that start now have a long first prompt; feeding them apart spares the others its padding.
-        fresh = next((b for b, n in enumerate(self.lengths[rows]) if n == 0), count)
-        parts = [(0, fresh), (fresh, count)]
-        logits_BV = torch.cat(
-            [self.extend(slice(rows.start + a, rows.start + b), prompts[a:b]) for a, b in parts if a < b]
-        )
-        t = 0
-        while any(live):
-            u_B = None if uniforms_BT is None else uniforms_BT[:, t]
-            tokens = sample(logits_BV, sampling, u_B)
-            feed: list[int | None] = [None] * count
-            for b, token in enumerate(tokens):
+
+        def ends(b: int) -> bool:
+            """Whether row b's answer is complete; notes where its limit cuts it."""
+            if answers[b][-1] in end_ids or (pattern is not None and pattern.search(self._text(answers[b]))):
+                return True
+            truncated[b] = len(answers[b]) >= limits[b]
+            return truncated[b]
+
+        # Rows without room are fed all the same: their prompt belongs in the cache.
+        pending = [list(prompt) for prompt in prompts]
+        while any(pending):
+            drafts = [
+                self._draft(rows.start + b, prompts[b], answers[b], limits[b]) if live[b] else []
+                for b in range(len(prompts))
+            ]
+            feed = [new + draft for new, draft in zip(pending, drafts, strict=True)]
+            keep = [len(draft) + 1 if new else 0 for new, draft in zip(pending, drafts, strict=True)]
+            logits_NV = self.engine.extend(rows, feed, keep, shared)
+            shared = None
+            u_N = None
+            if uniforms_BT is not None:
+                u_N = np.concatenate(
+                    [uniforms_BT[b, len(answers[b]) : len(answers[b]) + kept] for b, kept in enumerate(keep)]
+                )
+            tokens = iter(sample(logits_NV, sampling, u_N))
+            for b, draft in enumerate(drafts):
+                if not pending[b]:
+                    continue
+                sampled = [next(tokens) for _ in range(len(draft) + 1)]
+                pending[b] = []
                 if not live[b]:
                     continue
-                answers[b].append(token)
-                if token in end_ids:
-                    live[b] = False
-                    continue
-                if pattern is not None:
-                    text = str(self.lm.tokenizer.decode(answers[b], skip_special_tokens=True))
-                    if pattern.search(text):
-                        live[b] = False
-                        continue
-                if len(answers[b]) >= limits[b]:
-                    live[b], truncated[b] = False, True
-                    continue
-                feed[b] = token
-            t += 1
-            if any(live):
-                logits_BV = self.step(rows, feed)
-        decode = self.lm.tokenizer.decode
+                right = 0
+                for guess, token in zip([*draft, None], sampled, strict=True):
+                    answers[b].append(token)
+                    live[b] = not ends(b)
+                    if not live[b] or token != guess:
+                        break
+                    right += 1
+                lengths[rows.start + b] -= len(draft) - right
+                if live[b]:
+                    pending[b] = answers[b][-1:]
+        for b, answer in enumerate(answers):
+            self._drafts.learn(rows.start + b, prompts[b], answer)
         return [
-            Reply(ids, str(decode(ids, skip_special_tokens=True)) if ids else "", cut)
+            Reply(ids, self._text(ids) if ids else "", cut)
             for ids, cut in zip(answers, truncated, strict=True)
         ]
+
+    def _draft(self, row: int, prompt: list[int], answer: list[int], limit: int) -> list[int]:
+        """What may follow; it leaves one token of the limit, for the one sampled after the last guess."""
+        most = min(self.draft_tokens, limit - len(answer) - 1)
+        return self._drafts.draft(row, [*prompt[-CONTEXT:], *answer[-CONTEXT:]], most) if most > 0 else []
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.lm.tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def sample(logits_BV: torch.Tensor, sampling: Sampling, u_B: np.ndarray | None) -> list[int]:
@@ -195,17 +169,37 @@ def sample(logits_BV: torch.Tensor, sampling: Sampling, u_B: np.ndarray | None) 
 
 
 def reply(
-    lm: LanguageModel, prompts: list[list[int]], max_new_tokens: int, stop: str | None = None, batch: int = 64
+    lm: LanguageModel,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    stop: str | None = None,
+    batch: int = 64,
+    engine: EngineName = "auto",
 ) -> list[Reply]:
-    """One greedy reply to each independent prompt, batched by length; order is kept."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    """One greedy reply to each independent prompt; order is kept. Prompts that begin alike go together."""
+    if not prompts:
+        return []
     replies: dict[int, Reply] = {}
     sampling = Sampling(0.0, 1.0, max_new_tokens, stop)
     limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=max_new_tokens)
+    # Neighbours in this order share the most; an engine that pads wants neighbours of one length.
+    key = prompts.__getitem__ if decoder.engine.shares else lambda i: len(prompts[i])
+    order = sorted(range(len(prompts)), key=key)
     for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        decoder = SlotDecoder(lm, len(chosen))
-        room = [max(limit, len(prompts[i])) for i in chosen]
-        done = decoder.answer(slice(0, len(chosen)), [prompts[i] for i in chosen], sampling, None, room)
-        replies.update(zip(chosen, done, strict=True))
+        chosen = [prompts[i] for i in order[start : start + batch]]
+        decoder.lengths[:] = [0] * len(decoder.lengths)
+        room = [max(limit, len(prompt)) for prompt in chosen]
+        done = decoder.answer(slice(0, len(chosen)), chosen, sampling, None, room, shared_prefixes(chosen))
+        replies.update(zip(order[start : start + batch], done, strict=True))
     return [replies[i] for i in range(len(prompts))]
+
+
+def shared_prefixes(prompts: list[list[int]]) -> list[tuple[int, int]]:
+    """(row before, tokens that both begin with) for each prompt; at least one token of each is its own."""
+    shared = [(0, 0)]
+    for row, (before, prompt) in enumerate(pairwise(prompts)):
+        most = min(len(before), len(prompt) - 1)
+        n = next((i for i in range(most) if before[i] != prompt[i]), most)
+        shared.append((row, n))
+    return shared

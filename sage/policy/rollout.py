@@ -18,7 +18,8 @@ import numpy as np
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Failure, Status, Task, Turn
 from sage.policy.dialogue import Dialogue
-from sage.policy.generate import Reply, Sampling, SlotDecoder, stream
+from sage.policy.engine import EngineName
+from sage.policy.generate import Decoder, Reply, Sampling, stream
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
 
@@ -37,7 +38,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class PlaySettings:
     """How episodes are played. `stream` names the random stream apart from other uses of the same seed;
-    `turn_budget` counts answers; `max_context` counts an episode's tokens; `slots` play side by side."""
+    `turn_budget` counts answers; `max_context` counts an episode's tokens; `slots` play side by side.
+    `engine` and `draft_tokens` (most tokens guessed ahead) change speed only."""
 
     sampling: Sampling
     style: PromptStyle
@@ -46,6 +48,8 @@ class PlaySettings:
     turn_budget: int
     max_context: int
     slots: int
+    engine: EngineName = "auto"
+    draft_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -92,7 +96,11 @@ class _Table:
         self.seats: list[_Seat] = []
         slots = max(1, min(settings.slots, len(jobs)))
         self.free = list(range(slots))
-        self.decoder = SlotDecoder(lm, slots)
+        self.decoder = self._decoder(slots)
+
+    def _decoder(self, slots: int) -> Decoder:
+        how = self.settings
+        return Decoder(self.lm, slots, engine=how.engine, draft_tokens=how.draft_tokens)
 
     def play(self) -> list[Episode]:
         while self.queue or self.seats:
@@ -107,7 +115,7 @@ class _Table:
                 sentence = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 for row in reversed(range(len(self.seats))):
                     self._leave(row, Status.POLICY_ERROR, f"The model failed: {sentence}")
-                self.decoder = SlotDecoder(self.lm, len(self.free))
+                self.decoder = self._decoder(len(self.free))
                 continue
             self._act(replies)
         return [self.done[index] for index in sorted(self.done)]

@@ -25,6 +25,7 @@ MAX_TABLE_ROWS = 2000
 
 _NOT_CURVES = {"run", "method", "env", "source", "seed", "step", "time"}
 _LONG = 240
+_MEANS = ("mean_score", "mean_score_clipped", "mean_turns")
 
 
 class Point(NamedTuple):
@@ -169,6 +170,7 @@ def _evaluation_points(summary: Summary, times: dict[int, int]) -> list[Point]:
                 "n": rate.n,
                 "not_ok": rate.not_ok,
                 "mean_score": rate.mean_score,
+                "mean_score_clipped": rate.mean_score_clipped if summary.graded else None,
                 "mean_turns": rate.mean_turns,
             }
             at = times.get(rate.step, times[0])
@@ -197,7 +199,7 @@ def _curve_names(summary: Summary) -> set[str]:
     wanted = [f"eval/{split}/{what}" for what in ("success_rate", "n", "not_ok") for split in splits]
     wanted += [_train_name(column) for column in STEPS if column not in _NOT_CURVES]
     wanted += [f"before/{split}/success_rate" for split in splits]
-    wanted += [f"eval/{split}/{what}" for what in ("mean_score", "mean_turns") for split in splits]
+    wanted += [f"eval/{split}/{what}" for what in _MEANS for split in splits]
     return set(wanted[: MAX_CURVES - 1 - len(splits)])
 
 

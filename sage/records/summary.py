@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sage.records.clock import PHASES
 from sage.records.intervals import wilson
@@ -22,6 +22,9 @@ class Rate:
     n: int
     not_ok: int
     mean_score: float | None = None
+    """In the environment's own unit, over the ok episodes."""
+    mean_score_clipped: float | None = None
+    """The same with negative scores as 0 (ScienceWorld takes 100 points for one wrong `focus on`)."""
     mean_turns: float | None = None
 
     @property
@@ -79,12 +82,20 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     """Steps without an update, because every turn was skipped."""
+    graded: bool = False
+    """Whether the environment's score says more than won or not: some score is neither 0 nor 1."""
 
     @property
     def not_ok(self) -> int:
         """Episodes that say nothing about the agent, over the whole run."""
         counted = [rate for split in self.splits for rate in split.rates]
         return sum(rate.not_ok for rate in ([*counted, self.train] if self.train else counted))
+
+    def macro_rate(self, when: Literal["before", "after"]) -> float | None:
+        """Mean of the splits' success rates, each split counting once; None unless every split has one."""
+        found = [getattr(split, when) for split in self.splits]
+        rates = [rate.rate for rate in found if rate is not None and rate.rate is not None]
+        return sum(rates) / len(rates) if rates and len(rates) == len(self.splits) else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the derived figures, for `summary.json`."""
@@ -137,6 +148,7 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
         labelled_turns=total,
         seconds=dict(seconds),
         skipped_steps=sum(row["stepped"] is False for row in steps),
+        graded=any(row["score"] not in (None, 0.0, 1.0) for row in episodes),
     )
 
 
@@ -148,6 +160,7 @@ def _rate(step: int, rows: list[dict[str, Any]]) -> Rate:
         n=len(ok),
         not_ok=len(rows) - len(ok),
         mean_score=_mean([row["score"] for row in ok]),
+        mean_score_clipped=_mean([None if row["score"] is None else max(0.0, row["score"]) for row in ok]),
         mean_turns=_mean([row["turns"] for row in ok]),
     )
 

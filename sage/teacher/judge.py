@@ -19,6 +19,7 @@ from sage.config import PromptStyle
 from sage.episode import Label
 from sage.objective.intervention import JudgeQuery, JudgeReply, TurnContext
 from sage.policy.dialogue import Dialogue
+from sage.policy.engine import EngineName
 from sage.policy.generate import reply
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import fill, list_admissible
@@ -112,8 +113,9 @@ class TeacherJudge:
         *,
         batch: int = 64,
         cache_file: Path | None = None,
+        engine: EngineName = "auto",
     ) -> None:
-        self.lm, self.style, self.query, self.batch = lm, style, query, batch
+        self.lm, self.style, self.query, self.batch, self.engine = lm, style, query, batch, engine
         self.queries = 0
         """Queries that reached the model."""
         self.cached = 0
@@ -132,7 +134,13 @@ class TeacherJudge:
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._recall(key) is None
         }
         started = time.perf_counter()
-        replies = reply(self.lm, list(missing.values()), self.query.max_new_tokens, batch=self.batch)
+        replies = reply(
+            self.lm,
+            list(missing.values()),
+            self.query.max_new_tokens,
+            batch=self.batch,
+            engine=self.engine,
+        )
         share = (time.perf_counter() - started) / max(1, len(missing))
         new = {
             key: _Known(answer.text, len(prompt) + len(answer.ids))

@@ -5,55 +5,163 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from sage.policy.generate import Sampling, SlotDecoder, reply, sample, stream
-from sage.policy.model import LanguageModel
+from sage.policy.engine import EngineName, make_engine
+from sage.policy.generate import Decoder, Sampling, reply, sample, shared_prefixes, stream
+from sage.policy.model import LanguageModel, ModelError
+from sage.policy.packed import PackedEngine
+from sage.policy.padded import PaddedEngine
+
+ENGINES = pytest.mark.parametrize("name", ["hf", "packed"])
 
 
-def plain(lm: LanguageModel, ids: list[int]) -> torch.Tensor:
+def plain(lm: LanguageModel, ids: list[int], keep: int = 1) -> torch.Tensor:
     with torch.inference_mode():
-        return lm.model(input_ids=torch.tensor([ids])).logits[0, -1].float()
+        return lm.model(input_ids=torch.tensor([ids])).logits[0, -keep:].float()
 
 
 def random_ids(seed: int, count: int) -> list[int]:
     return np.random.default_rng(seed).integers(5, 900, count).tolist()
 
 
-def test_ragged_extends_and_steps_equal_a_plain_forward(lm: LanguageModel) -> None:
-    decoder = SlotDecoder(lm, 3)
+def assert_like_plain(lm: LanguageModel, logits: torch.Tensor, wanted: list[tuple[list[int], int]]) -> None:
+    """`wanted`: history and number of positions of each row, in the order of `logits`."""
+    expected = torch.cat([plain(lm, history, keep) for history, keep in wanted if keep])
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@ENGINES
+def test_ragged_rows_equal_a_plain_forward(lm: LanguageModel, name: EngineName) -> None:
+    engine = make_engine(lm, 3, name)
     history = [random_ids(0, 11), random_ids(1, 40), random_ids(2, 3)]
-    logits = decoder.extend(slice(0, 3), history)
-    for row in range(3):
-        torch.testing.assert_close(logits[row], plain(lm, history[row]), rtol=1e-4, atol=1e-4)
-    logits = decoder.step(slice(0, 3), [7, None, 9])  # row 1 rests
+    logits = engine.extend(slice(0, 3), history, [1, 5, 3])
+    assert_like_plain(lm, logits, [(history[0], 1), (history[1], 5), (history[2], 3)])
+    logits = engine.extend(slice(0, 3), [[7], [], [9, 8]], [1, 0, 1])  # row 1 rests
     history[0] += [7]
-    history[2] += [9]
-    for row in (0, 2):
-        torch.testing.assert_close(logits[row], plain(lm, history[row]), rtol=1e-4, atol=1e-4)
+    history[2] += [9, 8]
+    assert_like_plain(lm, logits, [(history[0], 1), (history[2], 1)])
+    engine.lengths[2] -= 1  # the newest token is thrown away
+    history[2].pop()
     new = [random_ids(3, 5), random_ids(4, 300), random_ids(5, 1)]  # makes the cache grow
-    logits = decoder.extend(slice(0, 3), new)
+    logits = engine.extend(slice(0, 3), new, [2, 2, 1])
     for row in range(3):
         history[row] += new[row]
-        torch.testing.assert_close(logits[row], plain(lm, history[row]), rtol=1e-4, atol=1e-4)
+    assert_like_plain(lm, logits, [(history[0], 2), (history[1], 2), (history[2], 1)])
+    assert engine.lengths == [len(h) for h in history]
 
 
-def test_a_released_row_is_filled_from_the_last_and_can_be_used_again(lm: LanguageModel) -> None:
-    decoder = SlotDecoder(lm, 3)
+@ENGINES
+def test_a_released_row_is_filled_from_the_last_and_can_be_used_again(
+    lm: LanguageModel, name: EngineName
+) -> None:
+    engine = make_engine(lm, 3, name)
     history = [random_ids(0, 30), random_ids(1, 9), random_ids(2, 20)]
-    decoder.extend(slice(0, 3), history)
-    decoder.release(0, 2)
-    assert decoder.lengths == [20, 9, 0]
-    logits = decoder.extend(slice(0, 2), [[5], [6, 7]])
-    torch.testing.assert_close(logits[0], plain(lm, [*history[2], 5]), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(logits[1], plain(lm, [*history[1], 6, 7]), rtol=1e-4, atol=1e-4)
+    engine.extend(slice(0, 3), history, [1, 1, 1])
+    engine.release(0, 2)
+    assert engine.lengths == [20, 9, 0]
     fresh = random_ids(9, 4)
-    logits = decoder.extend(slice(2, 3), [fresh])
-    torch.testing.assert_close(logits[0], plain(lm, fresh), rtol=1e-4, atol=1e-4)
+    logits = engine.extend(slice(0, 3), [[5], [6, 7], fresh], [1, 1, 1])
+    assert_like_plain(lm, logits, [([*history[2], 5], 1), ([*history[1], 6, 7], 1), (fresh, 1)])
 
 
-def test_greedy_replies_equal_transformers_generate(lm: LanguageModel) -> None:
+@ENGINES
+def test_rows_that_begin_alike_equal_rows_on_their_own(lm: LanguageModel, name: EngineName) -> None:
+    stem, other = random_ids(0, 50), random_ids(1, 9)
+    prompts = sorted(
+        [stem + random_ids(2, 3), stem[:30] + random_ids(3, 8), other, stem + random_ids(4, 200)]
+    )
+    shared = shared_prefixes(prompts)
+    assert sorted(n for _, n in shared) == [0, 0, 30, 50]
+    engine = make_engine(lm, 4, name)
+    logits = engine.extend(slice(0, 4), prompts, [1, 2, 1, 1], shared)
+    assert_like_plain(lm, logits, list(zip(prompts, [1, 2, 1, 1], strict=True)))
+    logits = engine.extend(slice(0, 4), [[5], [6], [7], [8]], [1, 1, 1, 1])
+    assert_like_plain(lm, logits, [([*p, i], 1) for p, i in zip(prompts, [5, 6, 7, 8], strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_other_architectures_equal_a_plain_forward(lm: LanguageModel, kind: str) -> None:
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        kind, vocab_size=900, hidden_size=48, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=6, num_key_value_heads=3, head_dim=8, initializer_range=0.5,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert not config.tie_word_embeddings
+    other = LanguageModel(model, lm.tokenizer, kind, "", torch.device("cpu"))
+    assert isinstance(make_engine(other, 2, "auto"), PackedEngine)
+    prompts = [random_ids(0, 300), random_ids(1, 7)]
+    logits = make_engine(other, 2, "packed").extend(slice(0, 2), prompts, [3, 3])
+    assert_like_plain(other, logits, [(prompts[0], 3), (prompts[1], 3)])
+
+
+def test_two_threads_give_the_same_logits(lm: LanguageModel) -> None:
+    prompts = [random_ids(i, 20 + 30 * i) for i in range(5)]
+    before = torch.get_num_threads()
+    try:
+        got = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            got.append(make_engine(lm, 5, "packed").extend(slice(0, 5), prompts, [1] * 5))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(got[0], got[1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_that_packed_does_not_know_is_left_to_transformers(lm: LanguageModel) -> None:
+    config = lm.model.config.__class__(
+        **lm.model.config.to_dict() | {"layer_types": ["sliding_attention"] * 2}
+    )
+    config.sliding_window = 16
+    windowed = LanguageModel(type(lm.model)(config), lm.tokenizer, "windowed", "", lm.device)
+    assert isinstance(make_engine(windowed, 1, "auto"), PaddedEngine)
+    with pytest.raises(ModelError, match="does not know the architecture of 'windowed'"):
+        make_engine(windowed, 1, "packed")
+
+
+@ENGINES
+def test_guesses_do_not_change_answers(lm: LanguageModel, name: EngineName) -> None:
+    """Three conversations of two turns, again, and once more with one that begins otherwise."""
+
+    def converse(draft_tokens: int, temperature: float) -> tuple[list[list[int]], list[int], int]:
+        decoder = Decoder(lm, 3, engine=name, draft_tokens=draft_tokens)
+        forwards = 0
+        extend = decoder.engine.extend
+
+        def counted(*args: object) -> torch.Tensor:
+            nonlocal forwards
+            forwards += 1
+            return extend(*args)  # type: ignore[arg-type]
+
+        decoder.engine.extend = counted  # type: ignore[method-assign]
+        said: list[list[int]] = []
+        first = [random_ids(b, 9) for b in range(3)]
+        misleading = [[*random_ids(7, 20), *first[0][-3:]], first[1], first[2]]
+        for prompts in (first, first, misleading):
+            decoder.lengths[:] = [0, 0, 0]
+            for turn in range(2):
+                uniforms = np.random.default_rng(turn).random((3, 12))
+                how = Sampling(temperature, 1.0, 12)
+                replies = decoder.answer(slice(0, 3), prompts, how, uniforms, [500, 500, 500])
+                said += [r.ids for r in replies]
+                prompts = [[r.ids[-1], *random_ids(b, 4)] for b, r in enumerate(replies)]
+        return said, list(decoder.lengths), forwards
+
+    for temperature in (0.0, 0.7):
+        plainly, lengths, slow = converse(0, temperature)
+        guessed, same_lengths, fast = converse(8, temperature)
+        assert guessed == plainly
+        assert same_lengths == lengths
+        assert fast < 0.8 * slow  # many guesses were right
+
+
+@ENGINES
+def test_greedy_replies_equal_transformers_generate(lm: LanguageModel, name: EngineName) -> None:
     prompts = [random_ids(i, n) for i, n in enumerate((5, 17, 60))]
-    replies = reply(lm, prompts, max_new_tokens=12)
+    prompts.append([*prompts[1][:12], 7, 8])
+    replies = reply(lm, prompts, max_new_tokens=12, engine=name)
     for prompt, got in zip(prompts, replies, strict=True):
         with torch.inference_mode():
             want = lm.model.generate(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sage.episode import Status
 from sage.records.clock import PHASES, PhaseClock
+from sage.records.rows import episode_rows
 from sage.records.summary import summarize
 
-from .conftest import record_evaluation, record_run
+from .conftest import KEY, make_episode, record_evaluation, record_run
 
 
 def test_before_after_and_gain(folder: Path) -> None:
@@ -76,3 +78,20 @@ def test_nested_phases_are_counted_once_and_add_up() -> None:
     assert sum(totals.values()) - 100 == pytest.approx(time.perf_counter() - start, abs=0.01)
     with pytest.raises(ValueError, match="is not a phase"), clock.phase("lunch"):
         pass
+
+
+def test_a_score_beyond_won_or_not_makes_the_run_graded(folder: Path) -> None:
+    tables = record_run(folder, steps=1)
+    assert not summarize(folder).graded
+    played = [make_episode(str(i), "test", Status.LOST) for i in range(3)]
+    for episode, score in zip(played, (-100.0, 10.0, 30.0), strict=True):
+        episode.score = score
+    turns, rows = episode_rows(KEY, played, phase="eval", step=1)
+    tables.append_evaluation(1, "test", turns=turns, episodes=rows)
+    summary = summarize(folder)
+    rate = summary.splits[-1].after
+    assert rate is not None
+    assert summary.graded
+    assert (rate.mean_score, rate.mean_score_clipped) == (-20.0, pytest.approx(40 / 3))
+    assert summary.macro_rate("before") is None
+    assert summary.macro_rate("after") == pytest.approx((0.6 + 0.0) / 2)

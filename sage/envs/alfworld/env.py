@@ -112,6 +112,11 @@ class AlfworldEnvironment:
     def _step(self, outcome: Outcome) -> Step:
         self._score = max(self._score, outcome.reward)
         return Step(
-            outcome.observation, outcome.admissible, outcome.reward, self._score, outcome.done, outcome.won,
+            outcome.observation,
+            outcome.admissible,
+            outcome.reward,
+            self._score,
+            outcome.done,
+            outcome.won,
             Failure.NONE if outcome.executed else Failure.NO_EFFECT,
         )

@@ -29,8 +29,12 @@ OPENABLE_TYPES = frozenset({"Fridge", "Cabinet", "Microwave", "Drawer", "Safe"})
 EXTRA_COUNT = {"StoveBurner": 4}
 """How many to place of a receptacle type that the wheel names without a position; one where absent."""
 
-FIXED_FRONTS = {"Kitchen": (("Cabinet", 4), ("Drawer", 3)), "LivingRoom": (("Drawer", 2),),
-                "Bedroom": (("Drawer", 3),), "Bathroom": (("Cabinet", 2), ("Drawer", 2))}
+FIXED_FRONTS = {
+    "Kitchen": (("Cabinet", 4), ("Drawer", 3)),
+    "LivingRoom": (("Drawer", 2),),
+    "Bedroom": (("Drawer", 3),),
+    "Bathroom": (("Cabinet", 2), ("Drawer", 2)),
+}
 """At most this many cabinets and drawers that no agent can open, as official games have them."""
 
 
@@ -171,13 +175,17 @@ def _listed_fixture(fixture_id: str, view: list[float]) -> Fixture:
 _AHEAD = ((0.0, 0.6), (0.6, 0.0), (0.0, -0.6), (-0.6, 0.0))
 
 
-def _placed_fixture(kind: str, rng: random.Random, points: tuple[tuple[int, int], ...],
-                    beside: Fixture | None) -> Fixture:
+def _placed_fixture(
+    kind: str, rng: random.Random, points: tuple[tuple[int, int], ...], beside: Fixture | None
+) -> Fixture:
     """A receptacle the wheel names without a position, at a random view or `beside` another one's."""
     if beside is not None:
         location = beside.location
-        position = (beside.position[0] + rng.uniform(-0.3, 0.3), beside.position[1],
-                    beside.position[2] + rng.uniform(-0.3, 0.3))
+        position = (
+            beside.position[0] + rng.uniform(-0.3, 0.3),
+            beside.position[1],
+            beside.position[2] + rng.uniform(-0.3, 0.3),
+        )
     else:
         (x, z), turn = rng.choice(points), rng.randrange(4)
         location = format_location(x, z, turn, 45)
@@ -190,8 +198,9 @@ def _placed_fixture(kind: str, rng: random.Random, points: tuple[tuple[int, int]
     return Fixture(identifier, kind, location, False, rounded)
 
 
-def _missing_fixtures(types: set[str], listed: list[Fixture], room: str, rng: random.Random,
-                      points: tuple[tuple[int, int], ...]) -> list[Fixture]:
+def _missing_fixtures(
+    types: set[str], listed: list[Fixture], room: str, rng: random.Random, points: tuple[tuple[int, int], ...]
+) -> list[Fixture]:
     fixtures: list[Fixture] = []
     present = {fixture.type for fixture in listed}
     known = set(affordances().contains)

@@ -207,8 +207,13 @@ def _sample_goal(split: str, rng: random.Random) -> tuple[Goal, int]:
 
 def mangle(identifier: str) -> str:
     """The simulator's id as a PDDL name: `Mug|-00.10` becomes `Mug_bar__minus_00_dot_10`."""
-    return (identifier.replace("|", "_bar_").replace("-", "_minus_").replace("+", "_plus_")
-            .replace(".", "_dot_").replace(",", "_comma_"))
+    return (
+        identifier.replace("|", "_bar_")
+        .replace("-", "_minus_")
+        .replace("+", "_plus_")
+        .replace(".", "_dot_")
+        .replace(",", "_comma_")
+    )
 
 
 def name_entities(identifiers: list[str]) -> dict[str, str]:
@@ -243,7 +248,8 @@ def _as_game(household: Household, sentence: str, path: str) -> Game:
     kinds = {o.type for o in objects}
     can_contain = frozenset(
         (holder.lower(), kind.lower())
-        for holder in {f.type for f in fixtures} for kind in able.contains[holder] & kinds
+        for holder in {f.type for f in fixtures}
+        for kind in able.contains[holder] & kinds
     )
     inside = {names[o.id]: names[o.receptacles[0]] for o in objects if o.receptacles}
     also_inside = {(names[o.id], names[other]) for o in objects for other in o.receptacles[1:]}
@@ -263,7 +269,8 @@ def _sample_thing(kind: str) -> Thing:
     """A nameless thing of this type, with the type's abilities."""
     able = affordances()
     return Thing(
-        name="", type=kind.lower(),
+        name="",
+        type=kind.lower(),
         pickupable=kind in able.pickupable or kind in ALSO_PICKUPABLE,
         cleanable=kind in able.cleanable,
         heatable=kind in able.heatable,
@@ -295,7 +302,9 @@ def _problem_text(household: Household, trial: str) -> str:
     facts += [f"(objectType {ids[o.id]} {o.type}Type)" for o in objects]
     facts += [
         f"(canContain {holder}Type {kind}Type)"
-        for holder in holder_kinds for kind in object_kinds if kind in able.contains[holder]
+        for holder in holder_kinds
+        for kind in object_kinds
+        if kind in able.contains[holder]
     ]
     for ability in ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable"):
         facts += [f"({ability} {ids[o.id]})" for o in objects if getattr(_sample_thing(o.type), ability)]
@@ -306,11 +315,17 @@ def _problem_text(household: Household, trial: str) -> str:
     facts += [f"(receptacleAtLocation {ids[f.id]} {mangle(f.location)})" for f in fixtures]
     facts += [f"(objectAtLocation {ids[o.id]} {mangle(o.location)})" for o in objects]
 
-    pddl_goal = goal_library()[goal.task_type]["pddl"].replace("#", "-").format(
-        obj=goal.object, recep=goal.receptacle, toggle=goal.lamp, mrecep=""
+    pddl_goal = (
+        goal_library()[goal.task_type]["pddl"]
+        .replace("#", "-")
+        .format(obj=goal.object, recep=goal.receptacle, toggle=goal.lamp, mrecep="")
     )
     indent = "\n        "
     return (
-        f"(define (problem plan_{trial})\n(:domain alfred)\n(:objects\n" + indent.join(lines)
-        + "\n        )\n\n\n(:init\n\n        " + indent.join(facts) + "\n        )\n" + pddl_goal
+        f"(define (problem plan_{trial})\n(:domain alfred)\n(:objects\n"
+        + indent.join(lines)
+        + "\n        )\n\n\n(:init\n\n        "
+        + indent.join(facts)
+        + "\n        )\n"
+        + pddl_goal
     )

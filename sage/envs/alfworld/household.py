@@ -20,13 +20,35 @@ TARGET_INSTANCES = ((1, 0.33), (2, 0.29), (3, 0.22), (4, 0.16))
 """The same for the task's object; for two-object tasks drawn until at least two."""
 
 SPACE = {
-    "CounterTop": 5.2, "DiningTable": 8.0, "Fridge": 7.0, "SinkBasin": 2.0, "SideTable": 2.1,
-    "CoffeeTable": 4.2, "Desk": 5.2, "Dresser": 4.3, "Bed": 8.5, "Sofa": 3.4, "ArmChair": 1.2,
-    "Ottoman": 1.6, "Shelf": 1.2, "Cabinet": 0.75, "Drawer": 0.9, "GarbageCan": 1.5, "Microwave": 2.2,
+    "CounterTop": 5.2,
+    "DiningTable": 8.0,
+    "Fridge": 7.0,
+    "SinkBasin": 2.0,
+    "SideTable": 2.1,
+    "CoffeeTable": 4.2,
+    "Desk": 5.2,
+    "Dresser": 4.3,
+    "Bed": 8.5,
+    "Sofa": 3.4,
+    "ArmChair": 1.2,
+    "Ottoman": 1.6,
+    "Shelf": 1.2,
+    "Cabinet": 0.75,
+    "Drawer": 0.9,
+    "GarbageCan": 1.5,
+    "Microwave": 2.2,
     "StoveBurner": 5.0,
-    "CoffeeMachine": 6.0, "Toilet": 2.6, "Cart": 4.2, "BathtubBasin": 6.0, "ToiletPaperHanger": 1.3,
+    "CoffeeMachine": 6.0,
+    "Toilet": 2.6,
+    "Cart": 4.2,
+    "BathtubBasin": 6.0,
+    "ToiletPaperHanger": 1.3,
     "HandTowelHolder": 8.0,
-    "TowelHolder": 1.2, "Safe": 1.6, "TVStand": 3.5, "LaundryHamper": 0.1, "Toaster": 0.1,
+    "TowelHolder": 1.2,
+    "Safe": 1.6,
+    "TVStand": 3.5,
+    "LaundryHamper": 0.1,
+    "Toaster": 0.1,
 }
 """Relative chance that an object which may lie in several receptacles lies in one of this type."""
 
@@ -50,8 +72,18 @@ ALSO_PICKUPABLE = frozenset({"PaperTowelRoll", "TeddyBear", "Boots", "ScrubBrush
 MANY = {"StoveKnob": (4, 4), "Window": (1, 2), "Chair": (1, 3), "Painting": (1, 2), "Blinds": (1, 2)}
 """Fixed furniture of which a room has more than one: least and most."""
 
-ON_FLOOR = {"Boots": 1.0, "ScrubBrush": 1.0, "Footstool": 1.0, "Plunger": 1.0, "BaseballBat": 0.8,
-            "BasketBall": 0.8, "TennisRacket": 0.8, "WateringCan": 0.4, "Box": 0.35, "Towel": 0.35}
+ON_FLOOR = {
+    "Boots": 1.0,
+    "ScrubBrush": 1.0,
+    "Footstool": 1.0,
+    "Plunger": 1.0,
+    "BaseballBat": 0.8,
+    "BasketBall": 0.8,
+    "TennisRacket": 0.8,
+    "WateringCan": 0.4,
+    "Box": 0.35,
+    "Towel": 0.35,
+}
 """Chance to lie on the floor, out of reach of text commands; for other types it is `STRAY`."""
 STRAY = 0.03
 

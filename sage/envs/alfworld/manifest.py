@@ -53,8 +53,15 @@ def named_root() -> Path | None:
     return default if (default / LAYOUT).is_dir() else None
 
 
-def load_tasks(source: str = "auto", split: str = "valid_unseen", *, root: str | Path | None = None,
-               limit: int | None = None, seed: int = 0, counts: dict[str, int] | None = None) -> list[Task]:
+def load_tasks(
+    source: str = "auto",
+    split: str = "valid_unseen",
+    *,
+    root: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    counts: dict[str, int] | None = None,
+) -> list[Task]:
     """Tasks of one split, sorted by id, each with the sha256 of its file.
 
     Args:
@@ -109,15 +116,24 @@ def _official(split: str, root: Path | None) -> list[Task]:
         there = ", ".join(sorted(p.name for p in (root / LAYOUT).iterdir() if p.is_dir())) or "none"
         raise MissingData(f"There is no split {split!r} in {root / LAYOUT}; its splits are: {there}.")
     files = [
-        path for path in sorted(folder.glob("*/*/game.tw-pddl"))
+        path
+        for path in sorted(folder.glob("*/*/game.tw-pddl"))
         if not any(word in path.relative_to(folder).as_posix() for word in UNSUPPORTED)
     ]
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     hashes = hash_files(files, cache_root() / "hashes" / f"alfworld-{split}-{place}.json", _is_solvable)
     tasks = [
-        Task(id=path.parent.relative_to(root / LAYOUT).as_posix(), env="alfworld", split=split,
-             task_type=_task_type(path), source="official", path=str(path), sha256=sha)
-        for path, sha in hashes.items() if sha is not None
+        Task(
+            id=path.parent.relative_to(root / LAYOUT).as_posix(),
+            env="alfworld",
+            split=split,
+            task_type=_task_type(path),
+            source="official",
+            path=str(path),
+            sha256=sha,
+        )
+        for path, sha in hashes.items()
+        if sha is not None
     ]
     if not tasks:
         raise MissingData(

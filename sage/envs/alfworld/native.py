@@ -136,7 +136,8 @@ class NativeWorld:
             commands.add(f"examine {held}")
             if game.things[held].type in KNIVES:
                 commands.update(
-                    f"slice {name} with {held}" for name, place in state.lying
+                    f"slice {name} with {held}"
+                    for name, place in state.lying
                     if place == state.location and game.things[name].sliceable
                 )
         return tuple(sorted(commands))
@@ -153,7 +154,8 @@ class NativeWorld:
     def _contents(self, receptacle: str) -> list[str]:
         inside, also = self.state.inside, self.state.also_inside
         return [
-            name for name in self.game.things
+            name
+            for name in self.game.things
             if inside.get(name) == receptacle or (also and (name, receptacle) in also)
         ]
 
@@ -185,10 +187,17 @@ class NativeWorld:
             return None
         names = [receptacle.name for receptacle in here]
         facing = names[0] if len(names) == 1 else f"{', '.join(names[:-1])}, and {names[-1]}"
-        beside = [
-            name for name in self.game.things if (name, state.location) in state.lying
-            for receptacle in names if (name, receptacle) in state.left
-        ] if state.left else []
+        beside = (
+            [
+                name
+                for name in self.game.things
+                if (name, state.location) in state.lying
+                for receptacle in names
+                if (name, receptacle) in state.left
+            ]
+            if state.left
+            else []
+        )
         return f"You are facing the {facing}. Next to it, you see {listing(beside)}."
 
     def _view(self, receptacle: Receptacle) -> str:
@@ -317,12 +326,17 @@ class NativeWorld:
 
 
 _ONE_NAME = {
-    "open": NativeWorld._open, "close": NativeWorld._close, "use": NativeWorld._use,
+    "open": NativeWorld._open,
+    "close": NativeWorld._close,
+    "use": NativeWorld._use,
     "examine": NativeWorld._examine,
 }
 _TWO_NAMES = {
-    "take": (" from ", NativeWorld._take), "move": (" to ", NativeWorld._move),
-    "clean": (" with ", NativeWorld._clean), "heat": (" with ", NativeWorld._heat),
-    "cool": (" with ", NativeWorld._cool), "slice": (" with ", NativeWorld._slice),
+    "take": (" from ", NativeWorld._take),
+    "move": (" to ", NativeWorld._move),
+    "clean": (" with ", NativeWorld._clean),
+    "heat": (" with ", NativeWorld._heat),
+    "cool": (" with ", NativeWorld._cool),
+    "slice": (" with ", NativeWorld._slice),
 }
 """Verb -> the word between its two names, and what it does."""

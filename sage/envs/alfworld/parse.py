@@ -17,24 +17,37 @@ from pathlib import Path
 from sage.envs.alfworld.world import Game, Goal, Receptacle, State, Thing
 from sage.envs.base import EnvironmentFault
 
-KNOWN_DOMAINS = frozenset({
-    "0af55e7f92d12b09d28515aa730e4d03fddd17228ef1fd7b18a3ee8ba49b27b9",  # official release json_2.1.1
-    "f1473041ed01da514de1f87adfd7ef0804862361f83ccf63c75e43633b0eb280",  # wheel
-})
+KNOWN_DOMAINS = frozenset(
+    {
+        "0af55e7f92d12b09d28515aa730e4d03fddd17228ef1fd7b18a3ee8ba49b27b9",  # official release json_2.1.1
+        "f1473041ed01da514de1f87adfd7ef0804862361f83ccf63c75e43633b0eb280",  # wheel
+    }
+)
 """sha256 of the domain texts that were compared: the official games' and the alfworld 0.4.2 wheel's."""
 
-KNOWN_GRAMMARS = frozenset({
-    "10da93e13b58e1a6039723f5d4a59ceae7c60772515bfab9fc603bafa7f8ee06",  # official release json_2.1.1
-    "c294eb280206a4428664cdb4e2037e267e86de5b7fa862212718a961513a7de4",  # wheel
-})
+KNOWN_GRAMMARS = frozenset(
+    {
+        "10da93e13b58e1a6039723f5d4a59ceae7c60772515bfab9fc603bafa7f8ee06",  # official release json_2.1.1
+        "c294eb280206a4428664cdb4e2037e267e86de5b7fa862212718a961513a7de4",  # wheel
+    }
+)
 """sha256 of their grammars, task sentence cut out."""
 
 _TASK = re.compile(r'(?<=Your task is to: )[^"{}#\\]*(?=")')
 _FACT = re.compile(r"\((\w+) ([\w.]+)(?: ([\w.]+))?\s*\)")
 _ABILITIES = ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable")
 _PREDICATES = frozenset(_ABILITIES) | {
-    "receptacleType", "objectType", "canContain", "openable", "isReceptacleObject", "inReceptacleObject",
-    "atLocation", "receptacleAtLocation", "objectAtLocation", "inReceptacle", "isCool",
+    "receptacleType",
+    "objectType",
+    "canContain",
+    "openable",
+    "isReceptacleObject",
+    "inReceptacleObject",
+    "atLocation",
+    "receptacleAtLocation",
+    "objectAtLocation",
+    "inReceptacle",
+    "isCool",
 }
 
 
@@ -62,19 +75,22 @@ def _treated(ability: str, state: str) -> str:
 _GOALS = {
     "pick_and_place_simple": _goal_pattern(
         "(:goal (and (exists (?r - receptacle) (exists (?o - object) (and (inReceptacle ?o ?r)"
-        " (objectType ?o OBJType) (receptacleType ?r RECType))))))"),
+        " (objectType ?o OBJType) (receptacleType ?r RECType))))))"
+    ),
     "look_at_obj_in_light": _goal_pattern(
         "(:goal (and (exists (?ot - object ?r - receptacle ?a - agent ?l - location)"
         " (and (objectType ?ot LAMPType) (toggleable ?ot) (isToggled ?ot) (receptacleAtLocation ?r ?l)"
         " (atLocation ?a ?l) (inReceptacle ?ot ?r)))"
-        " (exists (?o - object ?a - agent) (and (objectType ?o OBJType) (holds ?a ?o)))))"),
+        " (exists (?o - object ?a - agent) (and (objectType ?o OBJType) (holds ?a ?o)))))"
+    ),
     "pick_clean_then_place_in_recep": _goal_pattern(_treated("cleanable", "isClean")),
     "pick_heat_then_place_in_recep": _goal_pattern(_treated("heatable", "isHot")),
     "pick_cool_then_place_in_recep": _goal_pattern(_treated("coolable", "isCool")),
     "pick_two_obj_and_place": _goal_pattern(
         "(:goal (and (exists (?r - receptacle) (exists (?o1 - object) (and (objectType ?o1 OBJType)"
         " (receptacleType ?r RECType) (inReceptacle ?o1 ?r) (exists (?o2 - object) (and (not (= ?o1 ?o2))"
-        " (objectType ?o2 OBJType) (receptacleType ?r RECType) (inReceptacle ?o2 ?r))))))))"),
+        " (objectType ?o2 OBJType) (receptacleType ?r RECType) (inReceptacle ?o2 ?r))))))))"
+    ),
 }
 
 
@@ -128,7 +144,10 @@ def _goal(text: str, path: Path) -> Goal:
         if match:
             types = {name: value.lower() for name, value in match.groupdict().items()}
             return Goal(
-                task_type, types["OBJ"], types.get("REC", ""), types.get("LAMP", ""),
+                task_type,
+                types["OBJ"],
+                types.get("REC", ""),
+                types.get("LAMP", ""),
                 2 if task_type == "pick_two_obj_and_place" else 1,
             )
     raise UncoveredGame(f"The goal of {path} is none of the six the native engine knows.")
@@ -145,8 +164,13 @@ def _names(ids: list[str]) -> dict[str, str]:
     return names
 
 
-def _build(path: str, task_text: str, goal: Goal, facts: dict[str, list[tuple[str, str]]],
-           walkthrough: tuple[str, ...]) -> Game:
+def _build(
+    path: str,
+    task_text: str,
+    goal: Goal,
+    facts: dict[str, list[tuple[str, str]]],
+    walkthrough: tuple[str, ...],
+) -> Game:
     receptacle_types = {r: kind.removesuffix("type") for r, kind in facts["receptacleType"]}
     object_types = {o: kind.removesuffix("type") for o, kind in facts["objectType"]}
     ids = sorted(receptacle_types.keys() | object_types.keys())
@@ -159,7 +183,8 @@ def _build(path: str, task_text: str, goal: Goal, facts: dict[str, list[tuple[st
     openable = {r for r, _ in facts["openable"]}
     receptacles = {
         names[r]: Receptacle(names[r], receptacle_types[r], location[r], r in openable)
-        for r in ids if r in receptacle_types
+        for r in ids
+        if r in receptacle_types
     }
     able = {ability: {o for o, _ in facts[ability]} for ability in _ABILITIES}
     holders = {o for o, _ in facts["isReceptacleObject"]}
@@ -168,10 +193,14 @@ def _build(path: str, task_text: str, goal: Goal, facts: dict[str, list[tuple[st
         contents[outer].append(names[inner])
     things = {
         names[o]: Thing(
-            names[o], object_types[o], **{ability: o in able[ability] for ability in _ABILITIES},
-            holder=o in holders, contents=tuple(contents[o]),
+            names[o],
+            object_types[o],
+            **{ability: o in able[ability] for ability in _ABILITIES},
+            holder=o in holders,
+            contents=tuple(contents[o]),
         )
-        for o in ids if o in object_types
+        for o in ids
+        if o in object_types
     }
     lying = {(names[o], place) for o, place in facts["objectAtLocation"]}
     inside: dict[str, str] = {}
@@ -182,8 +211,11 @@ def _build(path: str, task_text: str, goal: Goal, facts: dict[str, list[tuple[st
         if inside.setdefault(names[o], names[r]) != names[r]:
             also_inside.add((names[o], names[r]))
     state = State(
-        location=facts["atLocation"][0][1], inside=inside, cool={names[o] for o, _ in facts["isCool"]},
-        also_inside=also_inside, lying=lying,
+        location=facts["atLocation"][0][1],
+        inside=inside,
+        cool={names[o] for o, _ in facts["isCool"]},
+        also_inside=also_inside,
+        lying=lying,
     )
     can_contain = frozenset(
         (holder.removesuffix("type"), kind.removesuffix("type")) for holder, kind in facts["canContain"]

@@ -42,7 +42,8 @@ def is_won(game: Game, state: State) -> bool:
             return False
         return any(
             game.receptacles[place].location == state.location
-            for lamp, place in _lamps(game, state) if lamp in state.toggled
+            for lamp, place in _lamps(game, state)
+            if lamp in state.toggled
         )
     placed: dict[str, int] = {}
     for name in _done(game, state):
@@ -112,7 +113,8 @@ def _lamps(game: Game, state: State) -> list[tuple[str, str]]:
     """(lamp, its receptacle) of every light of the task's type that stands in a receptacle."""
     return [
         (name, place)
-        for name, thing in game.things.items() if thing.type == game.goal.lamp and thing.toggleable
+        for name, thing in game.things.items()
+        if thing.type == game.goal.lamp and thing.toggleable
         for place in _places(state, name)
     ]
 
@@ -149,8 +151,9 @@ def _done(game: Game, state: State) -> list[str]:
     return [name for name in _candidates(game) if treated is None or name in treated]
 
 
-def _worth_trying(game: Game, state: State, options: Iterable[Receptacle], locations: set[str],
-                  names: set[str]) -> list[Receptacle]:
+def _worth_trying(
+    game: Game, state: State, options: Iterable[Receptacle], locations: set[str], names: set[str]
+) -> list[Receptacle]:
     """Drop interchangeable receptacles: all that share a location or are used otherwise, and one more.
 
     That one is the cheapest of the rest: one that need not be opened, if there is any.
@@ -173,8 +176,12 @@ def _worth_trying(game: Game, state: State, options: Iterable[Receptacle], locat
 def _scripts(game: Game, state: State) -> Iterator[list[Step]]:
     """Every script that can be a shortest one."""
     candidates = _candidates(game)
-    sources = [(name, place) for name in candidates if game.things[name].pickupable and name != state.holding
-               for place in _places(state, name)]
+    sources = [
+        (name, place)
+        for name in candidates
+        if game.things[name].pickupable and name != state.holding
+        for place in _places(state, name)
+    ]
     spots = {game.receptacles[place].location for _, place in sources} | {state.location}
     if game.goal.task_type == "look_at_obj_in_light":
         yield from _look_scripts(game, state, candidates, sources, spots)
@@ -182,8 +189,9 @@ def _scripts(game: Game, state: State) -> Iterator[list[Step]]:
         yield from _place_scripts(game, state, candidates, sources, spots)
 
 
-def _look_scripts(game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]],
-                  spots: set[str]) -> Iterator[list[Step]]:
+def _look_scripts(
+    game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]], spots: set[str]
+) -> Iterator[list[Step]]:
     """Have one of `candidates` in hand, then be at a lamp and have it lit."""
     ends: list[Step] = [
         ("stand" if lamp in state.toggled else "use", lamp, place) for lamp, place in _lamps(game, state)
@@ -196,8 +204,9 @@ def _look_scripts(game: Game, state: State, candidates: list[str], sources: list
                 yield [*drop, ("take", name, place), end]
 
 
-def _place_scripts(game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]],
-                   spots: set[str]) -> Iterator[list[Step]]:
+def _place_scripts(
+    game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]], spots: set[str]
+) -> Iterator[list[Step]]:
     """Bring as many objects as are missing to one target, each treated if the task asks for it."""
     goal = game.goal
     verb, appliance_types = TREATMENTS.get(goal.task_type, ("", ()))

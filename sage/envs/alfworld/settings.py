@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -54,8 +55,14 @@ class AlfworldSettings(EnvSettings):
                 raise MissingData(str(error)) from error
 
     def tasks(self, split: str) -> list[Task]:
+        """The split's tasks; `official_<split>` and `generated_<split>` name a source other than `games`, so
+        that one run can be trained on games of one source and evaluated on both."""
         from sage.envs.alfworld.manifest import load_tasks
 
+        for source in ("official", "generated"):
+            if split.startswith(f"{source}_"):
+                other = self.model_copy(update={"games": source})
+                return [replace(task, split=split) for task in other.tasks(split.removeprefix(f"{source}_"))]
         self.prepare()
         return load_tasks(self.games, split, root=self.data, seed=self.generated.seed, counts=self._counts())
 

@@ -53,11 +53,17 @@ def write_games(root: Path, seed: int, counts: dict[str, int]) -> Manifest:
             path = folder / "game.tw-pddl"
             data = json.dumps(game.as_json()).encode()
             path.write_bytes(data)
-            tasks.append(Task(
-                id=f"{split}/{game.key}", env="alfworld", split=split, source="generated",
-                task_type=game.household.goal.task_type, path=str(path),
-                sha256=hashlib.sha256(data).hexdigest(),
-            ))
+            tasks.append(
+                Task(
+                    id=f"{split}/{game.key}",
+                    env="alfworld",
+                    split=split,
+                    source="generated",
+                    task_type=game.household.goal.task_type,
+                    path=str(path),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                )
+            )
     manifest = Manifest.of(sorted(tasks, key=lambda task: task.id))
     manifest.write(root / "manifest.json", root)
     return manifest

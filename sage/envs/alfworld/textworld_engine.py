@@ -61,7 +61,11 @@ class TextWorldEngine:
 
 def _outcome(state: Any, reward: float, done: bool) -> Outcome:
     return Outcome(
-        state.feedback, tuple(state.admissible_commands), reward, done, bool(state.won),
+        state.feedback,
+        tuple(state.admissible_commands),
+        reward,
+        done,
+        bool(state.won),
         state.feedback != NOTHING_HAPPENS,
     )
 

@@ -79,9 +79,18 @@ class State:
 
     def copy(self) -> State:
         return State(
-            self.location, self.holding, dict(self.inside), set(self.opened), set(self.clean),
-            set(self.hot), set(self.cool), set(self.toggled), set(self.sliced),
-            set(self.also_inside), set(self.lying), set(self.left),
+            self.location,
+            self.holding,
+            dict(self.inside),
+            set(self.opened),
+            set(self.clean),
+            set(self.hot),
+            set(self.cool),
+            set(self.toggled),
+            set(self.sliced),
+            set(self.also_inside),
+            set(self.lying),
+            set(self.left),
         )
 
 

@@ -54,15 +54,15 @@ def prepare(session: nox.Session, extras: str) -> None:
 
 @nox.session(python=False)
 def run(session: nox.Session) -> None:
-    """The main job."""
-    prepare(session, "")
+    """The main job; the extra brings ScienceWorld and its Java (env=scienceworld)."""
+    prepare(session, "scienceworld")
     session.run(PYTHON, "-m", "sage", *session.posargs, external=True)
 
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """The ordinary tests; one process per core, so each keeps to one thread."""
-    prepare(session, "test,textworld")
+    prepare(session, "test,textworld,scienceworld")
     parallel = ("-n", "auto", "--dist", "loadfile")
     one_thread = {"OMP_NUM_THREADS": "1"}
     session.run(PYTHON, "-m", "pytest", *parallel, *session.posargs, env=one_thread, external=True)
@@ -71,7 +71,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=False)
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
-    prepare(session, "test,textworld")
+    prepare(session, "test,textworld,scienceworld")
     session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
 
 
@@ -86,7 +86,7 @@ def rliable(session: nox.Session) -> None:
 @nox.session(python=False)
 def types(session: nox.Session) -> None:
     """mypy."""
-    prepare(session, "dev,textworld")
+    prepare(session, "dev,textworld,scienceworld")
     session.run(PYTHON, "-m", "mypy", *session.posargs, external=True)
 
 

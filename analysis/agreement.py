@@ -13,9 +13,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from analysis.clusters import TURN_EDGES, bins_of, bounds, cluster_codes, cluster_sums, resampled_sums
+from analysis.clusters import (
+    TURN_EDGES,
+    bins_of,
+    bounds,
+    cluster_codes,
+    cluster_sums,
+    clustered_rate,
+    resampled_sums,
+)
 from analysis.errors import Refusal
+from analysis.intervals import t_interval
 from analysis.load import Records
 
 LABELS = ("SKIP", "WEAK", "STRONG")
@@ -90,7 +100,7 @@ def from_confusion(cells: np.ndarray) -> Measures:
     """Measures from confusion counts [..., 9], row-major decided × truth. All are arrays of shape [...].
 
     `kappa` (Cohen 1960) and `kappa_linear` (linear weights) over three labels; `mcc` over three labels
-    (Gorodkin 2004);
+    (Gorodkin 2004); `kappa_intervening` of WEAK or STRONG against SKIP, which does not ask how strongly;
     `sensitivity` and `specificity` of intervening at all (WEAK or STRONG) for turns that made no progress.
     """
     table = np.asarray(cells, float).reshape(*np.shape(cells)[:-1], 3, 3)
@@ -106,27 +116,29 @@ def from_confusion(cells: np.ndarray) -> Measures:
         scale = np.sqrt((n**2 - (rows**2).sum(axis=-1)) * (n**2 - (columns**2).sum(axis=-1)))
         bad = columns[..., 1] + columns[..., 2]
         caught = table[..., 1:, 1:].sum(axis=(-2, -1))
+        asked = rows[..., 1] + rows[..., 2]
+        alike = (table[..., 0, 0] + caught) / n
+        by_chance = (rows[..., 0] * columns[..., 0] + asked * bad) / n**2
         return {
             "agreement": observed,
             "kappa": (observed - expected) / (1 - expected),
             "kappa_linear": 1 - weighted / chance,
+            "kappa_intervening": (alike - by_chance) / (1 - by_chance),
             "mcc": covariance / scale,
             "sensitivity": caught / bad,
             "specificity": table[..., 0, 0] / columns[..., 0],
             "prevalence": bad / n,
-            "intervened": (rows[..., 1] + rows[..., 2]) / n,
+            "intervened": asked / n,
         }
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     """Area under the ROC curve, ties counted half (Mann-Whitney); nan where one class is empty."""
-    from scipy.stats import rankdata
-
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if not n_positive or not n_negative:
         return float("nan")
-    ranks = rankdata(score)
+    ranks = stats.rankdata(score)
     return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
@@ -141,8 +153,8 @@ def _auroc_of_counts(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
 def measures(
     turns: pd.DataFrame, level: float = 0.95, draws: int = 2000, cluster: str = "episode", seed: int = 0
 ) -> dict[str, Any]:
-    """All agreement measures of one set of labelled turns, each with `_low` and `_high` by cluster
-    bootstrap."""
+    """All agreement measures of one set of labelled turns, each with `_low` and `_high`: clustered rates by
+    Wilson at their effective number, everything else by cluster bootstrap."""
     rng = np.random.default_rng(seed)
     codes = cluster_codes(turns, cluster)
     index = {label: i for i, label in enumerate(LABELS)}
@@ -151,59 +163,92 @@ def measures(
     right = (turns["decided"] == turns["truth"]).to_numpy()
     bad = (turns["truth"] != "SKIP").to_numpy()
     confidence = turns["confidence"].to_numpy(float, na_value=np.nan)
-    has_confidence = len(confidence) > 0 and not np.isnan(confidence).any()
-    if has_confidence:
-        edges = np.unique(np.quantile(confidence, np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1]))
-        spot = np.eye(len(edges) + 1)[np.searchsorted(edges, confidence, side="right")]
+    known = ~np.isnan(confidence)
+    forecasts = len(np.unique(confidence[known])) > 1
+    if forecasts:
+        edges = np.unique(np.quantile(confidence[known], np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1]))
+        spot = np.eye(len(edges) + 1)[np.searchsorted(edges, confidence, side="right")] * known[:, None]
         columns += [spot * right[:, None], spot * ~right[:, None], spot * bad[:, None], spot * ~bad[:, None]]
+        columns += [np.stack([known, np.where(known, (confidence - right) ** 2, 0.0)], axis=1)]
     sums = cluster_sums(codes, np.concatenate(columns, axis=1))
     point = {name: float(value) for name, value in from_confusion(sums[:, :9].sum(axis=0)).items()}
     resampled = resampled_sums(sums, draws, rng)
     drawn = from_confusion(resampled[:, :9])
-    if has_confidence:
-        parts = np.split(resampled[:, 9:], 4, axis=1)
-        point["auroc_confidence_right"] = auroc(confidence, right)
+    if forecasts:
+        parts = np.split(resampled[:, 9:-2], 4, axis=1)
+        point["auroc_confidence_right"] = auroc(confidence[known], right[known])
         drawn["auroc_confidence_right"] = _auroc_of_counts(parts[0], parts[1])
-        point["auroc_doubt_bad_turn"] = auroc(-confidence, bad)
+        point["auroc_doubt_bad_turn"] = auroc(-confidence[known], bad[known])
         drawn["auroc_doubt_bad_turn"] = 1 - _auroc_of_counts(parts[2], parts[3])
-        point["brier"] = float(np.mean((confidence - right) ** 2))
-        point["calibration_error"] = calibration_error(confidence, right)
-    row: dict[str, Any] = {"turns": len(turns), "clusters": int(codes.max()) + 1}
+        point["brier"] = float(np.mean((confidence[known] - right[known]) ** 2))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn["brier"] = resampled[:, -1] / resampled[:, -2]
+        point["calibration_error"] = calibration_error(confidence[known], right[known])
+    asked = (turns["decided"] != "SKIP").to_numpy()
+    rates = {
+        "agreement": (right, np.ones(len(turns), bool)),
+        "sensitivity": (asked, bad),
+        "specificity": (~asked, ~bad),
+        "intervened": (asked, np.ones(len(turns), bool)),
+    }
+    row: dict[str, Any] = {"turns": len(turns), "clusters": len(sums)}
+    if forecasts:
+        row["turns_with_confidence"] = int(known.sum())
     for name, value in point.items():
         row[name] = value
-        if name in drawn and name != "prevalence":
-            row[f"{name}_low"], row[f"{name}_high"] = bounds(drawn[name], level)
+        if name in rates:
+            hits, among = rates[name]
+            row[f"{name}_low"], row[f"{name}_high"] = clustered_rate(hits[among], codes[among], level)
+        elif name in drawn and name != "prevalence":
+            row[f"{name}_low"], row[f"{name}_high"] = bounds(drawn[name], level, len(sums))
     return row
 
 
-def reliability(turns: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
-    """Per equal-width bin of confidence: turns, mean confidence, share of right labels, and its Wilson
-    interval."""
-    from analysis.intervals import wilsons
+def over_runs(turns: pd.DataFrame, level: float = 0.95) -> dict[str, float]:
+    """Kappa of each training run: their number, sd and Student's interval. It speaks of the recipe, where the
+    bootstrap over episodes speaks of the judge in these runs."""
+    index = {label: i for i, label in enumerate(LABELS)}
+    cell = turns["decided"].map(index).to_numpy(int) * 3 + turns["truth"].map(index).to_numpy(int)
+    counts = cluster_sums(cluster_codes(turns, "run"), np.eye(9)[cell])
+    kappas = from_confusion(counts)["kappa"]
+    low, high = t_interval(kappas, level)
+    spread = float(kappas.std(ddof=1)) if len(kappas) > 1 else float("nan")
+    return {"runs": len(kappas), "kappa_sd_runs": spread, "kappa_runs_low": low, "kappa_runs_high": high}
 
-    known = turns[turns["confidence"].notna()]
-    spot = np.minimum((known["confidence"].to_numpy(float) * bins).astype(int), bins - 1)
-    frame = pd.DataFrame(
-        {
-            "bin": spot,
-            "confidence": known["confidence"].to_numpy(float),
-            "right": known["decided"] == known["truth"],
-        }
-    )
-    table = frame.groupby("bin").agg(
-        turns=("right", "size"), confidence=("confidence", "mean"), wins=("right", "sum")
-    )
-    table = table.reset_index()
-    table["right"] = table["wins"] / table["turns"]
-    table["low"], table["high"] = wilsons(table["wins"], table["turns"])
-    table.insert(0, "from", table["bin"] / bins)
-    table.insert(1, "to", (table["bin"] + 1) / bins)
-    return table.drop(columns=["bin", "wins"])
+
+def reliability(turns: pd.DataFrame, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+    """Per method, env and equal-width bin of confidence: turns, mean confidence, share of right labels.
+
+    The interval is that of a clustered rate. A confidence that never varies is no forecast and gives no row.
+    """
+    rows = []
+    for (method, env), mine in turns[turns["confidence"].notna()].groupby(["method", "env"], sort=True):
+        if mine["confidence"].nunique() < 2:
+            continue
+        spot = np.minimum((mine["confidence"].to_numpy(float) * bins).astype(int), bins - 1)
+        for number, part in mine.groupby(spot, sort=True):
+            right = (part["decided"] == part["truth"]).to_numpy(float)
+            low, high = clustered_rate(right, cluster_codes(part), level)
+            rows.append(
+                {
+                    "method": method,
+                    "env": env,
+                    "from": number / bins,
+                    "to": (number + 1) / bins,
+                    "turns": len(part),
+                    "confidence": float(part["confidence"].mean()),
+                    "right": float(right.mean()),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    columns = ["method", "env", "from", "to", "turns", "confidence", "right", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
     """Expected calibration error with equal-width bins (Naeini et al. 2015), confidence as P(label is
-    right)."""
+    right). It has no interval: of a well calibrated judge it can only err upwards."""
     spot = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(spot, minlength=bins)
     gap = np.bincount(spot, confidence, minlength=bins) - np.bincount(spot, right, minlength=bins)
@@ -240,15 +285,16 @@ def agreement(
                     continue
                 for value, group in part.groupby(key(part), sort=True, observed=True):
                     place = {"method": method, "env": env, "scope": scope, "by": by, "group": str(value)}
-                    rows.append(place | measures(group, level, draws, cluster, seed))
+                    row = place | measures(group, level, draws, cluster, seed)
+                    rows.append(row | (over_runs(group, level) if by == "all" else {}))
     return pd.DataFrame(rows)
 
 
 def judge_against_judge(
     first: pd.DataFrame, second: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Two judges on the same turns (same seed, step, game, turn, observation and answer): measures with the
-    second as the truth.
+    """Two judges on the same turns (same seed, step, game, turn, observation and answer), one row per env:
+    measures with the second as the truth.
 
     Sensitivity and specificity then read: how often the first intervenes where the second does, or does not.
     """
@@ -263,8 +309,11 @@ def judge_against_judge(
             "The two record sets share no judged turn (same seed, step, game, turn, observation and answer)."
         )
     both = both.assign(decided=both["label"], truth=both["label_second"], confidence=np.nan)
-    row = measures(both, level, draws, "episode", seed)
-    return pd.DataFrame([{"shared_turns": len(both), **row}])
+    rows = [
+        {"env": env, "shared_turns": len(part), **measures(part, level, draws, "episode", seed)}
+        for env, part in both.groupby("env", sort=True, observed=True)
+    ]
+    return pd.DataFrame(rows)
 
 
 def label_shares(records: Records, **choice: Any) -> dict[str, pd.DataFrame]:

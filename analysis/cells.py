@@ -12,11 +12,14 @@ import pandas as pd
 
 from analysis.errors import Refusal
 
+AVERAGES = ("micro", "macro", "splits")
+
 
 @dataclass(frozen=True)
 class Cells:
     """One environment, split and source. `values[r, g]` is run r's mean on game g; `weights[g]` sum to one
-    and carry the estimand: equal for the micro-average, equal per task type for the macro-average."""
+    and carry the estimand: equal for the micro-average, equal per task type for the macro-average, equal per
+    split for the macro-average over an environment's splits."""
 
     values: np.ndarray
     runs: list[str]
@@ -50,20 +53,32 @@ def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -> Cells:
-    """The cell table of one env × split × source (already selected and checked)."""
+    """The cell table of one env × split × source, or of one env with `average="splits"` (already selected and
+    checked)."""
     if metric not in episodes:
         raise Refusal(
             f"The episodes have no column {metric}; numeric columns are {', '.join(numeric(episodes))}."
         )
-    if average not in ("micro", "macro"):
+    if average not in AVERAGES:
         raise Refusal(
-            f"average is micro (every game counts the same) or macro (every task type does), not {average}."
+            "average is micro (every game counts the same), macro (every task type does) or splits (every "
+            f"split does), not {average}."
         )
     ok = episodes["ok"].to_numpy(bool)
     value = pd.to_numeric(episodes[metric]).to_numpy(float, na_value=np.nan)
+    unknown = ok & np.isnan(value)
+    if unknown.any():
+        row = episodes[unknown].iloc[0]
+        raise Refusal(
+            f"{int(unknown.sum())} of {int(ok.sum())} episodes on {row['env']} {row['split']} have no "
+            f"{metric} (first: {row['task']} in run {row['run']})."
+        )
     value = np.where(ok, value, np.nan)
     run_code, runs = pd.factorize(episodes["run"], sort=True)
-    game_code, games = pd.factorize(episodes["task"], sort=True)
+    name = episodes["task"]
+    if average == "splits":
+        name = episodes["split"].astype(str) + "/" + name.astype(str)
+    game_code, games = pd.factorize(name, sort=True)
     shape = (len(runs), len(games))
     flat = run_code * shape[1] + game_code
     known = ~np.isnan(value)
@@ -72,7 +87,8 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
     table = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
     first_run = episodes.iloc[np.unique(run_code, return_index=True)[1]]
     first_game = episodes.iloc[np.unique(game_code, return_index=True)[1]]
-    strata, _ = pd.factorize(first_game["task_type"], sort=True)
+    splits = sorted(episodes["split"].unique())
+    strata, _ = pd.factorize(first_game["split" if average == "splits" else "task_type"], sort=True)
     if average == "micro":
         strata = np.zeros(len(games), int)
     size = np.bincount(strata)
@@ -87,7 +103,7 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
         weights=weights,
         not_ok=np.bincount(run_code, ~ok, minlength=len(runs)).astype(int),
         env=str(episodes["env"].iloc[0]),
-        split=str(episodes["split"].iloc[0]),
+        split=macro_name(splits) if average == "splits" else str(splits[0]),
         source=str(episodes["source"].iloc[0]),
     )
 
@@ -100,3 +116,25 @@ def numeric(frame: pd.DataFrame) -> list[str]:
 def each_split(episodes: pd.DataFrame) -> list[pd.DataFrame]:
     """The episodes of each env × split × source, in a fixed order."""
     return [group for _, group in episodes.groupby(["env", "split", "source"], sort=True, observed=True)]
+
+
+def macro_name(splits: list[str]) -> str:
+    """What a macro-average over splits is called wherever a split's name would stand."""
+    return f"macro-average of {', '.join(map(str, splits))}"
+
+
+def each_env(episodes: pd.DataFrame) -> list[pd.DataFrame]:
+    """The episodes of each environment that has several splits of one source, for the macro-average over "
+    "them."""
+    places = episodes.groupby(["env", "source"], sort=True, observed=True)
+    return [group for _, group in places if group["split"].nunique() > 1]
+
+
+def each_place(episodes: pd.DataFrame, average: str) -> list[pd.DataFrame]:
+    """The episodes of each place that `average` speaks of: a split, or all splits of an environment."""
+    if average != "splits":
+        return each_split(episodes)
+    places = each_env(episodes)
+    if not places:
+        raise Refusal("A macro-average over splits needs at least two splits of one environment and source.")
+    return places

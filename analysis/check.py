@@ -107,6 +107,32 @@ def check_same_games(episodes: pd.DataFrame, games: str = "all") -> pd.DataFrame
     return pd.concat(kept) if kept else episodes
 
 
+def check_last_steps(chosen: pd.DataFrame) -> None:
+    """Refuse a method whose runs were last evaluated at different optimizer steps: they are not equally "
+    "far."""
+    for (method, env, split), group in chosen.groupby(["method", "env", "split"], sort=True, observed=True):
+        last = group.groupby("run", sort=True, observed=True)["step"].first().sort_values(kind="stable")
+        if last.iloc[0] != last.iloc[-1]:
+            raise Refusal(
+                f"The last evaluation of {method} on {env} {split} is after {last.iloc[0]} steps in run "
+                f"{last.index[0]} and after {last.iloc[-1]} in run {last.index[-1]}; choose one with --step."
+            )
+
+
+def check_same_splits(chosen: pd.DataFrame) -> None:
+    """Refuse a run that was not evaluated on a split on which other runs of its method were."""
+    for (method, env), group in chosen.groupby(["method", "env"], sort=True, observed=True):
+        pairs = group[["run", "split"]].drop_duplicates()
+        runs_of = pairs.groupby("split", sort=True, observed=True)["run"].agg(set)
+        everyone = set(pairs["run"])
+        for split, runs in runs_of.items():
+            if runs != everyone:
+                raise Refusal(
+                    f"Run {min(everyone - runs)} of {method} was not evaluated on {env} {split}, other "
+                    f"runs of {method} were; evaluate it, or name another split with --split."
+                )
+
+
 def select(
     records: Records,
     *,
@@ -116,11 +142,12 @@ def select(
     methods: Iterable[str] | None = None,
     step: int | None = None,
     games: str = "all",
+    leave_out: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """Evaluation episodes that answer a question, after every check: the last evaluation of each run and
     split.
 
-    `step` takes the evaluation at that optimizer step instead.
+    `step` takes the evaluation at that optimizer step instead; `leave_out` names tasks that do not count.
     """
     check_configs(records)
     episodes = records.episodes
@@ -132,6 +159,11 @@ def select(
             keep = keep & (episodes[column] == value).to_numpy()
     if methods is not None:
         keep = keep & episodes["method"].isin(list(methods)).to_numpy()
+    if leave_out:
+        named = episodes["task"].isin(list(leave_out)).to_numpy()
+        if not (named & keep).any():
+            raise Refusal("None of the tasks to leave out was played here.")
+        keep = keep & ~named
     chosen = episodes[keep]
     if not len(chosen):
         what = ", ".join(f"{k}={v}" for k, v in (("env", env), ("split", split), ("source", source)) if v)
@@ -139,10 +171,12 @@ def select(
     if step is None:
         last = chosen.groupby(["run", "split"], observed=True)["step"].transform("max")
         chosen = chosen[chosen["step"] == last]
+        check_last_steps(chosen)
     else:
         chosen = chosen[chosen["step"] == step]
         if not len(chosen):
             raise Refusal(f"No run was evaluated at step {step}.")
+    check_same_splits(chosen)
     check_unique(chosen)
     check_sources(chosen)
     return check_same_games(chosen, games)

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse, stats
 
 from analysis.errors import Refusal
+from analysis.intervals import z_value
+from sage.records.intervals import wilson
 
 CLUSTERS = {
     "episode": ["run", "phase", "step", "split", "task", "rollout"],
@@ -31,8 +34,8 @@ def cluster_codes(turns: pd.DataFrame, cluster: str = "episode") -> np.ndarray:
 
 def cluster_sums(codes: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """[clusters, K]: sums of `columns` [turns, K] within clusters."""
-    size = int(codes.max()) + 1 if len(codes) else 0
-    return np.stack([np.bincount(codes, column, minlength=size) for column in columns.T], axis=1)
+    member = sparse.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))))
+    return np.asarray(member @ columns)
 
 
 def resampled_sums(sums: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -49,14 +52,40 @@ def resampled_sums(sums: np.ndarray, draws: int, rng: np.random.Generator) -> np
     return result
 
 
-def bounds(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    """Percentile interval of draws, ignoring those in which the measure is undefined; nan if that is most of
-    them."""
+MIN_CLUSTERS = 10
+"""Percentiles of a bootstrap over fewer clusters say nothing; the interval then stays empty."""
+
+
+def bounds(drawn: np.ndarray, level: float, clusters: int) -> tuple[float, float]:
+    """Percentile interval of draws over `clusters`, ignoring draws in which the measure is undefined; nan if
+    that is most of them, or where there are fewer than `MIN_CLUSTERS`."""
     known = drawn[~np.isnan(drawn)]
-    if len(known) < 0.5 * len(drawn) or not len(known):
+    if clusters < MIN_CLUSTERS or len(known) < 0.5 * len(drawn):
         return float("nan"), float("nan")
     low, high = np.quantile(known, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
+
+
+def clustered_rate(hits: np.ndarray, codes: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the share of `hits` (0 and 1) among turns whose clusters are `codes`.
+
+    Wilson's at the effective number of turns: their number over the design effect of the clusters, with t for
+    z where clusters are few (Korn and Graubard 1998, with Wilson's interval in the place of Clopper and
+    Pearson's). A share of 0 or 1 shows no design effect and counts clusters instead of turns, so that it is
+    never certain. No turn: nan.
+    """
+    hits = np.asarray(hits, float)
+    if not len(hits):
+        return float("nan"), float("nan")
+    _, codes = np.unique(codes, return_inverse=True)
+    n, rate, clusters = len(hits), float(hits.mean()), int(codes.max()) + 1
+    effective = float(clusters)
+    if clusters > 1 and 0 < rate < 1:
+        residue = np.bincount(codes, hits - rate)
+        design = clusters / (clusters - 1) * float((residue**2).sum()) / n / (rate * (1 - rate))
+        few = z_value(level) / float(stats.t.ppf(0.5 + level / 2, clusters - 1))
+        effective = max(1.0, n / max(1.0, design) * few**2)
+    return wilson(rate * effective, effective, level)
 
 
 def bins_of(values: Any, edges: tuple[float, ...]) -> pd.Categorical:

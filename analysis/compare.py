@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import resampled_run_means, two_way
-from analysis.cells import Cells, cells, each_split
+from analysis.cells import Cells, cells, each_place, each_split
 from analysis.check import select
 from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
@@ -46,14 +46,14 @@ def compare(
     seed: int = 0,
     **choice: Any,
 ) -> pd.DataFrame:
-    """One row per method, env and split. `family` names the methods of the declared family: their p values
-    get Holm's correction (over all their rows), all others Benjamini and Hochberg's. `margin` (in the
-    metric's unit) adds the equivalence test. `detectable` is the true effect that this many runs with this
-    spread find with power 0.8.
+    """One row per method, env and split, or per method and env with `average="splits"`. `family` names the
+    methods of the declared family: their p values get Holm's correction (over all their rows), all others
+    Benjamini and Hochberg's. `margin` (in the metric's unit) adds the equivalence test. `detectable` is the
+    true effect that this many runs with this spread find with power 0.8.
     """
     episodes = select(records, **choice)
     rows: list[dict[str, Any]] = []
-    for group in each_split(episodes):
+    for group in each_place(episodes, average):
         table = cells(group, metric, average)
         if baseline not in table.methods:
             raise Refusal(
@@ -263,7 +263,7 @@ def tables(
     """`compare`, and with `paired_checkpoints` also `checkpoints`."""
     result = {"compare": compare(records, baseline, **options)}
     if paired_checkpoints:
-        known = ("env", "split", "source", "methods", "step", "games", "level")
+        known = ("env", "split", "source", "methods", "step", "games", "leave_out", "level")
         result["checkpoints"] = checkpoints(
             records, baseline, **{k: v for k, v in options.items() if k in known}
         )

@@ -19,6 +19,7 @@ matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0b6e99", "#d9480f", "#5f3dc4", "#2b8a3e", "#c2255c", "#8f6a00", "#087f5b", "#495057")
 BASELINE_COLOUR = "#868e96"
@@ -128,6 +129,7 @@ def learning_curves(curves: pd.DataFrame, palette: dict[str, str], metric: str =
             )
         axis.set_title(f"{env} · {split}")
         axis.set_xlabel("optimizer steps")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel(_metric_name(metric))
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
@@ -157,6 +159,7 @@ def label_shares(by_step: pd.DataFrame, by_turn: pd.DataFrame) -> Figure:
         left.set_ylabel("share of turns")
         left.set_ylim(0, 1)
         left.margins(x=0)
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in (left, right):
             axis.grid(visible=False)
     axes[-1, 0].set_xlabel("optimizer steps")
@@ -169,22 +172,36 @@ def label_shares(by_step: pd.DataFrame, by_turn: pd.DataFrame) -> Figure:
 
 
 def reliability(table: pd.DataFrame) -> Figure:
-    """Share of right labels against the teacher's confidence, Wilson bars; below, how many turns each bin
-    holds."""
-    figure = _figure(4.6, 4.4)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
-    middle = (table["from"] + table["to"]) / 2
-    upper.plot([0, 1], [0, 1], color="#adb5bd", linewidth=1, linestyle="--")
-    error = np.abs(np.stack([table["right"] - table["low"], table["high"] - table["right"]]))
-    upper.errorbar(
-        table["confidence"], table["right"], error, fmt="o", color=COLOURS[0], markersize=5, capsize=0
+    """Share of right labels against the teacher's confidence, one panel per method and environment; below
+    each, how many turns each bin holds."""
+    places = list(table.groupby(["method", "env"], sort=True))
+    across = min(3, len(places))
+    down = -(-len(places) // across)
+    figure = _figure(max(4.6, 2.4 * across), 3.9 * down)
+    axes = figure.subplots(
+        2 * down, across, squeeze=False, sharex=True, sharey="row", height_ratios=[3.2, 1] * down
     )
-    upper.set_ylim(0, 1.02)
-    upper.set_ylabel("judge agrees with oracle")
-    lower.bar(middle, table["turns"], width=0.09, color=COLOURS[0], alpha=0.7)
-    lower.set_ylabel("turns")
-    lower.set_xlabel("teacher's confidence c_t")
-    lower.set_xlim(0, 1)
+    for axis in axes.ravel():
+        axis.set_visible(False)
+    for number, ((method, env), part) in enumerate(places):
+        row, column = divmod(number, across)
+        upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
+        upper.plot([0, 1], [0, 1], color="#adb5bd", linewidth=1, linestyle="--")
+        error = np.abs(np.stack([part["right"] - part["low"], part["high"] - part["right"]]))
+        upper.errorbar(
+            part["confidence"], part["right"], error, fmt="o", color=COLOURS[0], markersize=5, capsize=0
+        )
+        upper.set_ylim(0, 1.02)
+        upper.set_title(f"{method} · {env}")
+        lower.bar((part["from"] + part["to"]) / 2, part["turns"], width=0.09, color=COLOURS[0], alpha=0.7)
+        lower.set_xlabel("confidence c_t")
+        lower.set_xlim(0, 1)
+        lower.tick_params(labelbottom=True)
+        if column == 0:
+            upper.set_ylabel("judge agrees with oracle")
+            lower.set_ylabel("turns")
+        for axis in (upper, lower):
+            axis.set_visible(True)
     return figure
 
 
@@ -240,14 +257,15 @@ def power_curves(table: pd.DataFrame, observed: Sequence[tuple[str, int]] = ()) 
             name, (runs, axis.get_ylim()[1]), fontsize=8, color="#495057", rotation=90, va="top", ha="right"
         )
     axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("runs per method")
     axis.set_ylabel("detectable difference")
     axis.legend(ncols=2)
     return figure
 
 
-def profiles(table: pd.DataFrame, palette: dict[str, str]) -> Figure:
-    """Share of run × task type rates that reach τ."""
+def profiles(table: pd.DataFrame, palette: dict[str, str], metric: str = "won") -> Figure:
+    """Share of run × task type means that reach τ."""
     places = list(table.groupby(["env", "split"], sort=True))
     figure = _figure(7.2, 2.9 * ((len(places) + 1) // 2))
     axes = figure.subplots((len(places) + 1) // 2, min(2, len(places)), squeeze=False, sharey=True)
@@ -260,9 +278,9 @@ def profiles(table: pd.DataFrame, palette: dict[str, str]) -> Figure:
                 part["tau"], part["low"], part["high"], step="mid", color=palette[method], alpha=0.1, lw=0
             )
         axis.set_title(f"{env} · {split}")
-        axis.set_xlabel("success rate τ")
-        axis.set_xlim(0, 1)
-    axes[0, 0].set_ylabel("share with rate ≥ τ")
+        axis.set_xlabel(f"{_metric_name(metric)} τ")
+        axis.set_xlim(group["tau"].min(), group["tau"].max())
+    axes[0, 0].set_ylabel("share that reaches τ")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
     return figure

@@ -191,6 +191,7 @@ def complete_episodes(episodes: pd.DataFrame, where: str) -> pd.DataFrame:
     if unclear.any():
         raise Refusal(f"{where} has {int(unclear.sum())} episodes that are ok but have no value in won.")
     episodes["won"] = won.where(episodes["ok"])
+    episodes["score_clipped"] = pd.to_numeric(episodes["score"]).clip(lower=0.0)
     return episodes
 
 

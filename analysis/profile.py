@@ -17,6 +17,14 @@ from analysis.check import select
 from analysis.load import Records
 
 TAUS = np.round(np.linspace(0, 1, 21), 2)
+"""Levels of a rate; a graded score takes as many from its lowest (or 0) to its highest task type mean."""
+
+
+def _levels(rates: pd.DataFrame, metric: str) -> np.ndarray:
+    if metric == "won":
+        return TAUS
+    values = rates.to_numpy(float)
+    return np.linspace(min(0.0, float(values.min())), max(0.0, float(values.max())), len(TAUS))
 
 
 def task_type_rates(episodes: pd.DataFrame, metric: str = "won") -> pd.DataFrame:
@@ -57,18 +65,19 @@ def profiles(
     rows = []
     for group in each_split(select(records, **choice)):
         table = task_type_rates(group, metric).dropna(axis=1)
+        levels = _levels(table, metric)
         for method, part in table.groupby(level="method", sort=True):
             rates = part.to_numpy(float)
             rng = np.random.default_rng(seed)
-            drawn = np.stack([(_draws(rates, draws, rng) >= tau).mean(axis=(1, 2)) for tau in TAUS], axis=1)
+            drawn = np.stack([(_draws(rates, draws, rng) >= tau).mean(axis=(1, 2)) for tau in levels], axis=1)
             low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-            for i, tau in enumerate(TAUS):
+            for i, tau in enumerate(levels):
                 rows.append(
                     {
                         "env": group["env"].iloc[0],
                         "split": group["split"].iloc[0],
                         "method": method,
-                        "tau": tau,
+                        "tau": float(tau),
                         "share": float((rates >= tau).mean()),
                         "low": float(low[i]),
                         "high": float(high[i]),

@@ -30,8 +30,15 @@ anything."""
 
 
 def read_published(path: str | Path) -> pd.DataFrame:
-    """The printed numbers, with `printed` (text), `value` (float), `decimals` and `n_episodes` (nullable)."""
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    """The printed numbers of a file, as `printed_rows` has them."""
+    if not Path(path).exists():
+        raise Refusal(f"{path} does not exist.")
+    return printed_rows(pd.read_csv(path, dtype=str, keep_default_na=False), str(path))
+
+
+def printed_rows(rows: pd.DataFrame, path: str) -> pd.DataFrame:
+    """Rows of text with `printed` (text), `value` (float), `decimals` and `n_episodes` (nullable); `path`
+    names them in a refusal."""
     missing = [name for name in COLUMNS if name not in rows]
     if missing:
         raise Refusal(f"{path} lacks the column(s) {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
@@ -212,6 +219,17 @@ def claims(compared: pd.DataFrame, method: str = "sage_opd", level: float = 0.95
     return chosen[[*keep, "p_holm", "games_needed", "verdict"]].reset_index(drop=True)
 
 
+def lines(judged: pd.DataFrame) -> pd.DataFrame:
+    """Each claim as one sentence that can be read alone."""
+    sentences = [
+        f"{row.method} against {row.baseline} on {row.benchmark} {row.split}, {row.student} / {row.teacher}: "
+        f"{row.wins} and {row.wins_baseline} of {row.n}, {row.difference_pct:+.1f} points "
+        f"[{row.low_pct:+.1f}, {row.high_pct:+.1f}], z = {row.z:.2f}, p = {row.p:.3f}: {row.verdict}"
+        for row in judged.itertuples()
+    ]
+    return pd.DataFrame({"table": judged["table"], "claim": sentences})
+
+
 def _games_needed(a: float, b: float, alpha: float, power: float = 0.8) -> int | None:
     """Games per method for an unpaired two-proportion z-test with unpooled variance (Fleiss, without
     correction)."""
@@ -294,10 +312,13 @@ def contradictions(rows: pd.DataFrame) -> pd.DataFrame:
     return bad[["table", *key, "printed"]].reset_index(drop=True)
 
 
-def tables(path: str | Path, baseline: str = "opd", method: str = "sage_opd") -> dict[str, pd.DataFrame]:
-    """All checks of one file: `impossible`, `sizes`, `claims`, `differences`, `averages`, `duplicates`,
-    `grim`."""
-    rows = read_published(path)
+def tables(
+    source: str | Path | pd.DataFrame, baseline: str = "opd", method: str = "sage_opd"
+) -> dict[str, pd.DataFrame]:
+    """All checks of one file, or of rows from `to_published`: `impossible`, `sizes`, `claim_lines`, `claims`,
+    `differences`, `averages`, `duplicates`, `contradictions`, `grim`."""
+    own = isinstance(source, pd.DataFrame)
+    rows = printed_rows(source.astype(str), "our own table") if own else read_published(source)
     all_grim = grim(rows)
     result = {
         "impossible": all_grim[~all_grim["possible"]]
@@ -308,6 +329,7 @@ def tables(path: str | Path, baseline: str = "opd", method: str = "sage_opd") ->
     if (rows["method"] == baseline).any():
         compared = differences(rows, baseline)
         result["claims"] = claims(compared, method)
+        result["claim_lines"] = lines(result["claims"])
         result["differences"] = compared
     mean_check = averages(rows)
     if len(mean_check):

@@ -23,6 +23,8 @@ def shown(value: Any, column: str = "") -> str:
             return ""
         if math.isinf(number):
             return "inf" if number > 0 else "-inf"
+        if abs(number) < 1e-12:
+            number = 0.0  # what rounding leaves of a difference of equal numbers
         if column == "p" or column.startswith(P_COLUMNS[1:]):
             return "<0.001" if 0 <= number < 0.001 else f"{number:.3f}"
         size = abs(number)

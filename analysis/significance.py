@@ -105,6 +105,15 @@ def tost(a: Any, b: Any, margin: float) -> float:
     return float(max(lower, upper))
 
 
+def non_inferiority(a: Any, b: Any, margin: float) -> float:
+    """One-sided p of "mean a lies less than `margin` below mean b": Welch on run means, shifted by the
+    margin."""
+    result = welch(a, b)
+    if not result.se > 0:
+        return float("nan") if result.se != result.se else float(result.difference <= -margin)
+    return float(stats.t.sf((result.difference + margin) / result.se, result.df))
+
+
 def two_proportions(wins_a: int, n_a: int, wins_b: int, n_b: int) -> tuple[float, float]:
     """z and two-sided p of a − b for independent rates, pooled variance (statsmodels'
     `proportions_ztest`)."""

@@ -9,6 +9,7 @@ between runs (`compare`,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from analysis.clusters import (
     bounds,
     cluster_codes,
     cluster_sums,
+    clustered_rate,
     resampled_sums,
 )
 from analysis.errors import Refusal
@@ -53,7 +55,9 @@ def decided_turns(records: Records, horizon: int = 3, **choice: Any) -> pd.DataF
     turns = (
         turns[turns["label"].notna()].sort_values([*EPISODE, "turn"], kind="stable").reset_index(drop=True)
     )
-    if not turns["label"].eq("SKIP").any():
+    skips = turns["label"].eq("SKIP").groupby([turns["method"], turns["env"]]).transform("any")
+    turns = turns[skips].reset_index(drop=True)
+    if not len(turns):
         raise Refusal("No turn was skipped in these records: there is nothing to analyse.")
     episode = turns.groupby(EPISODE, sort=False, observed=True, dropna=False).ngroup().to_numpy()
     length = np.bincount(episode)
@@ -83,36 +87,33 @@ BY = {
 }
 
 
-def errors(turns: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Wrong decisions by difficulty, length, position, error type and task type.
+ERRORS = {
+    "skipped_harm": ("harm", True),
+    "skipped_no_effect": ("no_effect", True),
+    "supervised_progress": ("progress", False),
+}
+"""Wrong decisions: among turns with this verdict, those that were skipped (or not)."""
+
+
+def errors(turns: pd.DataFrame, level: float = 0.95, by: Iterable[str] = tuple(BY)) -> pd.DataFrame:
+    """Wrong decisions by difficulty, length, position, error type and task type (`by` names some of `BY`).
 
     `skipped_harm` is the share of harmful turns that were skipped, `skipped_no_effect` that of turns without
-    effect,
-    `supervised_progress` the share of good turns that were supervised all the same. Intervals: bootstrap
-    over episodes.
+    effect, `supervised_progress` the share of good turns that were supervised all the same. Intervals are
+    those of rates clustered in episodes.
     """
     known = turns[turns["oracle"].notna()]
     if not len(known):
         raise Refusal("No labelled turn has an oracle verdict, so no decision can be called wrong.")
     skipped = ~known["supervised"].to_numpy(bool)
     oracle = known["oracle"].to_numpy(object)
-    columns = np.stack(
-        [
-            (oracle == "harm") & skipped,
-            oracle == "harm",
-            (oracle == "no_effect") & skipped,
-            oracle == "no_effect",
-            (oracle == "progress") & ~skipped,
-            oracle == "progress",
-        ],
-        axis=1,
-    ).astype(float)
-    names = ("skipped_harm", "skipped_no_effect", "supervised_progress")
     rows = []
-    methods = known["method"].to_numpy(object)
-    for method in sorted(set(methods)):
-        for by, column in BY.items():
-            mine = methods == method
+    place = known.groupby(["method", "env"], sort=True, observed=True).ngroup().to_numpy()
+    for number in range(int(place.max()) + 1):
+        mine = place == number
+        first = known.iloc[int(np.argmax(mine))]
+        for grouping in by:
+            column = BY[grouping]
             values = (
                 known[column].astype(str).to_numpy(object) if column else np.full(len(known), "all", object)
             )
@@ -120,35 +121,41 @@ def errors(turns: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: in
             found = set(values[mine])
             for value in [v for v in order if v in found] if order else sorted(found):
                 inside = mine & (values == value)
-                sums = cluster_sums(cluster_codes(known[inside]), columns[inside])
-                drawn = resampled_sums(sums, draws, np.random.default_rng(seed))
+                codes = cluster_codes(known[inside])
                 row: dict[str, Any] = {
-                    "method": method,
-                    "by": by,
+                    "method": first["method"],
+                    "env": first["env"],
+                    "by": grouping,
                     "group": value,
                     "turns": int(inside.sum()),
-                    "episodes": len(sums),
+                    "episodes": int(codes.max()) + 1,
                 }
-                total = sums.sum(axis=0)
-                for i, name in enumerate(names):
-                    with np.errstate(invalid="ignore", divide="ignore"):
-                        row[name] = total[2 * i] / total[2 * i + 1] if total[2 * i + 1] else np.nan
-                        ratio = drawn[:, 2 * i] / drawn[:, 2 * i + 1]
-                    row[f"{name}_of"] = int(total[2 * i + 1])
-                    row[f"{name}_low"], row[f"{name}_high"] = bounds(ratio, level)
+                for name, (verdict, skipping) in ERRORS.items():
+                    among = oracle[inside] == verdict
+                    hits = (skipped[inside] == skipping)[among]
+                    row[name] = float(hits.mean()) if among.any() else np.nan
+                    row[f"{name}_of"] = int(among.sum())
+                    row[f"{name}_low"], row[f"{name}_high"] = clustered_rate(hits, codes[among], level)
                 rows.append(row)
     return pd.DataFrame(rows)
 
 
-def differences(turns: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+def differences(
+    turns: pd.DataFrame,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    covariates: Iterable[str] = tuple(COVARIATES),
+) -> pd.DataFrame:
     """Standardised mean differences, supervised minus skipped, over the root mean of the two variances
     (Austin 2009).
 
     |0.1| is the customary line below which two groups count as alike in a covariate.
     """
     rows = []
-    for method, group in turns.groupby("method", sort=True):
-        for name, unit in COVARIATES.items():
+    for (method, env), group in turns.groupby(["method", "env"], sort=True, observed=True):
+        for name in covariates:
+            unit = COVARIATES[name]
             if name not in group:
                 continue
             value = pd.to_numeric(group[name]).to_numpy(float, na_value=np.nan)
@@ -164,17 +171,19 @@ def differences(turns: pd.DataFrame, level: float = 0.95, draws: int = 2000, see
                 parts += [side, side * centred, side * centred**2]
             sums = cluster_sums(cluster_codes(group[known]), np.stack(parts, axis=1).astype(float))
             drawn = _standardised(resampled_sums(sums, draws, np.random.default_rng(seed)))
-            low, high = bounds(drawn, level)
+            # The scarcer kind decides whether there are enough episodes for an interval.
+            low, high = bounds(drawn, level, int((sums[:, (0, 3)] > 0).sum(axis=0).min()))
             rows.append(
                 {
                     "method": method,
+                    "env": env,
                     "covariate": name,
-                    "unit": unit,
                     "supervised": float(value[supervised].mean()),
                     "skipped": float(value[~supervised].mean()),
                     "standardised_difference": float(_standardised(sums.sum(axis=0, keepdims=True))[0]),
                     "low": low,
                     "high": high,
+                    "unit": unit,
                 }
             )
     return pd.DataFrame(rows)
@@ -193,14 +202,14 @@ def aftermath(
 ) -> pd.DataFrame:
     """Progress in the turns after a wrongly skipped turn, against supervised turns that match it.
 
-    Matched exactly on env, task type, oracle verdict, turn position and expert distance (both in bins);
-    strata without both kinds are left out and counted. `difference` is averaged with the skipped turns'
-    weights; unit: expert steps.
+    Per method and env, matched exactly on task type, oracle verdict, turn position and expert distance (both
+    in bins); strata without both kinds are left out and counted. `difference` is averaged with the skipped
+    turns' weights; unit: expert steps.
     """
     wrong = turns[turns["oracle"].isin(["harm", "no_effect"]) & turns["progress_after"].notna()]
     rows = []
-    for method, group in wrong.groupby("method", sort=True):
-        keys = ["env", "task_type", "oracle", "turn_bin", "distance_bin"]
+    for (method, env), group in wrong.groupby(["method", "env"], sort=True, observed=True):
+        keys = ["task_type", "oracle", "turn_bin", "distance_bin"]
         stratum = group.groupby(keys, sort=False, observed=True, dropna=False).ngroup().to_numpy()
         supervised = group["supervised"].to_numpy(bool)
         value = group["progress_after"].to_numpy(float)
@@ -209,6 +218,7 @@ def aftermath(
         inside = both[stratum]
         row: dict[str, Any] = {
             "method": method,
+            "env": env,
             "horizon": horizon,
             "skipped_wrongly": int((~supervised).sum()),
             "matched": int((~supervised & inside).sum()),
@@ -235,7 +245,8 @@ def aftermath(
         sums = sparse.hstack(columns).tocsr()
         point = _matched(np.asarray(sums.sum(axis=0)), size)
         drawn = _matched(_resampled_sparse(sums, draws, np.random.default_rng(seed)), size)
-        low, high = bounds(drawn[0] - drawn[1], level)
+        scarcer = min(len(np.unique(codes[kind])) for kind in (supervised, ~supervised))
+        low, high = bounds(drawn[0] - drawn[1], level, scarcer)
         row |= {
             "after_skipped": float(point[0][0]),
             "after_supervised": float(point[1][0]),
@@ -285,11 +296,12 @@ def weighted(
     labels carry a reason.
     """
     rows = []
-    for method, group in turns.groupby("method", sort=True):
+    for (method, env), group in turns.groupby(["method", "env"], sort=True, observed=True):
         group = group[group["label"].isin(["SKIP", "WEAK", "STRONG"]) & group[outcome].notna()]
         reason = _no_overlap(group)
         for label in ("SKIP", "WEAK", "STRONG"):
-            row: dict[str, Any] = {"method": method, "outcome": outcome, "label": label, "refused": reason}
+            row: dict[str, Any] = {"method": method, "env": env, "outcome": outcome, "label": label}
+            row["refused"] = reason
             chosen = (group["label"] == label).to_numpy()
             row["turns"] = int(chosen.sum())
             propensity = group["propensity"].to_numpy(float)
@@ -357,7 +369,9 @@ def _estimates(
     for i, name in enumerate(("plain", "snips", "aipw")):
         row[name] = float(total[2 * i + 1] / total[2 * i])
         with np.errstate(invalid="ignore", divide="ignore"):
-            row[f"{name}_low"], row[f"{name}_high"] = bounds(drawn[:, 2 * i + 1] / drawn[:, 2 * i], level)
+            row[f"{name}_low"], row[f"{name}_high"] = bounds(
+                drawn[:, 2 * i + 1] / drawn[:, 2 * i], level, len(np.unique(codes[chosen]))
+            )
     return row
 
 
@@ -367,7 +381,7 @@ def tables(
     """`errors`, `differences`, `aftermath` and `weighted`."""
     turns = decided_turns(records, horizon, **choice)
     return {
-        "errors": errors(turns, level, draws, seed),
+        "errors": errors(turns, level),
         "differences": differences(turns, level, draws, seed),
         "aftermath": aftermath(turns, level, draws, seed, horizon),
         "weighted": weighted(turns, "progress_after", level, draws, seed),

@@ -1,4 +1,5 @@
-"""How each method did: per run with a Wilson interval, per method over its runs, per task type."""
+"""How each method did: per run with a Wilson interval, per method over its runs, per task type, over "
+"splits."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells import Cells, cells, each_split
+from analysis.cells import Cells, cells, each_env, each_split
 from analysis.check import select
 from analysis.intervals import t_interval, wilsons
 from analysis.load import Records
@@ -34,14 +35,15 @@ def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice
             frame["sum"].fillna(0), frame["episodes_ok"], level
         )
         frame["wins"] = frame["sum"].fillna(0).astype(int)
-    return frame.drop(columns="sum")
+    return _with_mean_scores(frame.drop(columns="sum"), ok, keys)
 
 
 def summary(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
     """One row per method, env and split: runs, mean over runs, sd over runs and Student's interval over runs.
 
     `mean_micro` weighs every game alike, `mean_macro` every task type; sd and interval belong to the
-    micro-average.
+    micro-average. Where scores are graded, `score` is their mean, and `score_clipped` the mean of the scores
+    clipped at 0 where some score is negative; both with an interval over runs.
     `runs_unfinished` counts runs of that method and env that are not in the numbers. With one run there is
     no spread and no interval: the columns stay empty.
     """
@@ -49,8 +51,9 @@ def summary(records: Records, level: float = 0.95, metric: str = "won", **choice
     rows = []
     for group in each_split(episodes):
         micro, macro = cells(group, metric), cells(group, metric, "macro")
+        scores = _score_cells(group)
         for method in sorted(set(micro.methods)):
-            rows.append(_row(records, micro, macro, group, method, level, metric))
+            rows.append(_row(records, micro, macro, scores, group, method, level, metric))
     return pd.DataFrame(rows)
 
 
@@ -61,8 +64,39 @@ def run_interval(values: Any, level: float, metric: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def graded(episodes: pd.DataFrame) -> bool:
+    """Whether these episodes have scores other than 0 and 1."""
+    scores = episodes.loc[episodes["ok"], "score"].dropna()
+    return bool(len(scores)) and not bool(scores.isin((0.0, 1.0)).all())
+
+
+def _score_cells(group: pd.DataFrame, average: str = "micro") -> dict[str, Cells]:
+    """The cell tables of the scores that are worth a column: none where scores are 0 and 1."""
+    if not graded(group):
+        return {}
+    negative = bool((group.loc[group["ok"], "score"] < 0).any())
+    return {name: cells(group, name, average) for name in ("score", "score_clipped")[: 1 + negative]}
+
+
+def _over_runs(tables: dict[str, Cells], method: str, level: float) -> dict[str, float]:
+    """Mean of each score over a method's runs, with Student's interval."""
+    row = {}
+    for name, table in tables.items():
+        means = table.run_means()[table.rows(method)]
+        row[name] = float(means.mean())
+        row[f"{name}_low"], row[f"{name}_high"] = t_interval(means, level)
+    return row
+
+
 def _row(
-    records: Records, micro: Cells, macro: Cells, group: pd.DataFrame, method: str, level: float, metric: str
+    records: Records,
+    micro: Cells,
+    macro: Cells,
+    scores: dict[str, Cells],
+    group: pd.DataFrame,
+    method: str,
+    level: float,
+    metric: str,
 ) -> dict[str, Any]:
     chosen = micro.rows(method)
     means = micro.run_means()[chosen]
@@ -81,12 +115,43 @@ def _row(
         "low": low,
         "high": high,
         "mean_macro": float(macro.run_means()[chosen].mean()),
+        **_over_runs(scores, method, level),
         "mean_turns": float(mine.loc[mine["ok"], "turns"].mean()),
         "games": len(micro.games),
         "episodes": len(mine),
         "episodes_not_ok": int(micro.not_ok[chosen].sum()),
         "runs_unfinished": len(unfinished),
     }
+
+
+def over_splits(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+    """The macro-average over an environment's splits: each split counts the same, whatever its games.
+
+    One row per method and env with several splits; mean over runs, sd over runs, Student's interval, and the
+    same for graded scores. Empty where no environment has two splits.
+    """
+    rows = []
+    for group in each_env(select(records, **choice)):
+        table, scores = cells(group, metric, "splits"), _score_cells(group, "splits")
+        for method in sorted(set(table.methods)):
+            means = table.run_means()[table.rows(method)]
+            low, high = run_interval(means, level, metric)
+            rows.append(
+                {
+                    "env": table.env,
+                    "source": table.source,
+                    "split": table.split,
+                    "method": method,
+                    "runs": len(means),
+                    "mean": float(means.mean()),
+                    "sd_runs": float(means.std(ddof=1)) if len(means) > 1 else np.nan,
+                    "low": low,
+                    "high": high,
+                    **_over_runs(scores, method, level),
+                    "games": len(table.games),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
@@ -112,7 +177,17 @@ def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **
     games = (
         episodes.groupby([*PLACE, "task_type"], observed=True)["task"].nunique().rename("games").reset_index()
     )
-    return frame.merge(games, on=[*PLACE, "task_type"], how="left")
+    return _with_mean_scores(frame.merge(games, on=[*PLACE, "task_type"], how="left"), ok, keys)
+
+
+def _with_mean_scores(frame: pd.DataFrame, ok: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """`frame` with the mean score of each of its groups, where scores are graded; the mean over runs of the
+    runs' means."""
+    if not graded(ok):
+        return frame
+    names = ["score", "score_clipped"] if (ok["score"] < 0).any() else ["score"]
+    runs = ok.groupby(list(dict.fromkeys([*keys, "run"])), sort=True, observed=True)[names].mean()
+    return frame.merge(runs.groupby(keys, sort=True, observed=True).mean().reset_index(), on=keys, how="left")
 
 
 def run_list(records: Records) -> pd.DataFrame:
@@ -136,9 +211,15 @@ def run_list(records: Records) -> pd.DataFrame:
 def tables(
     records: Records, level: float = 0.95, metric: str = "won", **choice: Any
 ) -> dict[str, pd.DataFrame]:
-    """`summary`, `per_task_type`, `per_run` and `runs`."""
-    return {
-        "summary": summary(records, level, metric, **choice),
+    """`summary`, `macro_average` (where an environment has several splits), `per_task_type`, `per_run`,
+    `runs`; with `leave_out` also `summary_all_tasks`, in which those tasks count."""
+    found = {"summary": summary(records, level, metric, **choice)}
+    if choice.get("leave_out"):
+        found["summary_all_tasks"] = summary(records, level, metric, **{**choice, "leave_out": None})
+    averaged = over_splits(records, level, metric, **choice)
+    if len(averaged):
+        found["macro_average"] = averaged
+    return found | {
         "per_task_type": per_task_type(records, level, metric, **choice),
         "per_run": per_run(records, level, metric, **choice),
         "runs": run_list(records),

@@ -9,13 +9,14 @@ original data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import resampled_run_means
-from analysis.cells import Cells, cells, each_split
+from analysis.cells import Cells, cells, each_split, weighted_means
 from analysis.check import select
 from analysis.compare import compare
 from analysis.errors import Refusal
@@ -67,22 +68,7 @@ def _split_rows(
     members = [table.rows(method) for method in methods]
     scores = np.array([means[rows].mean() for rows in members])
     best = int(np.argmax(scores))
-    rng = np.random.default_rng(seed)
-    drawn_runs = resampled_run_means(table.values, table.strata, table.weights, draws, rng)
-    # Resampling n runs keeps (n−1)/n of their variance; spreading the runs first makes up for it.
-    drawn = np.empty((draws, len(methods)))
-    for i, rows in enumerate(members):
-        n = len(rows)
-        if n > 1:
-            centre = means[rows].mean()
-            spread = (means[rows] - centre) * (np.sqrt(n / (n - 1)) - 1)
-            picked = rng.integers(0, n, (draws, n))
-            drawn[:, i] = np.take_along_axis(drawn_runs[:, rows] + spread, picked, axis=1).mean(axis=1)
-        else:
-            drawn[:, i] = drawn_runs[:, rows[0]]
-    winner = drawn.argmax(axis=1)
-    bias = float((drawn[np.arange(draws), winner] - scores[winner]).mean())
-    chosen = np.bincount(winner, minlength=len(methods)) / draws
+    bias, chosen = selection_bias(table.values, members, table.strata, table.weights, draws, seed)
     everywhere = all(len(rows) > 1 for rows in members)
     result = []
     for i, (method, rows) in enumerate(zip(methods, members, strict=True)):
@@ -107,6 +93,39 @@ def _split_rows(
             }
         )
     return result
+
+
+def selection_bias(
+    values: np.ndarray,
+    members: Sequence[np.ndarray],
+    strata: np.ndarray,
+    weights: np.ndarray,
+    draws: int,
+    seed: int = 0,
+) -> tuple[float, np.ndarray]:
+    """How much choosing the best setting adds to its score, and how often each setting is chosen in the
+    draws.
+
+    `values` is [runs, games]; `members[i]` are the rows of setting i.
+    """
+    rng = np.random.default_rng(seed)
+    means = weighted_means(values, weights)
+    scores = np.array([means[rows].mean() for rows in members])
+    drawn_runs = resampled_run_means(values, strata, weights, draws, rng)
+    # Resampling n runs keeps (n−1)/n of their variance; spreading the runs first makes up for it.
+    drawn = np.empty((draws, len(members)))
+    for i, rows in enumerate(members):
+        n = len(rows)
+        if n > 1:
+            centre = means[rows].mean()
+            spread = (means[rows] - centre) * (np.sqrt(n / (n - 1)) - 1)
+            picked = rng.integers(0, n, (draws, n))
+            drawn[:, i] = np.take_along_axis(drawn_runs[:, rows] + spread, picked, axis=1).mean(axis=1)
+        else:
+            drawn[:, i] = drawn_runs[:, rows[0]]
+    winner = drawn.argmax(axis=1)
+    bias = float((drawn[np.arange(draws), winner] - scores[winner]).mean())
+    return bias, np.bincount(winner, minlength=len(members)) / draws
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

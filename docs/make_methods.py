@@ -10,17 +10,21 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage.registry import Component
 from sage.settings import GROUPS, conf_dir, load, register_components
+
+if TYPE_CHECKING:
+    from sage.config import RunConfig
 
 PAGE = Path(__file__).with_name("methods.md")
 OPEN = Path(__file__).with_name("methods_open.md")
 PARTS = ("intervention", "confidence", "normalization", "divergence", "curriculum")
 ORDER = (
-    *("base", "sft", "opd", "opd_two_rollouts", "entropy_aware_opd", "entropy_aware_opd_original"),
-    "tcod_f2b",
+    *("base", "sft", "sft_expert", "opd", "opd_two_rollouts"),
+    *("entropy_aware_opd", "entropy_aware_opd_original"),
+    *("tcod_f2b", "tcod_b2f"),
     *("intervention_only", "no_norm", "sage_opd"),
     *("random_intervention", "inverted_intervention", "oracle_intervention", "feedback_only"),
     *("matched_scale", "shuffled_confidence"),
@@ -35,16 +39,19 @@ Written by `python docs/make_methods.py` from `conf/` and the code; a test keeps
 ## The loop that all presets share
 
     for each optimizer step n:
-        play episodes, at most `curriculum` turns each   -> turns (h_t, a_t, o_{t+1})   by `rollout.player`
+        play episodes, the turns that `curriculum` says  -> turns (h_t, a_t, o_{t+1})   by `rollout.player`
         for each turn:      i_t = intervention(turn)     may ask the teacher once
         one teacher pass:   c   = confidence(teacher's distributions at the turn's tokens)
         s = i_t c           per token
         Z = normalization(sums of s over the whole optimizer batch)
         L = (1/N) sum over all student tokens of  Z s D(student, teacher)
+        with `rollout.gold`:  L = L + weight * mean of -log student over the tokens of won golden episodes
         one AdamW step; none where every s is 0
+        stop at `trainer.steps`, or once `trainer.teacher_budget` tokens have gone through the teacher
 
 A preset is a choice for each of the five parts and, for some, who plays and how often. Any part can be
-changed by itself on top of it: `python -m sage method=sage_opd confidence=margin`.
+changed by itself on top of it: `python -m sage method=sage_opd confidence=margin`. Under each preset stand
+its settings, its loss with the factors that are 1 left out, and what its parts do.
 """
 
 
@@ -80,15 +87,33 @@ def _preset(name: str) -> str:
     lines = [f"### `{name}`", "", *comments, "", "```yaml"]
     for part in PARTS:
         lines.append(f"{part}: {_inline(getattr(config, part).model_dump())}")
-    if config.rollout.player != "student" or config.rollout.episodes_per_task != 1:
+    if config.rollout != load([]).rollout:
         played = {key: getattr(config.rollout, key) for key in ("player", "episodes_per_task")}
+        if config.rollout.gold.player != "none":
+            played["gold"] = config.rollout.gold.model_dump()
         lines.append(f"rollout: {_inline(played)}")
     lines += ["```", "", "```text"]
     if config.task == "evaluate":
         lines.append("no training")
     else:
+        lines.append(f"L      {_equation(config)}")
         lines += [f"{symbol} {_first(type(getattr(config, part)))}" for part, symbol in _SYMBOLS]
     return "\n".join([*lines, "```", ""])
+
+
+def _equation(config: RunConfig) -> str:
+    """The loss, with the factors that are 1 left out."""
+    factors = [
+        "Z" if config.normalization.name != "none" else "",
+        "i_t" if config.intervention.name != "always" and not config.normalization.flat else "",
+        "c" if config.confidence.name != "none" and not config.normalization.flat else "",
+        "D",
+    ]
+    loss = "1/N Σ_t Σ_j " + " ".join(filter(None, factors))
+    gold = config.rollout.gold
+    if gold.player != "none":
+        loss += f" + {gold.weight:g} mean(−log p) over won episodes of the {gold.player}"
+    return loss
 
 
 _SYMBOLS = (

@@ -1,4 +1,4 @@
-"""Complete training checkpoints: weights, optimizer, warm-up, random state, position. Format version 1.
+"""Complete training checkpoints: weights, optimizer, warm-up, random state, position. Format version 2.
 
 `<folder>/step-000010/student/` is an ordinary model directory (`student.path=` takes it);
 `step-000010/trainer.pt` holds the rest. Written beside its place and renamed, so that what exists is
@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
 from sage.policy.model import LanguageModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def random_state() -> dict[str, Any]:
@@ -53,7 +52,6 @@ def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, An
     partial = folder / f".partial-{step:06d}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    logging.disable_progress_bar()  # the terminal belongs to the run's own display
     student.model.save_pretrained(partial / "student")
     student.tokenizer.save_pretrained(partial / "student")
     torch.save({"format": FORMAT_VERSION, "step": step, **state}, partial / "trainer.pt")
@@ -81,7 +79,6 @@ def load(path: Path, student: LanguageModel) -> dict[str, Any]:
             f"{path} has checkpoint format {state['format']}, this version reads {FORMAT_VERSION}; "
             "start the run anew with launch.on_existing=rerun."
         )
-    logging.disable_progress_bar()
     saved = type(student.model).from_pretrained(path / "student", dtype=student.model.dtype)
     student.model.load_state_dict(saved.state_dict())
     return state

@@ -73,6 +73,9 @@ class PromptStyle(Settings):
     """Regular expression whose group 1 is the thought."""
     action_pattern: str
     """Regular expression whose group 1 is the action."""
+    answer: str
+    """Template of a written answer (an expert's), which the two patterns read back; fields: thought,
+    action."""
     judge_system: str
     judge: str
     """Judge's user message; fields: task_type, goal, scene, observation, admissible, answer, thought,
@@ -81,12 +84,23 @@ class PromptStyle(Settings):
     """How many admissible commands the student's and the judge's prompts list; 0 lists none."""
 
 
+class GoldSettings(Settings):
+    """A good episode beside the student's own, for every task of a step (StableOPD's rollout mixture)."""
+
+    player: Literal["none", "teacher", "expert"]
+    """Who plays it; only episodes that are won count, and the student imitates their tokens by −log p."""
+    weight: float = Field(ge=0)
+    """λ_gold: weight of their mean −log p beside the loss. 0 is `player: none`."""
+
+
 class RolloutSettings(Settings):
     """How training episodes are played."""
 
-    player: Literal["student", "teacher"]
-    """Who plays them: the student (on-policy), or the teacher, whose answers the student then imitates
-    (`method=sft`); the two must share a chat template for that."""
+    player: Literal["student", "teacher", "expert"]
+    """Who plays them: the student (on-policy), the teacher (`method=sft`), which must share the student's
+    chat template, or the environment's expert (`method=sft_expert`), written in the prompt style's `answer`
+    format."""
+    gold: GoldSettings
     episodes_per_task: int = Field(ge=1)
     """Rollouts per task (2 gives `opd_two_rollouts`)."""
     temperature: float = Field(ge=0)
@@ -123,6 +137,9 @@ class TrainerSettings(Settings):
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
     clip_norm: float = Field(gt=0)
+    teacher_budget: int | None = Field(ge=1)
+    """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with
+    the step that reaches it, or with `steps`; null for no limit. To compare methods at equal teacher cost."""
     checkpoint_every: int = Field(ge=0)
     """Optimizer steps between complete checkpoints; 0 writes only the last one."""
     log_skipped: bool

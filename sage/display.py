@@ -21,6 +21,7 @@ from rich.text import Text
 
 from sage.records.clock import PHASES
 from sage.records.exporter import view_hint
+from sage.records.ledger import TEACHER, Ledger
 from sage.records.summary import Rate, Summary
 
 PLAIN_WIDTH = 110
@@ -253,12 +254,22 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(
             f"{summary.skipped_steps} of {summary.steps} steps made no update: every turn was skipped."
         )
+    if summary.ledger is not None:
+        lines.append(token_line(summary.ledger))
     total = sum(summary.seconds.values())
     if total:
         phases = [(name, summary.seconds.get(name, 0.0)) for name in PHASES]
         told = ", ".join(f"{name} {duration(s)} ({s / total:.0%})" for name, s in phases if s)
         lines.append(f"Time {duration(total)}: {told}.")
     return lines
+
+
+def token_line(book: Ledger) -> str:
+    """What training has cost in tokens; the teacher's are what methods are compared at."""
+    parts = [f"{name} {count:,}" for name in TEACHER if (count := book.tokens[name])]
+    teacher = f"{book.teacher:,} through the teacher" + (f" ({', '.join(parts)})" if parts else "")
+    gold = f" and {book.tokens['gold']:,} of good episodes" if book.tokens["gold"] else ""
+    return f"Tokens of training: {book.tokens['student']:,} of the student{gold}, {teacher}."
 
 
 def where_next(run_dir: Path, uri: str | None, problems: Sequence[str] = ()) -> list[str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -20,19 +20,23 @@ from accelerate.utils import gather_object
 
 from sage import checkpoint
 from sage.config import TrainerSettings
-from sage.episode import Episode, Label, Task
+from sage.episode import Decision, Episode, Label, Task
+from sage.objective.confidence import Unweighted
 from sage.objective.curriculum import Curriculum
+from sage.objective.estimators import NegativeLogLikelihood
 from sage.objective.intervention import Ask, Intervention, Stream, TurnContext
+from sage.objective.normalization import Unnormalized
 from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
 from sage.policy.rollout import Job
 from sage.records.clock import PhaseClock
+from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares
 from sage.scoring import Pair, Played, Scored, score_batch
 from sage.stopping import before_stop, unbroken
 from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
 
 Play = Callable[[Sequence[Job], int], list[Episode]]
-"""Plays the jobs with the student as it is now, each for at most that many turns; order is kept."""
+"""Plays the jobs with the models as they are now, each for at most that many turns; order is kept."""
 
 
 TIMED = ("rollout", "judge", "teacher", "student", "other")
@@ -48,6 +52,31 @@ class Rules:
     objective: Objective
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A part that carries something from step to step (a rule its rates, a judge its replies): a resumed run
+    must know what the uninterrupted one would."""
+
+    def memory(self) -> dict[str, Any]: ...
+    def recall(self, memory: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """Good episodes beside the student's own: who plays one for each task, and the weight of imitating it."""
+
+    play: Callable[[Sequence[Job]], list[Episode]]
+    weight: float
+
+
+IMITATION = Objective(
+    Unweighted(name="none", teacher_temperature=1.0),
+    Unnormalized(name="none", scope="batch", epsilon=1e-8, z_max=None),
+    NegativeLogLikelihood(name="nll"),
+)
+"""The objective of golden episodes: mean −log p over their tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """One optimizer step: `row` has columns of the steps table, `played` the episodes of all processes."""
@@ -59,10 +88,14 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Steps done since the start (resumed ones included), and how many of them changed weights."""
+    """Steps done since the start (resumed ones included), and how many of them changed weights.
+
+    teacher_tokens: through the teacher in all of them; what `trainer.teacher_budget` limits.
+    """
 
     steps: int
     stepped: int
+    teacher_tokens: int = 0
 
     @property
     def skipped(self) -> int:
@@ -100,28 +133,38 @@ def distill(
     checkpoints: Path,
     clock: PhaseClock,
     on_step: Callable[[StepReport], None],
-    after_step: Callable[[int], None] | None = None,
+    after_step: Callable[[int, bool], None] | None = None,
+    gold: Gold | None = None,
 ) -> Summary:
-    """Train the student in place up to optimizer step `trainer.steps`, from the newest checkpoint on.
+    """Train the student in place up to optimizer step `trainer.steps`, from the newest checkpoint on, or up
+    to the step that reaches `trainer.teacher_budget`.
 
     `models.student` must hold the weights the run starts from, also when it is resumed: the weight change is
-    measured against them. `on_step` is called in the main process only, `after_step` in every process (an
-    evaluation goes there); the checkpoint of a step is written after both, so that what it counts as done is
-    recorded, and a resumed run reports the steps after its checkpoint again. Episodes that are not ok are
-    reported and take no part in the loss. A step in which no turn is supervised leaves weights, optimizer
-    and warm-up alone, and is counted. A signal that stops the run finds the checkpoint of the last whole step
-    written (in one process; several do not stop at the same step, and `checkpoint_every` serves them).
+    measured against them. `on_step` is called in the main process only, `after_step` in every process, with
+    the step and whether it was the last (an evaluation goes there); the checkpoint of a step is written after
+    both, so that what it counts as done is recorded, and a resumed run reports the steps after its checkpoint
+    again. Episodes that are not ok are reported and take no part in the loss. A step in which no turn is
+    supervised leaves weights, optimizer and warm-up alone, and is counted. A signal that stops the run finds
+    the checkpoint of the last whole step written (in one process; several do not stop at the same step, and
+    `checkpoint_every` serves them).
     """
     optimizer = StudentOptimizer(models.student.model, trainer)
     change = WeightChange(models.student.model)
-    done, stepped = _resume(checkpoints, models, optimizer, change, accelerator)
-    if done and after_step is not None:
-        after_step(done)  # a signal may have come in the middle of it
+    learners = [part for part in (rules.intervention, ask) if isinstance(part, Remembers)]
+    progress = _resume(checkpoints, models, optimizer, change, accelerator, learners)
+    if progress.steps and after_step is not None:
+        after_step(progress.steps, _is_last(progress, trainer))  # a signal may have come in the middle of it
 
-    for step in range(done + 1, trainer.steps + 1):
+    for step in range(progress.steps + 1, trainer.steps + 1):
+        if _spent(progress, trainer):
+            break
         # play
         jobs = jobs_of_step(tasks, step, trainer.tasks_per_step, episodes_per_task, seed)
-        mine = jobs[accelerator.process_index :: accelerator.num_processes]
+        last_turns = rules.curriculum.last_turns(step, turn_budget)
+        mine = [
+            replace(job, last_turns=last_turns)
+            for job in jobs[accelerator.process_index :: accelerator.num_processes]
+        ]
         with clock.phase("rollout"):
             episodes = play(mine, rules.curriculum.turn_limit(step, turn_budget)) if mine else []
         played = [Played(episode) for episode in episodes]
@@ -149,43 +192,100 @@ def distill(
             stream=episode_streams(seed, step),
         )
 
+        imitated: BatchLoss | None = None
+        if gold is not None:
+            first = [job for job in mine if job.rollout_index % episodes_per_task == 0]
+            imitated = imitate(gold, first, models, trainer.micro_batch, accelerator, clock)
+
         with unbroken():
             # step
             learning_rate, grad_norm = optimizer.learning_rate, None
-            if loss.z is not None:
+            moves = loss.z is not None or (imitated is not None and imitated.z is not None)
+            if moves:
                 with clock.phase("student"):
                     if accelerator.num_processes > 1:
                         add_up_gradients(
                             optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum")
                         )
                     grad_norm = optimizer.step()
-                stepped += 1
 
             # report
             everyone = gather_object(played) if accelerator.num_processes > 1 else played
-            (teacher_tokens,) = _add_up_numbers(accelerator, (loss.teacher_tokens,))
+            gold_cost = imitated.teacher_tokens if imitated else 0
+            numbers = _add_up_numbers(accelerator, (loss.teacher_tokens, gold_cost))
+            teacher_tokens, gold_cost = map(int, numbers)
+            row = step_values(everyone, loss) | {
+                "teacher_tokens": teacher_tokens,
+                "stepped": moves,
+                "gold_tokens": int(imitated.sums.tokens) if imitated else 0,
+                "gold_loss": imitated.loss if imitated else 0.0,
+            }
+            row["teacher_play_tokens"] += gold_cost
+            cost = sum(row[name] for name in TEACHER.values())
+            progress = Summary(step, progress.stepped + moves, progress.teacher_tokens + cost)
             if accelerator.is_main_process:
-                row = step_values(everyone, loss) | {
+                row |= {
                     "grad_norm": grad_norm,
                     "learning_rate": learning_rate,
                     "relative_weight_change": change.value(),
-                    "teacher_tokens": int(teacher_tokens),
                 }
                 seconds = clock.take()
                 row |= {f"seconds_{name}": seconds[name] for name in TIMED}
                 on_step(StepReport(step, row, everyone))
             if accelerator.num_processes == 1:
-                state = [checkpoint.random_state()]
-                save = partial(_write, checkpoints, step, stepped, models, optimizer, change, state)
-                before_stop(save)
+                states, memories = [checkpoint.random_state()], [[part.memory() for part in learners]]
+                before_stop(
+                    partial(_write, checkpoints, progress, models, optimizer, change, states, memories)
+                )
 
+        last = _is_last(progress, trainer)
         if after_step is not None:
-            after_step(step)
-        last = step == trainer.steps
+            after_step(step, last)
         if last or (trainer.checkpoint_every and step % trainer.checkpoint_every == 0):
-            _save(checkpoints, step, stepped, models, optimizer, change, accelerator)
+            _save(checkpoints, progress, models, optimizer, change, accelerator, learners)
     before_stop(None)
-    return Summary(max(done, trainer.steps), stepped)
+    return progress
+
+
+def _spent(progress: Summary, trainer: TrainerSettings) -> bool:
+    return trainer.teacher_budget is not None and progress.teacher_tokens >= trainer.teacher_budget
+
+
+def _is_last(progress: Summary, trainer: TrainerSettings) -> bool:
+    return progress.steps >= trainer.steps or _spent(progress, trainer)
+
+
+def imitate(
+    gold: Gold,
+    jobs: Sequence[Job],
+    models: Pair,
+    micro_batch: int,
+    accelerator: Accelerator,
+    clock: PhaseClock,
+) -> BatchLoss:
+    """Add λ ∇ mean −log p over the tokens of the won golden episodes to the student's gradient.
+
+    Every process has to call it, with or without jobs of its own. The result's `teacher_tokens` are those
+    that this process's golden episodes have cost.
+    """
+    with clock.phase("rollout"):
+        episodes = gold.play(jobs) if jobs else []
+    batch = [
+        Played(episode, [Decision(Label.ALWAYS, gold.weight) for _ in episode.turns])
+        for episode in episodes
+        if episode.won and episode.turns
+    ]
+    # −log p looks at no teacher: the student stands in for it, and the ledger stays empty.
+    alone = Pair(models.student, models.student, models.vocabulary, None)
+    loss = accumulate_gradient(
+        alone,
+        IMITATION,
+        batch,
+        micro_batch=micro_batch,
+        add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
+        clock=clock,
+    )
+    return replace(loss, teacher_tokens=sum(episode.teacher_tokens for episode in episodes))
 
 
 def jobs_of_step(
@@ -271,6 +371,7 @@ def step_values(played: Sequence[Played], loss: BatchLoss) -> dict[str, Any]:
         "judge_queries": sum(not d.cached for d in asked),
         "judge_cached": sum(d.cached for d in asked),
         "judge_tokens": sum(d.judge_tokens for d in asked),
+        "teacher_play_tokens": sum(p.episode.teacher_tokens for p in played),
         **label_shares([p.decisions for p in ok]),
     }
 
@@ -284,41 +385,54 @@ def _add_up_numbers(accelerator: Accelerator, numbers: Sequence[float]) -> list[
 
 def _save(
     folder: Path,
-    step: int,
-    stepped: int,
+    progress: Summary,
     models: Pair,
     optimizer: StudentOptimizer,
     change: WeightChange,
     accelerator: Accelerator,
+    learners: Sequence[Remembers],
 ) -> None:
     states = [checkpoint.random_state()]
+    memories = [[learner.memory() for learner in learners]]
     if accelerator.num_processes > 1:
-        states = gather_object(states)
+        states, memories = gather_object(states), gather_object(memories)
     if accelerator.is_main_process:
-        _write(folder, step, stepped, models, optimizer, change, states)
+        _write(folder, progress, models, optimizer, change, states, memories)
     accelerator.wait_for_everyone()
 
 
 def _write(
     folder: Path,
-    step: int,
-    stepped: int,
+    progress: Summary,
     models: Pair,
     optimizer: StudentOptimizer,
     change: WeightChange,
     random_states: list[Any],
+    memories: list[Any],
 ) -> None:
-    state = {"stepped": stepped, "start_norm": change.start_norm, "random": random_states}
-    checkpoint.save(folder, step, models.student, optimizer.state_dict() | state)
+    """`random_states` and `memories` (of each learner) have an entry per process."""
+    state = {
+        "stepped": progress.stepped,
+        "teacher_tokens": progress.teacher_tokens,
+        "start_norm": change.start_norm,
+        "random": random_states,
+        "memories": memories,
+    }
+    checkpoint.save(folder, progress.steps, models.student, optimizer.state_dict() | state)
 
 
 def _resume(
-    folder: Path, models: Pair, optimizer: StudentOptimizer, change: WeightChange, accelerator: Accelerator
-) -> tuple[int, int]:
-    """(steps done, steps that changed weights). Raises ValueError where the run began with other weights."""
+    folder: Path,
+    models: Pair,
+    optimizer: StudentOptimizer,
+    change: WeightChange,
+    accelerator: Accelerator,
+    learners: Sequence[Remembers],
+) -> Summary:
+    """What is done already. Raises ValueError where the run began with other weights."""
     path = checkpoint.latest(folder)
     if path is None:
-        return 0, 0
+        return Summary(0, 0)
     state = checkpoint.load(path, models.student)
     if abs(state["start_norm"] - change.start_norm) > 1e-6 * change.start_norm:
         raise ValueError(
@@ -328,4 +442,6 @@ def _resume(
     optimizer.load_state_dict(state)
     if accelerator.process_index < len(state["random"]):
         checkpoint.set_random_state(state["random"][accelerator.process_index])
-    return int(state["step"]), int(state["stepped"])
+        for learner, memory in zip(learners, state["memories"][accelerator.process_index], strict=True):
+            learner.recall(memory)
+    return Summary(int(state["step"]), int(state["stepped"]), int(state["teacher_tokens"]))

@@ -131,6 +131,11 @@ class Episode:
     system: str = ""
     token_ids: list[int] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
+    given: list[Turn] = field(default_factory=list)
+    """Turns before `turns` that somebody else played (a curriculum's teacher): history, never trained on."""
+    teacher_tokens: int = 0
+    """Tokens that went through the teacher so that this episode could be played: as its player or its
+    guide."""
     status: Status = Status.TURN_BUDGET
     score: float = 0.0
     error: str = ""
@@ -140,6 +145,11 @@ class Episode:
     @property
     def won(self) -> bool:
         return self.status is Status.WON
+
+    @property
+    def played(self) -> list[Turn]:
+        """Every turn, whoever played it."""
+        return [*self.given, *self.turns]
 
 
 @dataclass(frozen=True, slots=True)

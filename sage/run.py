@@ -6,9 +6,9 @@ the folder first; the MLflow export is a child process that reads them, and can 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,11 @@ from sage.envs.pool import EnvPool
 from sage.episode import Episode, Task
 from sage.evaluate import Evaluator
 from sage.objective.intervention import Ask, no_judge
+from sage.players import golden, training_play
 from sage.policy.generate import Sampling
 from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import PlaySettings
 from sage.records import provenance
 from sage.records.clock import PhaseClock
 from sage.records.exporter import Exporter
@@ -53,7 +54,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         clock = PhaseClock(_seconds_before(folder))
         student = load_model(config.student)
         trains = config.task == "train" and config.trainer.steps > 0
-        models = pair(student, load_model(config.teacher)) if trains else None
+        models = _models(config, student) if trains else None
         accelerator = make_accelerator(models or Pair(student, student, 0, None))
         main = accelerator.is_main_process
 
@@ -63,6 +64,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
             exporter.follow(folder.path)
         if main:
             digests = {"student": student.digest} | ({"teacher": models.teacher.digest} if models else {})
+            if models is not None and models.reference is not None:
+                digests["reference"] = models.reference.digest
             manifest = folder.identity().manifest_digest
             provenance.write(folder.path, manifest_digest=manifest, models=digests, plan_sha256=plan)
         steps = config.trainer.steps if trains else 0
@@ -94,12 +97,13 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
 
         if models is not None:
 
-            def after_step(step: int) -> None:
+            def after_step(step: int, last: bool) -> None:
                 every = config.evaluation.every
-                if every and step % every == 0 and step < steps:
+                if every and step % every == 0 and not last:
                     evaluate(step, config.evaluation.during_limit)
 
-            distill(
+            play = _training_settings(config, style, student)
+            done = distill(
                 models=models,
                 rules=Rules(
                     config.intervention,
@@ -111,7 +115,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 tasks=book.tasks("train", None),
                 episodes_per_task=config.rollout.episodes_per_task,
                 turn_budget=config.env.turn_budget,
-                play=_training_play(config, style, _player(config, models), pool),
+                play=training_play(config, models, pool, play),
+                gold=golden(config, models, pool, play),
                 ask=_judge(config, style, models.teacher, stack),
                 accelerator=accelerator,
                 checkpoints=folder.checkpoints,
@@ -119,8 +124,15 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 on_step=book.stepped,
                 after_step=after_step,
             )
+            if done.steps < steps:
+                line = (
+                    f"{done.teacher_tokens:,} tokens have gone through the teacher, whose budget is "
+                    f"{config.trainer.teacher_budget:,}: training ended after {done.steps} of {steps} steps"
+                )
+                folder.log(line)
+                view.say(line)
             if config.evaluation.after:
-                evaluate(steps, config.evaluation.limit)
+                evaluate(done.steps, config.evaluation.limit)
 
     if not main:
         return
@@ -250,27 +262,21 @@ def _evaluation_settings(config: RunConfig, style: PromptStyle, student: Languag
     return _play_settings(config, style, student, sampling, "evaluation")
 
 
-def _player(config: RunConfig, models: Pair) -> LanguageModel:
-    """Who plays the training episodes. Raises ConfigError where the student could not read the teacher's."""
-    if config.rollout.player == "student":
-        return models.student
-    if models.dialogue is not None:
-        raise ConfigError(
-            "rollout.player=teacher needs one chat template for both models, and theirs differ; "
-            "give both the same by student.chat_template and teacher.chat_template."
-        )
-    return models.teacher
-
-
-def _training_play(config: RunConfig, style: PromptStyle, player: LanguageModel, pool: EnvPool) -> Any:
+def _training_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
     how = config.rollout
     sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens, style.stop or None)
-    settings = _play_settings(config, style, player, sampling, "train")
+    return _play_settings(config, style, student, sampling, "train")
 
-    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
-        return play(player, pool, jobs, replace(settings, turn_budget=turn_limit))
 
-    return play_jobs
+def _models(config: RunConfig, student: LanguageModel) -> Pair:
+    """Student, teacher, and the reference model where the divergence has one: as they are now."""
+    teacher = load_model(config.teacher)
+    anchor = config.divergence.anchor
+    if anchor is None:
+        return pair(student, teacher)
+    if anchor.reference == "student":
+        return pair(student, teacher, copy.deepcopy(student))
+    return pair(student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference})))
 
 
 def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> Ask:
@@ -278,6 +284,11 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
     if query is None:
         return no_judge
     kept = config.launch.judge_cache
+    if kept and config.trainer.teacher_budget is not None:
+        raise ConfigError(
+            "trainer.teacher_budget counts every query once, and launch.judge_cache would answer some for"
+            " nothing; set launch.judge_cache=null."
+        )
     file = Path(kept).expanduser() if kept else None
     judge = TeacherJudge(teacher, style, query, cache_file=file, engine=config.rollout.engine)
     stack.callback(judge.close)

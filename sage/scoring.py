@@ -33,14 +33,19 @@ class Pair:
     teacher: LanguageModel
     vocabulary: int
     dialogue: Dialogue | None
+    reference: LanguageModel | None = None
+    """π_ref of a divergence that has an `anchor`; it reads the student's own ids."""
 
 
-def pair(student: LanguageModel, teacher: LanguageModel) -> Pair:
-    """Raises ModelError, in one sentence, where the two cannot be compared token by token."""
-    vocabulary = shared_vocabulary(student, teacher)
-    for lm in (student, teacher):
+def pair(
+    student: LanguageModel, teacher: LanguageModel, reference: LanguageModel | None = None
+) -> Pair:
+    """Raises ModelError, in one sentence, where the models cannot be compared token by token."""
+    others = [teacher] if reference is None else [teacher, reference]
+    vocabulary = min(shared_vocabulary(student, other) for other in others)
+    for lm in (student, *others):
         check_head(lm)
-    return Pair(student, teacher, vocabulary, teacher_dialogue(student, teacher))
+    return Pair(student, teacher, vocabulary, teacher_dialogue(student, teacher), reference)
 
 
 @dataclass(slots=True)

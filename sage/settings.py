@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 COMPONENTS = (
     "sage.envs.alfworld.settings",
+    "sage.envs.scienceworld.settings",
+    "sage.envs.searchqa.settings",
     "sage.objective.intervention",
     "sage.objective.controls",
     "sage.objective.learned",
@@ -30,6 +32,7 @@ COMPONENTS = (
     "sage.objective.normalization",
     "sage.objective.divergence",
     "sage.objective.estimators",
+    "sage.objective.anchored",
     "sage.objective.curriculum",
 )
 """Modules whose import registers the components that come with the package."""

@@ -17,7 +17,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sage.config import TrainerSettings
-from sage.distill import Rules, StepReport, Summary, distill, make_accelerator
+from sage.distill import Gold, Rules, StepReport, Summary, distill, make_accelerator
 from sage.envs.pool import EnvPool
 from sage.episode import Decision, Episode, Label, Task
 from sage.objective.confidence import Top1
@@ -42,6 +42,7 @@ TRAINER = TrainerSettings(
     warmup_steps=2,
     weight_decay=0.1,
     clip_norm=1.0,
+    teacher_budget=None,
     checkpoint_every=0,
     log_skipped=True,
     threads=1,
@@ -83,7 +84,8 @@ def train(
     chosen: Sequence[Task] | None = None,
     ask: Ask | None = None,
     on_step: Callable[[StepReport], None] | None = None,
-    after_step: Callable[[int], None] | None = None,
+    after_step: Callable[[int, bool], None] | None = None,
+    gold: Gold | None = None,
 ) -> tuple[Summary, list[StepReport], Pair]:
     """Rollouts with the real student, pool, judge and teacher; everything small."""
     both = models or fresh_models()
@@ -123,6 +125,7 @@ def train(
         clock=PhaseClock(),
         on_step=report,
         after_step=after_step,
+        gold=gold,
     )
     return summary, reports, both
 

@@ -15,6 +15,7 @@ STYLE = PromptStyle(
     unparsed="Say something.",
     thought_pattern=r"\A(.)",
     action_pattern=r"([^\s].*)",
+    answer="{action}",
     judge_system="",
     judge="{goal} {observation} {action}",
     admissible=0,

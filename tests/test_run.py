@@ -162,6 +162,40 @@ def test_a_second_run_of_the_same_teacher_asks_nothing_twice(tmp_path: Path) -> 
     assert [step["loss"] for step in asked] == [step["loss"] for step in free]
 
 
+def test_the_expert_plays_what_is_imitated_also_in_worker_processes(tmp_path: Path) -> None:
+    line = ("method=sft_expert", "env.turn_budget=30", "trainer.steps=1", "evaluation.before=false")
+    folders = [
+        one(tmp_path / str(n), *line, "evaluation.after=false", f"rollout.workers={n}") for n in (0, 1)
+    ]
+    assert numbers(folders[0]) == numbers(folders[1])
+    episodes, turns = (read(folders[0].path, table).to_pylist() for table in ("episodes", "turns"))
+    assert all(episode["won"] for episode in episodes)
+    assert all(turn["answer"] == f"Thought: {turn['thought']}\nAction: {turn['action']}" for turn in turns)
+    assert {turn["label"] for turn in turns} == {"ALWAYS"}
+    (step,) = read(folders[0].path, "steps").to_pylist()
+    assert step["teacher_play_tokens"] == 0
+    assert json.loads((folders[0].path / "summary.json").read_text())["ledger"]["tokens"]["played"] == 0
+
+
+def test_the_student_ends_what_the_teacher_has_begun(tmp_path: Path) -> None:
+    line = ("method=tcod_b2f", "env.turn_budget=30", "trainer.steps=1", "trainer.tasks_per_step=6")
+    folder = one(tmp_path, *line, "evaluation.before=false", "evaluation.after=false")
+    episodes, turns = (read(folder.path, table).to_pylist() for table in ("episodes", "turns"))
+    given = [turn for turn in turns if turn["phase"] == "given"]
+    trained = [turn for turn in turns if turn["phase"] == "train"]
+    begun = [episode for episode in episodes if episode["given_turns"]]
+    assert begun
+    assert len(given) == sum(episode["given_turns"] for episode in begun)
+    assert all(turn["label"] is None and turn["divergence"] is None for turn in given)
+    assert all(turn["label"] == "ALWAYS" and turn["divergence"] is not None for turn in trained)
+    for episode in begun:
+        own = [turn["turn"] for turn in trained if turn["task"] == episode["task"]]
+        assert own == list(range(episode["given_turns"], episode["given_turns"] + episode["turns"]))
+    (step,) = read(folder.path, "steps").to_pylist()
+    assert step["student_tokens"] == sum(turn["answer_tokens"] for turn in trained)
+    assert step["teacher_play_tokens"] > step["student_tokens"]
+
+
 def test_a_random_choice_is_the_same_in_every_run(tmp_path: Path) -> None:
     line = ("method=random_intervention", "confidence=shuffled", "evaluation.before=false")
     first, second = (numbers(one(tmp_path / name, *line)) for name in "ab")

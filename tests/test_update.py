@@ -58,7 +58,9 @@ def make_batch(count: int = 5, labels: Sequence[Label] | None = None, seed: int 
 
 def models(dtype: torch.dtype = torch.float64, tie: bool = True) -> Pair:
     student = tiny_lm(1, dtype=dtype, rows=272, tie=tie)
-    return pair(student, tiny_lm(2, dtype=dtype, rows=300, hidden=48))
+    # The reference is only looked at by a divergence that has an anchor.
+    reference = tiny_lm(3, dtype=dtype, rows=280, hidden=24)
+    return pair(student, tiny_lm(2, dtype=dtype, rows=300, hidden=48), reference)
 
 
 def run(

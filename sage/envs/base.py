@@ -8,7 +8,7 @@ a bad action of the agent never raises, it comes back as a `Step` with a `failur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from sage.episode import Failure, Task
 
@@ -59,3 +59,23 @@ class Environment(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class ExpertMove(NamedTuple):
+    """What an expert would do now; `thought` is empty where it does not think aloud."""
+
+    thought: str
+    action: str
+
+
+def expert_move(environment: Environment) -> ExpertMove | None:
+    """The expert's next move, None where it has none.
+
+    An environment whose expert also thinks aloud has a method `expert_thought() -> str` beside
+    `expert_action`, about the same move.
+    """
+    action = environment.expert_action()
+    if action is None:
+        return None
+    think = getattr(environment, "expert_thought", None)
+    return ExpertMove("" if think is None else think(), action)

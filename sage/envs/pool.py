@@ -25,12 +25,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Self
+from typing import Self, cast
 
-from sage.envs.base import Environment, Step
+from sage.envs.base import Environment, ExpertMove, Step, expert_move
 from sage.episode import Task
 
 START_TIMEOUT_S = 120.0
@@ -69,9 +69,24 @@ class EnvFault:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The expert's next move; None where it has none."""
+
+    move: ExpertMove | None
+
+
 Result = PoolStep | EnvFault
-_Request = tuple[int, Task | str]
-"""A slot, and the task to reset it to or the action to take."""
+_Answer = PoolStep | EnvFault | Advice
+
+
+class _Ask(Enum):
+    EXPERT = auto()
+
+
+_Order = Task | str | _Ask
+_Request = tuple[int, _Order]
+"""A slot, and the task to reset it to, the action to take, or whom to ask."""
 
 
 class _Host:
@@ -83,7 +98,7 @@ class _Host:
         self._environments: dict[int, Environment] = {}
         self._faults: dict[int, EnvFault] = {}
 
-    def serve(self, slot: int, request: Task | str) -> Result:
+    def serve(self, slot: int, request: _Order) -> _Answer:
         try:
             if isinstance(request, Task):
                 self._faults.pop(slot, None)
@@ -93,6 +108,8 @@ class _Host:
                 step = environment.reset(request)
             elif slot in self._environments and slot not in self._faults:
                 environment = self._environments[slot]
+                if isinstance(request, _Ask):
+                    return Advice(expert_move(environment))
                 step = environment.step(request)
             else:
                 return self._faults.get(slot, _not_running(slot))
@@ -249,13 +266,18 @@ class EnvPool:
 
     def reset_many(self, requests: Iterable[tuple[int, Task]]) -> dict[int, Result]:
         """Start an episode in each slot, whatever the slot did before. Answers are in the order asked."""
-        return self._serve(list(requests), self._reset_timeout_s)
+        return cast("dict[int, Result]", self._serve(list(requests), self._reset_timeout_s))
 
     def step_many(self, requests: Iterable[tuple[int, str]]) -> dict[int, Result]:
         """One command in each slot. Answers are in the order asked."""
-        return self._serve(list(requests), self._step_timeout_s)
+        return cast("dict[int, Result]", self._serve(list(requests), self._step_timeout_s))
 
-    def _serve(self, requests: list[_Request], timeout_s: float) -> dict[int, Result]:
+    def advise_many(self, slots: Iterable[int]) -> dict[int, Advice | EnvFault]:
+        """What each slot's expert would do now. Answers are in the order asked."""
+        requests: list[_Request] = [(slot, _Ask.EXPERT) for slot in slots]
+        return cast("dict[int, Advice | EnvFault]", self._serve(requests, self._step_timeout_s))
+
+    def _serve(self, requests: list[_Request], timeout_s: float) -> dict[int, _Answer]:
         if self._closed:
             raise ValueError("The pool is closed.")
         slots = [slot for slot, _ in requests]
@@ -263,7 +285,7 @@ class EnvPool:
             raise ValueError("A slot occurs twice in one call; an episode takes one command at a time.")
         if self._host is not None:
             return {slot: self._host.serve(slot, request) for slot, request in requests}
-        results: dict[int, Result] = {}
+        results: dict[int, _Answer] = {}
         for number, worker in list(self._workers.items()):
             if not worker.process.is_alive():  # killed between two calls
                 self._lose(number, FaultKind.DIED, self._death(worker), results)
@@ -284,7 +306,9 @@ class EnvPool:
             raise
         return {slot: results[slot] for slot in slots}
 
-    def _send(self, number: int, batch: list[_Request], timeout_s: float, results: dict[int, Result]) -> None:
+    def _send(
+        self, number: int, batch: list[_Request], timeout_s: float, results: dict[int, _Answer]
+    ) -> None:
         worker = self._workers.get(number)
         if worker is None:
             worker = self._workers[number] = _Worker(self._factory, self._distances)
@@ -296,7 +320,7 @@ class EnvPool:
             worker.process.join(1.0)
             self._lose(number, FaultKind.DIED, self._death(worker), results)
 
-    def _collect(self, timeout_s: float, results: dict[int, Result]) -> None:
+    def _collect(self, timeout_s: float, results: dict[int, _Answer]) -> None:
         while busy := {number: worker for number, worker in self._workers.items() if worker.waiting}:
             by_connection = {worker.connection: number for number, worker in busy.items()}
             now = time.monotonic()
@@ -311,7 +335,7 @@ class EnvPool:
                     what = f"slot {worker.waiting[0]}" if worker.ready else "a worker process that starts"
                     self._lose(number, FaultKind.TIMED_OUT, f"No answer from {what} in {limit:g} s.", results)
 
-    def _receive(self, number: int, timeout_s: float, results: dict[int, Result]) -> None:
+    def _receive(self, number: int, timeout_s: float, results: dict[int, _Answer]) -> None:
         worker = self._workers[number]
         try:
             message = worker.connection.recv()
@@ -336,7 +360,7 @@ class EnvPool:
     def _death(self, worker: _Worker) -> str:
         return f"The worker process ended with exit code {worker.process.exitcode}."
 
-    def _lose(self, number: int, kind: FaultKind, reason: str, results: dict[int, Result]) -> None:
+    def _lose(self, number: int, kind: FaultKind, reason: str, results: dict[int, _Answer]) -> None:
         """Give up a worker: every episode it played becomes a fault; the next reset starts another."""
         worker = self._workers.pop(number)
         worker.kill()

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
 from sage.episode import Decision, Failure, Label
 from sage.objective.intervention import Ask, Intervention, JudgeQuery, Stream, TurnContext
@@ -43,6 +43,12 @@ class Wrapper(Intervention):
     @property
     def needs_scores(self) -> bool:  # type: ignore[override]
         return self.rule.needs_scores
+
+    def memory(self) -> dict[str, Any]:
+        return self.rule.memory()
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        self.rule.recall(memory)
 
 
 @interventions.register("inverted")
@@ -96,6 +102,52 @@ class Dealt(Wrapper):
             for target, decision in zip(group, dealt, strict=True):
                 decisions[target] = decision
         return decisions
+
+
+@interventions.register("matched")
+class Matched(Wrapper):
+    """Labels drawn at another rule's own rates, estimated over every turn it has decided so far, this batch
+    included.
+
+    Where `dealt` keeps the rates of each batch exactly, this keeps those of the whole run on average, and a
+    label may appear at a turn position that had none of it in this batch. The rule is asked as always. With
+    several processes each estimates from its share. The estimate is part of the checkpoint; the propensity is
+    the estimated rate.
+    """
+
+    by_turn: bool
+    """Estimate a rate for each turn position; else one for all."""
+
+    _counts: dict[int, Counter[str]] = PrivateAttr(default_factory=dict)
+    """Labels given so far at each turn position (at 0 for all)."""
+
+    def memory(self) -> dict[str, Any]:
+        counts = [[turn, dict(labels)] for turn, labels in sorted(self._counts.items())]
+        return {"counts": counts, "rule": self.rule.memory()}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        self._counts.clear()
+        self._counts.update({turn: Counter(labels) for turn, labels in memory["counts"]})
+        self.rule.recall(memory["rule"])
+
+    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        decisions = self.rule.decide(turns, ask, stream)
+        places = [context.turn.index if self.by_turn else 0 for context in turns]
+        for place, decision in zip(places, decisions, strict=True):
+            if decision.label is not Label.DET_FAIL:
+                self._counts.setdefault(place, Counter())[str(decision.label)] += 1
+        drawn = []
+        for context, place, decision in zip(turns, places, decisions, strict=True):
+            if decision.label is Label.DET_FAIL:
+                drawn.append(decision)
+                continue
+            counts = sorted(self._counts[place].items())
+            (name,) = stream(context).choices([label for label, _ in counts], [n for _, n in counts])
+            label = Label(name)
+            share = self._counts[place][name] / sum(n for _, n in counts)
+            weight = weight_of(label, self.weak_weight)
+            drawn.append(replace(decision, label=label, weight=weight, propensity=share))
+        return drawn
 
 
 @interventions.register("explore")

@@ -10,6 +10,7 @@ Shape suffixes: C tokens of one chunk, V vocabulary. All values are in nats.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -20,11 +21,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A reference model π_ref that takes part in the target: ∝ q^teacher_power · π_ref^reference_power.
+
+    reference: `student` for the student as the run began, else a model's path.
+    """
+
+    reference: str
+    teacher_power: float
+    reference_power: float
+
+
 class Divergence(Component):
     """Base class. Log-probabilities are normalised; a divergence is >= 0 and exactly 0 for equal arguments.
 
     target_C: the tokens that were sampled; a divergence between whole distributions does not look at them.
     """
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """None (the default): the target is the teacher. Else `teacher_logprob_CV` is the blend it names."""
+        return None
 
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         """D per token, [C]."""

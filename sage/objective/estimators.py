@@ -164,26 +164,3 @@ class EntropyGated(Divergence):
         reverse_C = _REVERSE.value(student_logprob_CV, teacher_logprob_CV, target_C)
         forward_C = _FORWARD.value(*bucketed(student_logprob_CV, teacher_logprob_CV, self.top_k), target_C)
         return reverse_C + (top_k_entropy(teacher_logprob_CV, self.top_k) > self.tau) * forward_C
-
-
-@divergences.register("extrapolated")
-class Extrapolated(Divergence):
-    """KL(p ‖ q_λ) with q_λ ∝ q^λ: reward extrapolation with a uniform reference.
-
-    G-OPD (arXiv 2602.12125) maximises E[λ log(q / π_ref)] − KL(p ‖ π_ref), whose target is ∝ π_ref^{1−λ} q^λ;
-    λ > 1 is its ExOPD. Its π_ref is a model; with the uniform distribution, as here, the target is the
-    teacher sharpened. λ = 1 is reverse KL either way.
-    """
-
-    strength: float = Field(gt=0)
-    """λ."""
-
-    def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
-        target_CV = (self.strength * teacher_logprob_CV).log_softmax(-1)
-        return _REVERSE.value(student_logprob_CV, target_CV, target_C)
-
-    def value_and_slope(
-        self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        target_CV = (self.strength * teacher_logprob_CV).log_softmax(-1)
-        return _REVERSE.value_and_slope(student_logprob_CV, target_CV, target_C)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -80,6 +80,13 @@ class Intervention(Component):
     def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
         """One decision per turn, in order; weights i_t in [0, 1]."""
         raise NotImplementedError
+
+    def memory(self) -> dict[str, Any]:
+        """What the rule has learnt from earlier steps, in plain data: it goes into the checkpoint."""
+        return {}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Take back what `memory` gave, in a resumed run."""
 
 
 @interventions.register("always")

@@ -119,7 +119,7 @@ class Learned(Intervention):
         rows: dict[int, list[float]] = {}
         for episode in episodes.values():
             seen = []
-            for turn in episode.turns:
+            for turn in episode.played:
                 score = scores.get(id(turn))
                 seen.append(
                     Seen(
@@ -134,5 +134,5 @@ class Learned(Intervention):
                     )
                 )
             made = features(episode.goal, seen, self.turn_budget)
-            rows |= {id(turn): row for turn, row in zip(episode.turns, made, strict=True)}
+            rows |= {id(turn): row for turn, row in zip(episode.played, made, strict=True)}
         return rows

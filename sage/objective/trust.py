@@ -1,8 +1,7 @@
 """Confidence rules of the controls and of rivals that need no query: how much of a turn's loss is kept.
 
-Rules with the student's log-probabilities read d_t = mean_j [log π_θ(a_j) − log π_φ(a_j)] over the turn's
-sampled tokens: the sampled estimate of KL(π_θ ‖ π_φ), which can be negative. Shape suffix: T tokens of one
-turn.
+Formulas of papers are as public reading notes of them state them, equation numbers included; the papers could
+not be opened where this was written. Shape suffix: T tokens of one turn.
 """
 
 from __future__ import annotations
@@ -77,63 +76,84 @@ class EntropyAware(Confidence):
 
 
 def disagreement(stats: TokenStats) -> float:
-    """d_t of one turn, in nats. Raises ValueError where the student was not scored."""
+    """d_t of one turn, in nats: mean_j |log π_θ(a_j) − log π_φ(a_j)|; 0 for a turn without tokens.
+
+    Raises ValueError where the student was not scored.
+    """
     if stats.student_logprob_T is None:
         raise ValueError("A rule that compares the models needs the student's scores; set `needs_student`.")
-    gap_T = stats.student_logprob_T.double() - stats.logprob_T.double()
-    return float(gap_T.nanmean()) if len(gap_T) else 0.0
+    gap_T = (stats.student_logprob_T.double() - stats.logprob_T.double()).abs()
+    return _mean(gap_T)
+
+
+def _mean(values_T: Tensor) -> float:
+    """Mean over the tokens that have a value (one outside the shared vocabulary has none); 0 without any."""
+    mean = float(values_T.nanmean()) if len(values_T) else 0.0
+    return 0.0 if math.isnan(mean) else mean
 
 
 @confidences.register("drift")
 class Drift(Confidence):
-    """c_t = exp(−max(0, d_t) / scale): the teacher is trusted less the farther the student has drifted.
+    """c_t = min((d_1 + ε) / (d_t + ε), 1 + δ), c_1 = 1: the teacher is trusted less the farther the student
+    has drifted since its first turn, and fully again where it comes back.
 
-    After SOD (arXiv 2605.07725), which attenuates steps by their divergence and restores them when the
-    student comes back. Its exact weight was not at hand; this formula is ours.
+    The step weight of SOD (arXiv 2605.07725, equations 6 and 7: the product of the ratios of successive
+    steps, which telescopes to this one; ε 1e-6, δ 0.2). d_t = mean_j |log π_θ(a_j) − log π_φ(a_j)|. Its
+    source weighs the sampled token's log-ratio and adds GRPO; here it weighs whatever `divergence` is,
+    without a reward. In (0, 1 + δ].
     """
 
     needs_student: ClassVar[bool] = True
 
-    scale: float = Field(gt=0)
-    """Nats per token at which the weight has fallen to 1/e."""
-
-    def weigh(self, stats: TokenStats) -> Tensor:
-        return stats.top1_T.new_full(
-            stats.top1_T.shape, math.exp(-max(0.0, disagreement(stats)) / self.scale)
-        )
-
-
-@confidences.register("disagreement_uncertainty")
-class DisagreementUncertainty(Confidence):
-    """c_t = clip(1 + γ (u_t / ū − 1), 1 − γ, 1 + γ), u_t = max(0, d_t) + H_t, ū its mean over the episode's
-    turns.
-
-    H_t is the student's mean entropy. Turns where the models disagree or the student is unsure count softly
-    more. After ATOD's turn-level reweighting (arXiv 2606.27814), whose exact formula was not at hand; this
-    one is ours.
-    """
-
-    needs_student: ClassVar[bool] = True
-
-    gamma: float = Field(ge=0, le=1)
-    """Half the range of the weights."""
+    epsilon: float = Field(gt=0)
+    """Nats; keeps the ratio finite."""
+    delta: float = Field(ge=0)
+    """How far above 1 a turn may weigh on which the models agree more than on the first."""
 
     def weigh_episode(
         self, turns: Sequence[TokenStats], weights: Sequence[float], rng: random.Random
     ) -> list[Tensor]:
-        use = [max(0.0, disagreement(stats)) + _student_entropy(stats) for stats in turns]
-        mean = sum(use) / len(use) if use else 0.0
+        drifts = [disagreement(stats) + self.epsilon for stats in turns]
         result = []
-        for stats, u in zip(turns, use, strict=True):
-            c = 1.0 if mean == 0 else 1 + self.gamma * (u / mean - 1)
-            c = min(max(c, 1 - self.gamma), 1 + self.gamma)
+        for t, (stats, drift) in enumerate(zip(turns, drifts, strict=True)):
+            c = 1.0 if t == 0 else min(drifts[0] / drift, 1 + self.delta)
             result.append(stats.top1_T.new_full(stats.top1_T.shape, c))
         return result
 
 
-def _student_entropy(stats: TokenStats) -> float:
-    assert stats.student_entropy_T is not None
-    return float(stats.student_entropy_T.double().nanmean()) if len(stats.student_entropy_T) else 0.0
+@confidences.register("disagreement_uncertainty")
+class DisagreementUncertainty(Confidence):
+    """c_t = 1 − (1 − d̃_t)(1 − h̃_t): turns count where the models disagree or the student is unsure.
+
+    The turn weight T-DUR of ATOD (arXiv 2606.27814, equations 13 to 16): d_t = mean_j |log π_θ(a_j) −
+    log π_φ(a_j)|, h_t = mean_j −log π_θ(a_j), each brought to [0, 1] by the episode's own minimum and
+    maximum (1/2 where these are less than 1e-8 apart), joined by a soft OR. ATOD's annealed reinforcement
+    part is left out. In [0, 1].
+    """
+
+    needs_student: ClassVar[bool] = True
+
+    def weigh_episode(
+        self, turns: Sequence[TokenStats], weights: Sequence[float], rng: random.Random
+    ) -> list[Tensor]:
+        disagreements = _spread_out([disagreement(stats) for stats in turns])
+        surprises = _spread_out([_surprise(stats) for stats in turns])
+        return [
+            stats.top1_T.new_full(stats.top1_T.shape, 1 - (1 - d) * (1 - h))
+            for stats, d, h in zip(turns, disagreements, surprises, strict=True)
+        ]
+
+
+def _spread_out(values: list[float]) -> list[float]:
+    """Min-max normalised over one episode."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [0.5 if high - low < 1e-8 else (value - low) / (high - low) for value in values]
+
+
+def _surprise(stats: TokenStats) -> float:
+    """The student's mean −log π_θ(a_j): one sample of its entropy per token, in nats."""
+    assert stats.student_logprob_T is not None
+    return _mean(-stats.student_logprob_T.double())
 
 
 @confidences.register("turn_balanced")

@@ -81,12 +81,13 @@ class Dialogue:
 def render(dialogue: Dialogue, episode: Episode) -> tuple[list[int], list[tuple[int, int]]]:
     """The same conversation under another template: (ids, one (start, end) answer span per turn).
 
-    The answers' ids are those that were sampled; only what stands around them is the template's own.
+    The answers' ids are those that were sampled; only what stands around them is the template's own. Turns
+    that were given have no span.
     """
     ids: list[int] = []
     spans: list[tuple[int, int]] = []
     answer: list[int] = []
-    for turn in episode.turns:
+    for turn in episode.played:
         if not spans:
             ids += dialogue.open(episode.system, turn.message)
         else:
@@ -94,4 +95,4 @@ def render(dialogue: Dialogue, episode: Episode) -> tuple[list[int], list[tuple[
         answer = episode.token_ids[turn.answer_start : turn.answer_end]
         spans.append((len(ids), len(ids) + len(answer)))
         ids += answer
-    return ids, spans
+    return ids, spans[len(episode.given) :]

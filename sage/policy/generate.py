@@ -182,7 +182,7 @@ def reply(
     replies: dict[int, Reply] = {}
     sampling = Sampling(0.0, 1.0, max_new_tokens, stop)
     limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=max_new_tokens)
+    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=10)
     # Neighbours in this order share the most; an engine that pads wants neighbours of one length.
     key = prompts.__getitem__ if decoder.engine.shares else lambda i: len(prompts[i])
     order = sorted(range(len(prompts)), key=key)
@@ -190,7 +190,8 @@ def reply(
         chosen = [prompts[i] for i in order[start : start + batch]]
         decoder.lengths[:] = [0] * len(decoder.lengths)
         room = [max(limit, len(prompt)) for prompt in chosen]
-        done = decoder.answer(slice(0, len(chosen)), chosen, sampling, None, room, shared_prefixes(chosen))
+        shared = shared_prefixes(chosen) if decoder.engine.shares else None
+        done = decoder.answer(slice(0, len(chosen)), chosen, sampling, None, room, shared)
         replies.update(zip(order[start : start + batch], done, strict=True))
     return [replies[i] for i in range(len(prompts))]
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -29,10 +29,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One episode to play."""
+    """One episode to play. `last_turns`: a curriculum leaves the student only so many at the end of what the
+    teacher would play; None leaves it the whole episode."""
 
     task: Task
     rollout_index: int = 0
+    last_turns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An episode whose next answer may be given instead of sampled; `turns` of it have been played."""
+
+    job: Job
+    slot: int
+    turns: int
+
+
+class Opening(Protocol):
+    """Gives the first answers of episodes in the model's place (`sage.policy.openings`)."""
+
+    counts: bool
+    """The given turns are the episode's own (`Episode.turns`); else they are only its history (`given`)."""
+
+    def __call__(self, waiting: Sequence[Waiting]) -> Sequence[Reply | EnvFault | Status | None]:
+        """The next answer of each; None where the model goes on from here, a status (or a fault) where the
+        episode ends."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +75,16 @@ class PlaySettings:
     draft_tokens: int = 0
 
 
+_End = tuple[Status, str]
+"""How an episode ended, and the sentence that says why where it is not ok."""
+
+
 @dataclass(slots=True)
 class _Seat:
     """One episode being played. Its place in the list of seats is its row in the decoder."""
 
     index: int
+    job: Job
     slot: int
     episode: Episode
     reading: PoolStep
@@ -71,13 +99,14 @@ def play(
     jobs: Sequence[Job],
     settings: PlaySettings,
     on_episode: Callable[[Episode], None] | None = None,
+    opening: Opening | None = None,
 ) -> list[Episode]:
-    """Play every job once; episodes come back in the order of `jobs`.
+    """Play every job once; episodes come back in the order of `jobs`. `opening` may give their first answers.
 
     A fault of an environment ends that episode as `env_error`. A failure of the model ends the episodes in
     play as `policy_error`, unless nothing has been played yet: then the error is the caller's (RuntimeError).
     """
-    return _Table(lm, pool, jobs, settings, on_episode).play()
+    return _Table(lm, pool, jobs, settings, on_episode, opening).play()
 
 
 class _Table:
@@ -88,8 +117,10 @@ class _Table:
         jobs: Sequence[Job],
         settings: PlaySettings,
         on_episode: Callable[[Episode], None] | None,
+        opening: Opening | None,
     ) -> None:
         self.lm, self.pool, self.settings, self.on_episode = lm, pool, settings, on_episode
+        self.opening = opening
         self.dialogue = Dialogue(lm.tokenizer)
         self.queue = deque(enumerate(jobs))
         self.done: dict[int, Episode] = {}
@@ -117,7 +148,12 @@ class _Table:
                     self._leave(row, Status.POLICY_ERROR, f"The model failed: {sentence}")
                 self.decoder = self._decoder(len(self.free))
                 continue
-            self._act(replies)
+            ends = self._act(self.seats, replies)
+            # From the last row to the first: a leaving row is filled from the end, which was handled already.
+            for row in reversed(range(len(ends))):
+                end = ends[row]
+                if end is not None:
+                    self._leave(row, *end)
         return [self.done[index] for index in sorted(self.done)]
 
     def _seat_new(self) -> None:
@@ -128,6 +164,7 @@ class _Table:
         if not wanted:
             return
         results = self.pool.reset_many([(slot, job.task) for _, job, slot in wanted])
+        new: list[_Seat] = []
         for index, job, slot in wanted:
             result = results[slot]
             episode = Episode(task=job.task, rollout_index=job.rollout_index)
@@ -138,10 +175,43 @@ class _Table:
             style = self.settings.style
             episode.goal, episode.scene, episode.system = result.goal, result.step.observation, style.system
             message = first_message(style, episode.scene, episode.goal, result.step.admissible)
-            seat = _Seat(index, slot, episode, result, message)
+            seat = _Seat(index, job, slot, episode, result, message)
             seat.pending = self.dialogue.open(style.system, message)
             episode.token_ids += seat.pending
-            self.seats.append(seat)
+            new.append(seat)
+        self.seats += new if self.opening is None else self._opened(new, self.opening)
+
+    def _opened(self, seats: list[_Seat], opening: Opening) -> list[_Seat]:
+        """Play the answers that are given; the seats whose next answer is the model's."""
+        ready: list[_Seat] = []
+        while seats:
+            answers = opening([Waiting(seat.job, seat.slot, len(seat.episode.played)) for seat in seats])
+            going: list[_Seat] = []
+            replies: list[Reply] = []
+            for seat, answer in zip(seats, answers, strict=True):
+                if isinstance(answer, Reply):
+                    going.append(seat)
+                    replies.append(answer)
+                    continue
+                if not opening.counts:
+                    seat.episode.given, seat.episode.turns = seat.episode.turns, []
+                if isinstance(answer, EnvFault):
+                    self._dismiss(seat, Status.ENV_ERROR, answer.reason)
+                elif isinstance(answer, Status):
+                    self._dismiss(seat, answer)
+                else:
+                    # Nothing of the conversation has been through the model yet.
+                    seat.pending = list(seat.episode.token_ids)
+                    ready.append(seat)
+            seats = []
+            for seat, end in zip(going, self._act(going, replies), strict=True):
+                if end is None:
+                    seats.append(seat)
+                    continue
+                if not opening.counts:
+                    seat.episode.given, seat.episode.turns = seat.episode.turns, []
+                self._dismiss(seat, *end)
+        return ready
 
     def _answers(self) -> list[Reply]:
         """Decode one answer per seat."""
@@ -156,20 +226,20 @@ class _Table:
 
     def _uniforms(self, seat: _Seat, count: int) -> np.ndarray:
         episode, settings = seat.episode, self.settings
-        key = (settings.seed, settings.stream, episode.task.id, episode.rollout_index, len(episode.turns))
+        key = (settings.seed, settings.stream, episode.task.id, episode.rollout_index, len(episode.played))
         return stream(*key).random(count)
 
-    def _act(self, replies: list[Reply]) -> None:
-        """Record the answers, execute their actions, and end or continue each episode."""
+    def _act(self, seats: Sequence[_Seat], replies: Sequence[Reply]) -> list[_End | None]:
+        """Record the answers and execute their actions; how each episode has ended, None where it goes on."""
         style = self.settings.style
         actions: list[tuple[int, str]] = []
-        for seat, reply in zip(self.seats, replies, strict=True):
+        for seat, reply in zip(seats, replies, strict=True):
             episode = seat.episode
             start = len(episode.token_ids)
             episode.token_ids += reply.ids
             thought, action = parse_answer(style, reply.text)
             turn = Turn(
-                index=len(episode.turns),
+                index=len(episode.played),
                 message=seat.message,
                 observation=seat.reading.step.observation,
                 answer=reply.text,
@@ -190,18 +260,16 @@ class _Table:
                 turn.failure = Failure.UNPARSED if reply.text.strip() else Failure.EMPTY
                 turn.feedback = style.unparsed
         results = self.pool.step_many(actions) if actions else {}
-        # From the last row to the first: a leaving row is filled from the end, which was handled already.
-        for row in reversed(range(len(self.seats))):
-            seat = self.seats[row]
-            self._after_step(row, results.get(seat.slot), replies[row])
+        pairs = zip(seats, replies, strict=True)
+        return [self._after_step(seat, results.get(seat.slot), reply) for seat, reply in pairs]
 
-    def _after_step(self, row: int, result: PoolStep | EnvFault | None, reply: Reply) -> None:
-        seat = self.seats[row]
+    def _after_step(
+        self, seat: _Seat, result: PoolStep | EnvFault | None, reply: Reply
+    ) -> _End | None:
         episode = seat.episode
         turn = episode.turns[-1]
         if isinstance(result, EnvFault):
-            self._leave(row, Status.ENV_ERROR, result.reason)
-            return
+            return Status.ENV_ERROR, result.reason
         if result is not None:
             seat.reading = result
             step = result.step
@@ -210,20 +278,18 @@ class _Table:
             turn.expert_distance_after = result.distance
             episode.score = step.score
             if step.done:
-                self._leave(row, Status.WON if step.won else Status.LOST)
-                return
-        if len(episode.turns) >= self.settings.turn_budget:
-            self._leave(row, Status.TURN_BUDGET)
-            return
+                return (Status.WON if step.won else Status.LOST), ""
+        if len(episode.played) >= self.settings.turn_budget:
+            return Status.TURN_BUDGET, ""
         seat.message = turn_message(self.settings.style, turn.feedback, seat.reading.step.admissible)
         follow = self.dialogue.follow(seat.message, self.dialogue.ended(reply.ids))
         # The answer's last id has not been through the model yet: it heads the next prompt.
         last = reply.ids[-1:]
         if len(episode.token_ids) + len(follow) >= self.settings.max_context:
-            self._leave(row, Status.TURN_BUDGET)
-            return
+            return Status.TURN_BUDGET, ""
         seat.pending = last + follow
         episode.token_ids += follow
+        return None
 
     def _leave(self, row: int, status: Status, error: str = "") -> None:
         """End the episode of `row`; the last row takes its place."""
@@ -232,6 +298,10 @@ class _Table:
         self.decoder.release(row, last)
         self.seats[row] = self.seats[last]
         self.seats.pop()
+        self._dismiss(seat, status, error)
+
+    def _dismiss(self, seat: _Seat, status: Status, error: str = "") -> None:
+        """End the episode of a seat that has no row (any more)."""
         self.free.append(seat.slot)
         seat.episode.seconds = time.monotonic() - seat.started
         self._finish(seat.index, seat.episode, status, error)

@@ -2,7 +2,7 @@
 
 Words of the environments become single tokens because they are frequent, not because they are listed: any
 other text falls back to pieces and bytes. Numbers of up to three digits are one pre-token, so that copying
-`cabinet 12` is copying two tokens.
+`cabinet 12` is copying two tokens. A tag such as `</action>` is one pre-token too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-_PRE_TOKEN = r" ?\p{L}+:?| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
+_PRE_TOKEN = r"</?\p{L}+>| ?\p{L}+:?| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -25,6 +25,8 @@ MAX_TABLE_ROWS = 2000
 
 _NOT_CURVES = {"run", "method", "env", "source", "seed", "step", "time"}
 _LONG = 240
+_TOTALS = 2
+"""Token totals of a finished run: the student's and the teacher's."""
 _MEANS = ("mean_score", "mean_score_clipped", "mean_turns")
 
 
@@ -183,10 +185,12 @@ def _evaluation_points(summary: Summary, times: dict[int, int]) -> list[Point]:
 
 
 def final_points(run: RunDir) -> list[Point]:
-    """Figures that only a finished run has: the gain in percentage points of each split."""
+    """Figures that only a finished run has: the gain in percentage points of each split, tokens in all."""
     summary, times = summarize(run.path), step_times(run)
     at = times.get(summary.steps, times[0])
-    return [
+    book = summary.ledger
+    totals = {"student": book.tokens["student"], "teacher": book.teacher} if book else {}
+    return [Point(f"tokens/{name}", float(n), at, summary.steps) for name, n in totals.items()] + [
         Point(f"gain/{_metric_name(split.split)}", split.gain_points, at, summary.steps)
         for split in summary.splits
         if split.gain_points is not None
@@ -200,7 +204,7 @@ def _curve_names(summary: Summary) -> set[str]:
     wanted += [_train_name(column) for column in STEPS if column not in _NOT_CURVES]
     wanted += [f"before/{split}/success_rate" for split in splits]
     wanted += [f"eval/{split}/{what}" for what in _MEANS for split in splits]
-    return set(wanted[: MAX_CURVES - 1 - len(splits)])
+    return set(wanted[: MAX_CURVES - 1 - _TOTALS - len(splits)])
 
 
 def _train_name(column: str) -> str:

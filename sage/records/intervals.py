@@ -6,11 +6,11 @@ from math import sqrt
 from statistics import NormalDist
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion, without continuity correction (Wilson 1927, JASA 22:209).
 
     Answers "this checkpoint, on games like these": games are the random unit, the checkpoint is fixed. It
-    says nothing about other seeds. n = 0 gives (0, 1): nothing is known.
+    says nothing about other seeds. n = 0 gives (0, 1): nothing is known. Counts may be effective numbers.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} is not a proportion.")

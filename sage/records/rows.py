@@ -15,7 +15,7 @@ from sage.episode import Decision, Episode, Label, Turn, TurnScore
 from sage.oracle import effect_of
 
 Row = dict[str, Any]
-Phase = Literal["train", "eval"]
+Phase = Literal["train", "eval", "given"]
 
 LABEL_SHARES = {
     Label.DET_FAIL: "share_det_fail",
@@ -62,9 +62,10 @@ def episode_row(key: RunKey, episode: Episode, *, phase: Phase, step: int) -> Ro
         "ok": ok,
         "score": episode.score if ok else None,
         "turns": len(episode.turns),
+        "given_turns": len(episode.given),
         "answer_tokens": sum(turn.n_tokens for turn in episode.turns),
         "total_tokens": len(episode.token_ids),
-        "expert_distance_start": episode.turns[0].expert_distance_before if episode.turns else None,
+        "expert_distance_start": episode.played[0].expert_distance_before if episode.played else None,
         "goal": episode.goal or None,
         "scene": episode.scene or None,
         "seconds": episode.seconds,
@@ -144,6 +145,7 @@ def episode_rows(
     """
     turns: list[Row] = []
     for e, episode in enumerate(episodes):
+        turns += [turn_row(key, episode, turn, phase="given", step=step) for turn in episode.given]
         for t, turn in enumerate(episode.turns):
             turns.append(
                 turn_row(

@@ -17,7 +17,7 @@ _RUN = {
 }
 
 _EPISODE_KEY = {
-    "phase": ("string", "train, or eval"),
+    "phase": ("string", "train, eval, or (turns only) given: played by a curriculum's teacher"),
     "step": ("int64", "optimizer steps done when the episode was played"),
     "split": ("string", "train, valid_seen, valid_unseen, ..."),
     "task": ("string", "task id, unique within (env, source)"),
@@ -33,6 +33,7 @@ EPISODES: dict[str, tuple[str, str]] = {
     "won": ("bool", "null where not ok"),
     "score": ("float64", "environment's own score; null where not ok"),
     "turns": ("int64", "turns played"),
+    "given_turns": ("int64", "turns before them that a curriculum's teacher played"),
     "answer_tokens": ("int64", "student tokens"),
     "total_tokens": ("int64", "all tokens of the conversation"),
     "expert_distance_start": ("int64", "full-information steps to the goal at the start"),
@@ -98,9 +99,12 @@ STEPS: dict[str, tuple[str, str]] = {
     "student_tokens": ("int64", "N"),
     "active_tokens": ("int64", "tokens with s_t > 0"),
     "teacher_tokens": ("int64", "tokens through the teacher's scoring pass"),
+    "teacher_play_tokens": ("int64", "tokens through the teacher because it played"),
     "judge_queries": ("int64", "not served from the cache"),
     "judge_cached": ("int64", ""),
     "judge_tokens": ("int64", ""),
+    "gold_tokens": ("int64", "student tokens of good episodes beside the student's own (rollout.gold)"),
+    "gold_loss": ("float64", "their mean −log p times its weight, beside `loss`; 0 without any"),
     "share_det_fail": ("float64", "label shares over turns"),
     "share_skip": ("float64", ""),
     "share_weak": ("float64", ""),

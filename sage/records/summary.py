@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sage.records.clock import PHASES
 from sage.records.intervals import wilson
+from sage.records.ledger import Ledger, ledger
 from sage.records.tables import read
 
 
@@ -84,6 +85,8 @@ class Summary:
     """Steps without an update, because every turn was skipped."""
     graded: bool = False
     """Whether the environment's score says more than won or not: some score is neither 0 nor 1."""
+    ledger: Ledger | None = None
+    """Tokens spent in training; None where no step was made."""
 
     @property
     def not_ok(self) -> int:
@@ -99,7 +102,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the derived figures, for `summary.json`."""
-        data = asdict(self)
+        data = asdict(self) | {"ledger": self.ledger.to_json() if self.ledger else None}
         for split, plain in zip(self.splits, data["splits"], strict=True):
             plain["gain_points"] = split.gain_points
             for rate, row in zip(split.rates, plain["rates"], strict=True):
@@ -116,8 +119,7 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
     columns = [*keys, "source", "phase", "split", "ok", "won", "score", "turns"]
     episodes = read(folder, "episodes", columns).to_pylist()
     labels = Counter(read(folder, "turns", ["label"]).column("label").drop_null().to_pylist())
-    step_phases = [f"seconds_{phase}" for phase in PHASES if phase != "evaluation"]
-    steps = read(folder, "steps", [*keys, "stepped", *step_phases]).to_pylist()
+    steps = read(folder, "steps").to_pylist()
 
     groups: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for row in episodes:
@@ -149,6 +151,7 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
         seconds=dict(seconds),
         skipped_steps=sum(row["stepped"] is False for row in steps),
         graded=any(row["score"] not in (None, 0.0, 1.0) for row in episodes),
+        ledger=ledger(steps) if steps else None,
     )
 
 

@@ -132,7 +132,7 @@ class Tables:
         episodes = tables["episodes"]
         train_steps = {s + 1 for s in _distinct(episodes, "step", pc.field("phase") == "train")}
         for step in sorted(train_steps | _distinct(tables["steps"], "step")):
-            chosen = (pc.field("phase") == "train") & (pc.field("step") == step - 1)
+            chosen = (pc.field("phase") != "eval") & (pc.field("step") == step - 1)
             batch = {table: tables[table].filter(chosen) for table in ("turns", "episodes")}
             batch["steps"] = tables["steps"].filter(pc.field("step") == step)
             self._write_arrow(f"{step:08d}-0-train", batch, building)

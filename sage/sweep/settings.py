@@ -45,7 +45,7 @@ class Objective(Settings):
     """One figure of a run, averaged over the seeds of a trial."""
 
     metric: Literal["success", "teacher_tokens"]
-    """`success`: rate on `split` after training. `teacher_tokens`: scoring and judge tokens of the run."""
+    """`success`: rate on `split` after training. `teacher_tokens`: all that went through the teacher."""
     direction: Literal["maximize", "minimize"]
     split: str = "valid_seen"
     """Where `success` is read; the winner is confirmed on another split."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sage.records.ledger import ledger
 from sage.records.rundir import RunDir
 from sage.records.tables import read
 from sage.sweep.settings import Objective
@@ -28,8 +29,7 @@ def value_of(folder: Path, objectives: list[Objective]) -> RunValue | None:
     games: dict[str, float] = {}
     for objective in objectives:
         if objective.metric == "teacher_tokens":
-            steps = read(folder, "steps", ["teacher_tokens", "judge_tokens"]).to_pylist()
-            figures.append(float(sum((s["teacher_tokens"] or 0) + (s["judge_tokens"] or 0) for s in steps)))
+            figures.append(float(ledger(read(folder, "steps").to_pylist()).teacher))
             continue
         won = last_games(folder, objective.split)
         if not won:

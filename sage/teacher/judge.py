@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sage.config import PromptStyle
 from sage.episode import Label
@@ -163,6 +163,14 @@ class TeacherJudge:
         self.cached += len(turns) - len(new)
         self.tokens += sum(answer.tokens for answer in judged)
         return judged
+
+    def memory(self) -> dict[str, Any]:
+        """Every reply so far, for a checkpoint: a resumed run then asks what the uninterrupted one asks."""
+        return {key: list(known) for key, known in self._memory.items()}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Take back what `memory` gave."""
+        self._memory.update({key: _Known(*known) for key, known in memory.items()})
 
     def close(self) -> None:
         """Close the cache file, if any."""

@@ -13,7 +13,7 @@ from analysis.compare import CHECKPOINT, RECIPE, checkpoints, compare
 from analysis.errors import Refusal
 from analysis.load import from_episodes
 from analysis.simulate import World
-from analysis.summary import per_run, per_task_type, summary
+from analysis.summary import over_splits, per_run, per_task_type, summary, tables
 from tests.analysis.synthetic import episode_table
 
 LEVELS = {"opd": 0.0, "sage_opd": 0.6, "no_norm": 0.05}
@@ -217,3 +217,88 @@ def test_world_has_the_stated_rate_and_spread():
     assert table[0].mean() == pytest.approx(0.6, abs=0.03)
     assert table[0].mean(axis=1).std() == pytest.approx(0.08, abs=0.012)
     assert truth == pytest.approx(0.1, abs=0.02)
+
+
+def graded_table(**options):
+    """Two methods on two splits; won 100 points, lost between −100 and 90."""
+    splits = [
+        episode_table({"opd": 0.0, "sage_opd": 0.4}, games=games, split=split, rng_seed=i, **options)
+        for i, (split, games) in enumerate((("nq", 30), ("pop", 10)))
+    ]
+    table = pd.concat(splits, ignore_index=True)
+    lost = np.random.default_rng(0).choice([-100.0, 0.0, 30.0, 90.0], len(table))
+    table["score"] = np.where(table["won"] == 1, 100.0, lost)
+    return table
+
+
+def test_graded_scores_stand_beside_the_success_rate():
+    table = graded_table()
+    frame = summary(from_episodes(table)).set_index(["split", "method"])
+    for (split, method), row in frame.iterrows():
+        mine = table[(table["split"] == split) & (table["method"] == method)]
+        runs = mine.groupby("seed")["score"].mean()
+        assert row["score"] == pytest.approx(runs.mean())
+        interval = stats.t.interval(0.95, len(runs) - 1, runs.mean(), stats.sem(runs))
+        assert (row["score_low"], row["score_high"]) == pytest.approx(interval)
+        clipped = mine.assign(score=mine["score"].clip(lower=0)).groupby("seed")["score"].mean()
+        assert row["score_clipped"] == pytest.approx(clipped.mean())
+    positive = table.assign(score=table["score"].clip(lower=0))
+    assert "score_clipped" not in summary(from_episodes(positive))
+    assert "score" not in summary(from_episodes(table.assign(score=table["won"])))
+    by_type = per_task_type(from_episodes(table))
+    one = table[(table["split"] == "nq") & (table["method"] == "opd") & (table["task_type"] == "pick")]
+    row = by_type.query("split == 'nq' and method == 'opd' and task_type == 'pick'").iloc[0]
+    assert row["score"] == pytest.approx(one["score"].mean())
+
+
+def test_scores_are_compared_like_success():
+    table = graded_table()
+    frame = compare(from_episodes(table), "opd", metric="score", draws=500).set_index("split")
+    means = table.groupby(["split", "method", "seed"])["score"].mean()
+    for split in ("nq", "pop"):
+        theirs = stats.ttest_ind(means[split, "sage_opd"], means[split, "opd"], equal_var=False)
+        assert frame.loc[split, "p"] == pytest.approx(theirs.pvalue)
+        assert frame.loc[split, "low"] < frame.loc[split, "difference"] < frame.loc[split, "high"]
+    with pytest.raises(Refusal, match="have no score"):
+        compare(from_episodes(table.drop(columns="score")), "opd", metric="score", draws=50)
+
+
+def test_macro_average_over_splits_weighs_splits_alike():
+    table = graded_table()
+    frame = over_splits(from_episodes(table)).set_index("method")
+    runs = table.groupby(["method", "seed", "split"])["won"].mean().groupby(["method", "seed"]).mean()
+    for method in ("opd", "sage_opd"):
+        assert frame.loc[method, "mean"] == pytest.approx(runs[method].mean())
+        assert frame.loc[method, "sd_runs"] == pytest.approx(runs[method].std(ddof=1))
+    row = compare(from_episodes(table), "opd", average="splits", draws=500).iloc[0]
+    assert row["split"] == "macro-average of nq, pop"
+    theirs = stats.ttest_ind(runs["sage_opd"], runs["opd"], equal_var=False)
+    assert row["p"] == pytest.approx(theirs.pvalue)
+    with pytest.raises(Refusal, match="at least two splits"):
+        compare(from_episodes(table), "opd", average="splits", split="nq")
+
+
+def test_tasks_left_out_do_not_count():
+    table = graded_table()
+    gone = ["nq-0000", "nq-0001"]
+    found = tables(from_episodes(table), split="nq", leave_out=gone)
+    rest = table[(table["split"] == "nq") & ~table["task"].isin(gone)]
+    assert found["summary"]["games"].tolist() == [28, 28]
+    means = rest.groupby("method")["won"].mean()
+    assert found["summary"]["mean_micro"].tolist() == pytest.approx(means.tolist())
+    assert found["summary_all_tasks"]["games"].tolist() == [30, 30]
+    with pytest.raises(Refusal, match="None of the tasks to leave out"):
+        summary(from_episodes(table), leave_out=["nq-9999"])
+
+
+def test_runs_that_are_not_equally_far_or_not_everywhere_are_refused():
+    table = episode_table({"opd": 0.0}, seeds=[0, 1], games=5, steps=(0, 50, 100))
+    short = table[(table["seed"] == 0) | (table["step"] < 100)]
+    with pytest.raises(Refusal, match="after 50 steps in run opd/alfworld/1 and after 100"):
+        summary(from_episodes(short))
+    assert summary(from_episodes(short), step=50)["runs"].tolist() == [2]
+    both = graded_table()
+    lacking = both[~((both["seed"] == 3) & (both["split"] == "pop") & (both["method"] == "opd"))]
+    with pytest.raises(Refusal, match="Run opd/alfworld/3 of opd was not evaluated on alfworld pop"):
+        summary(from_episodes(lacking))
+    assert len(summary(from_episodes(lacking), split="nq")) == 2

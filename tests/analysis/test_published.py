@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import confint_proportions_2indep, proportions_ztest
 
+from analysis.cli import main
 from analysis.errors import Refusal
 from analysis.load import from_episodes
 from analysis.published import count_behind, differences, read_published, tables, to_published
@@ -86,6 +87,42 @@ def test_our_own_tables_pass(tmp_path):
     own = tables(path)
     assert len(own["grim"]) == 10
     assert own["impossible"].empty
+    pd.testing.assert_frame_equal(tables(to_published(per_run(records)))["grim"], own["grim"])
+
+
+def test_the_commands_check_files_and_our_own_runs(tmp_path, capsys):
+    (tmp_path / "paper.csv").write_text(PAPER)
+    episode_table({"opd": 0.0, "sage_opd": 0.4}, games=134).to_csv(tmp_path / "own.csv", index=False)
+    assert main(["published", str(tmp_path / "paper.csv"), "--table", "claim_lines"]) == 0
+    line = capsys.readouterr().out
+    assert "94 and 83 of 134, +8.2 points" in line
+    assert "z = 1.42" in line
+    assert main(["published", "--own", str(tmp_path / "own.csv"), "--table", "impossible"]) == 0
+    assert capsys.readouterr().out == "(no rows)\n"
+    assert main(["published"]) == 2
+    assert main(["published", "nowhere.csv"]) == 2
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "published" / "sage_opd_tables.csv"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the paper's printed tables lie beside the repository")
+def test_the_papers_tables():
+    """Acceptance: z of the headline, and the percentages that no number of episodes gives."""
+    found = tables(SHARED)
+    headline = (
+        found["claims"]
+        .query(
+            "table == '1' and student == 'Qwen3-1.7B' and teacher == 'Qwen3-8B' and split == 'valid_unseen'"
+        )
+        .iloc[0]
+    )
+    assert (headline["wins"], headline["wins_baseline"], headline["n"]) == (94, 83, 134)
+    assert headline["z"] == pytest.approx(1.42, abs=0.005)
+    assert len(found["impossible"]) == 36
+    science = found["sizes"].query("benchmark == 'scienceworld'").iloc[0]
+    assert (science["n"], science["impossible"]) == (150, 24)
+    assert (science["best_n"], science["impossible_at_best_n"]) == (149, 1)
 
 
 def test_macro_average_and_duplicates(tmp_path):

@@ -18,7 +18,16 @@ from analysis.errors import Refusal
 from analysis.intervals import newcombe, newcombe_paired, t_interval, wilsons
 from analysis.power import detectable, needed_table, power_of, runs_needed, standard_error
 from analysis.power import table as power_table
-from analysis.significance import benjamini_hochberg, holm, mcnemar, permutation, tost, two_proportions, welch
+from analysis.significance import (
+    benjamini_hochberg,
+    holm,
+    mcnemar,
+    non_inferiority,
+    permutation,
+    tost,
+    two_proportions,
+    welch,
+)
 
 A = np.array([0.61, 0.66, 0.58, 0.70, 0.64])
 B = np.array([0.55, 0.60, 0.57, 0.52])
@@ -140,3 +149,10 @@ def test_one_run_has_no_power():
         power_table(runs=(1,))
     with pytest.raises(Refusal, match="between 0 and 1"):
         detectable(0.1, 4, power=1.0)
+
+
+def test_non_inferiority_is_scipys_shifted_test():
+    theirs = stats.ttest_ind(A + 0.05, B, equal_var=False, alternative="greater")
+    assert non_inferiority(A, B, 0.05) == pytest.approx(theirs.pvalue)
+    assert non_inferiority([0.5, 0.5], [0.5, 0.5], 0.05) == 0
+    assert np.isnan(non_inferiority([0.5], [0.5, 0.6], 0.05))

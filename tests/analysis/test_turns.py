@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 from sklearn import metrics
 
 from analysis.agreement import (
@@ -21,7 +22,7 @@ from analysis.agreement import (
     measures,
     reliability,
 )
-from analysis.clusters import TURN_EDGES, bins_of, cluster_sums, resampled_sums
+from analysis.clusters import TURN_EDGES, bins_of, bounds, cluster_sums, clustered_rate, resampled_sums
 from analysis.errors import Refusal
 from analysis.load import load
 from analysis.rates import tables as rate_tables
@@ -56,6 +57,7 @@ def test_measures_are_scikit_learns(records):
     assert row["kappa_linear"] == pytest.approx(
         metrics.cohen_kappa_score(a, b, labels=order, weights="linear")
     )
+    assert row["kappa_intervening"] == pytest.approx(metrics.cohen_kappa_score(a != "SKIP", b != "SKIP"))
     assert row["mcc"] == pytest.approx(metrics.matthews_corrcoef(b, a))
     assert row["agreement"] == pytest.approx(metrics.accuracy_score(b, a))
     assert row["sensitivity"] == pytest.approx(metrics.recall_score(b != "SKIP", a != "SKIP"))
@@ -159,8 +161,54 @@ def test_cluster_bootstrap_has_the_clusters_spread():
     assert (drawn[:, 1] / drawn[:, 0]).std() == pytest.approx(level.std() / np.sqrt(200), rel=0.06)
 
 
+def test_a_clustered_rate_knows_its_effective_number():
+    from statsmodels.stats.proportion import proportion_confint
+
+    hits = np.r_[np.ones(60), np.zeros(40)]
+    # Turns that are all clusters of their own are independent; t for z makes 100 of them worth 97.6.
+    alone = clustered_rate(hits, np.arange(100))
+    worth = 99 * (1.959964 / 1.984217) ** 2
+    assert alone == pytest.approx(proportion_confint(0.6 * worth, worth, method="wilson"), abs=1e-4)
+    # Five equal turns an episode are worth one: design effect 20/19 × 5.
+    alike = clustered_rate(hits, np.repeat(np.arange(20), 5))
+    worth = 19 * (1.959964 / 2.093024) ** 2
+    assert alike == pytest.approx(proportion_confint(0.6 * worth, worth, method="wilson"), abs=1e-4)
+    # Never certain: 20 turns of 2 episodes without a miss count as two.
+    low, high = clustered_rate(np.ones(20), np.repeat([0, 1], 10))
+    assert (low, high) == (pytest.approx(proportion_confint(2, 2, method="wilson")[0]), 1.0)
+    assert np.isnan(clustered_rate([], [])).all()
+
+
+def test_few_clusters_have_no_bootstrap_interval():
+    assert np.isnan(bounds(np.linspace(0, 1, 100), 0.95, clusters=9)).all()
+    assert bounds(np.linspace(0, 1, 101), 0.9, clusters=10) == pytest.approx((0.05, 0.95))
+
+
+def test_confidence_that_never_varies_is_no_forecast(records):
+    turns = labelled(records).assign(confidence=1.0)
+    assert "auroc_confidence_right" not in measures(turns, draws=20)
+    assert reliability(turns).empty
+    some = labelled(records).copy()
+    some.loc[some.index[::2], "confidence"] = np.nan
+    known = some[some["confidence"].notna()]
+    right = (known["decided"] == known["truth"]).to_numpy()
+    row = measures(some, draws=20)
+    assert row["auroc_confidence_right"] == pytest.approx(auroc(known["confidence"].to_numpy(), right))
+    assert row["brier_low"] < row["brier"] < row["brier_high"]
+
+
+def test_kappa_over_runs_is_students(records):
+    turns = labelled(records)
+    kappas = [metrics.cohen_kappa_score(g["decided"], g["truth"]) for _, g in turns.groupby("run")]
+    row = agreement(records, draws=20).query("scope == 'judge' and by == 'all'").iloc[0]
+    assert row["runs"] == len(kappas)
+    assert row["kappa_sd_runs"] == pytest.approx(np.std(kappas, ddof=1))
+    half = stats.t.ppf(0.975, len(kappas) - 1) * np.std(kappas, ddof=1) / np.sqrt(len(kappas))
+    assert row["kappa_runs_low"] == pytest.approx(np.mean(kappas) - half)
+
+
 def test_wrong_decisions(records):
-    frame = errors(decided_turns(records, methods=["sage_opd"]), draws=100)
+    frame = errors(decided_turns(records, methods=["sage_opd"]))
     total = frame[frame["by"] == "all"].iloc[0]
     turns = decided_turns(records, methods=["sage_opd"])
     harm = turns[turns["oracle"] == "harm"]

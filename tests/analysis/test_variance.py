@@ -10,6 +10,7 @@ from statsmodels.stats.anova import anova_lm
 
 from analysis.errors import Refusal
 from analysis.load import from_episodes
+from analysis.simulate import World
 from analysis.variance import DECODING, RESIDUE, contrast, mean_squares, pilot, precision, variance
 from tests.analysis.synthetic import episode_table
 
@@ -109,3 +110,25 @@ def test_contrast_rows():
     frame = contrast(from_episodes(episode_table({"opd": 0.0, "sage_opd": 0.4}, games=30)), "opd")
     assert frame["method"].tolist() == ["sage_opd"]
     assert frame["residual"].between(0, 0.3).all()
+
+
+def test_components_of_wins_and_losses_are_covered():
+    """A chi-square of the decoding noise covers 58 to 90 % of 0/1 worlds; resampled games must do better."""
+    world = World(seed_sd=0.04, games=134, method_game_sd=0.0)
+    truth, rng, hits = world.components(), np.random.default_rng(5), []
+    for _ in range(150):
+        drawn = mean_squares(world.draw_arms((world.rate,), 10, rng, repeats=3)[0][0]).drawn(300, rng)
+        bounds = {name: np.quantile(np.maximum(values, 0), [0.025, 0.975]) for name, values in drawn.items()}
+        hits.append([bounds[name][0] <= truth[name] <= bounds[name][1] for name in (DECODING, "game")])
+    assert (np.mean(hits, axis=0) > 0.89).all()
+
+
+def test_world_components_add_up():
+    world = World(seed_sd=0.06, games=3000, method_game_sd=0.0)
+    parts = world.components()
+    assert parts["run × game + decoding"] == pytest.approx(parts["run × game"] + parts[DECODING])
+    whole = parts["training run"] + parts["game"] + parts["run × game + decoding"]
+    assert whole == pytest.approx(world.rate * (1 - world.rate))
+    found = mean_squares(world.draw_arms((world.rate,), 40, np.random.default_rng(0), 2)[0][0]).components()
+    assert found["game"] == pytest.approx(parts["game"], rel=0.08)
+    assert found[DECODING] == pytest.approx(parts[DECODING], rel=0.03)

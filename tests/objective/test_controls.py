@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -21,10 +22,11 @@ from sage.objective.controls import (
     Explore,
     FeedbackOnly,
     Inverted,
+    Matched,
     Oracle,
     weight_of,
 )
-from sage.objective.curriculum import ForwardToBack
+from sage.objective.curriculum import BackToFront, ForwardToBack
 from sage.objective.intervention import Always, Intervention, Judge, JudgeReply, TurnContext, no_judge
 from sage.objective.normalization import MatchedScale, Unnormalized, WeightSums
 from sage.objective.rates import WORDS, LabelRates
@@ -120,6 +122,49 @@ def test_a_deal_by_turn_stays_at_its_position_and_leaves_failures() -> None:
     # The order in which turns are decided changes nothing.
     backwards = rule.decide(turns[::-1], ask, stream())
     assert Counter(d.label for d in backwards) == Counter(d.label for d in found)
+
+
+# --- matched
+
+
+def matched(by_turn: bool = False) -> Matched:
+    return Matched(name="matched", rule=JUDGE, weak_weight=0.5, by_turn=by_turn)
+
+
+def test_a_running_estimate_by_hand() -> None:
+    rule = matched()
+    first = decide(rule, [Label.SKIP] * 3)
+    assert [(d.label, d.propensity) for d in first] == [(Label.SKIP, 1.0)] * 3
+    # Three SKIP and one STRONG so far: the rates of all four turns, not of the last batch.
+    (second,) = decide(rule, [Label.STRONG])
+    assert second.propensity == {Label.SKIP: 0.75, Label.STRONG: 0.25}[second.label]
+    assert second.judge_tokens == 3
+
+
+def test_a_running_estimate_draws_at_the_rules_rates_and_leaves_failures() -> None:
+    rule = matched()
+    turns = [c for n in range(800) for c in contexts(4, failures={3: Failure.EMPTY}, number=n)]
+    labels = [Label.SKIP, Label.SKIP, Label.WEAK, Label.STRONG]
+    found = rule.decide(turns, answering(labels), stream())
+    counts = Counter(d.label for d in found)
+    assert counts[Label.DET_FAIL] == 800
+    for label, rate in ((Label.SKIP, 2 / 3), (Label.WEAK, 1 / 3)):
+        assert abs(counts[label] / 2400 - rate) < 5 * math.sqrt(rate * (1 - rate) / 2400)
+    assert {d.label: d.propensity for d in found} == pytest.approx(
+        {Label.SKIP: 2 / 3, Label.WEAK: 1 / 3, Label.DET_FAIL: 1}
+    )
+    assert {d.weight for d in found if d.label is Label.WEAK} == {0.5}
+
+
+def test_a_running_estimate_by_turn_position_and_its_memory() -> None:
+    rule = matched(by_turn=True)
+    labels = [Label.SKIP, Label.WEAK, Label.STRONG]
+    assert [d.label for d in decide(rule, labels)] == labels
+    again = matched(by_turn=True)
+    again.recall(rule.memory())
+    later = [Label.STRONG] * 3
+    assert decide(again, later, seed=5) == decide(rule, later, seed=5)
+    assert again.memory() == rule.memory() != matched(by_turn=True).memory()
 
 
 # --- explore
@@ -278,22 +323,48 @@ def test_entropy_aware_by_hand() -> None:
     assert rule.weigh(stats(0.5, 0.8, 0.9)).tolist() == [1, 1, 2]
 
 
-def test_drift_by_hand() -> None:
-    rule = Drift(name="drift", scale=0.5, teacher_temperature=1)
-    # The student is surer of its tokens than the teacher by 1, 0 and -1 nats.
-    turns = [stats(0.5, 0.5, student=s) for s in (0.0, -1.0, -2.0)]
-    assert means(rule, turns) == pytest.approx([math.exp(-2), 1, 1])
+def test_sods_step_weight_by_hand() -> None:
+    rule = Drift(name="drift", epsilon=1e-6, delta=0.2, teacher_temperature=1)
+    # d = 0.5, 1.0, 2.0, 0.5, 0.1: the student is surer than the teacher, or less sure; both are drift.
+    turns = [stats(0.5, 0.5, student=s) for s in (-0.5, 0.0, -3.0, -1.5, -1.1)]
+    assert means(rule, turns) == pytest.approx([1, 0.5, 0.25, 1, 1.2], rel=1e-5)
     with pytest.raises(ValueError, match="needs_student"):
-        rule.weigh(stats(0.5))
+        means(rule, [stats(0.5)])
 
 
-def test_disagreement_and_uncertainty_by_hand() -> None:
-    rule = DisagreementUncertainty(name="x", gamma=0.5, teacher_temperature=1)
-    # u = 0.5, 1.5, 1.0; mean 1
-    turns = [stats(0.5, student=s) for s in (-1.0, 0.0, -0.5)]
-    assert means(rule, turns) == pytest.approx([0.75, 1.25, 1.0])
-    far = [stats(0.5, student=s, entropy=0.0) for s in (9.0, -1.0, -1.0)]
-    assert means(rule, far) == pytest.approx([1.5, 0.5, 0.5])
+def test_sods_weight_is_the_product_of_its_ratios() -> None:
+    """Equation 7 as it is written, on the numbers of its source's third case (rounded there)."""
+    drifts, epsilon = [0.30, 0.41, 0.54, 0.73, 0.39, 0.27, 0.24], 1e-6
+    expected, product = [1.0], 1.0
+    for earlier, later in pairwise(drifts):
+        product *= (earlier + epsilon) / (later + epsilon)
+        expected.append(min(product, 1.2))
+    rule = Drift(name="drift", epsilon=epsilon, delta=0.2, teacher_temperature=1)
+    assert means(rule, [stats(0.5, student=-1.0 + d) for d in drifts]) == pytest.approx(expected)
+
+
+def test_atods_turn_weight_by_hand() -> None:
+    rule = DisagreementUncertainty(name="x", teacher_temperature=1)
+    # log π_θ = -1, -2, -3 against -1, -1.5, -4: d = 0, 0.5, 1 and h = 1, 2, 3
+    pairs = [(-1.0, -1.0), (-2.0, -1.5), (-3.0, -4.0)]
+    turns = [stats(0.5, student=s, teacher=t) for s, t in pairs]
+    assert means(rule, turns) == pytest.approx([0, 0.75, 1])
+    # Nothing to tell the turns apart: 1 - 1/2 · 1/2.
+    assert means(rule, [turns[1], turns[1]]) == pytest.approx([0.75, 0.75])
+    # Confidently wrong: no doubt, but the largest disagreement.
+    sure = [stats(0.5, student=s, teacher=t) for s, t in [(-0.1, -2.0), (-0.2, -0.2), (-0.3, -0.3)]]
+    assert means(rule, sure) == pytest.approx([1, 0.5, 1])
+
+
+@calmly
+@given(st.lists(st.tuples(st.floats(-9, 0), st.floats(-9, 0)), min_size=1, max_size=12))
+def test_weights_of_the_rivals_stay_in_range(spec: list[tuple[float, float]]) -> None:
+    turns = [stats(0.5, student=s, teacher=t) for s, t in spec]
+    drift = means(Drift(name="drift", epsilon=1e-6, delta=0.2, teacher_temperature=1), turns)
+    assert drift[0] == 1
+    assert all(0 < c <= 1.2 + 1e-12 for c in drift)
+    doubt = means(DisagreementUncertainty(name="x", teacher_temperature=1), turns)
+    assert all(-1e-12 <= c <= 1 + 1e-12 for c in doubt)
 
 
 def test_turn_balance_by_hand() -> None:
@@ -337,6 +408,13 @@ def test_forward_to_back_by_hand() -> None:
     assert [rule.turn_limit(step, 5) for step in (1, 2, 4, 5, 9)] == [1, 2, 4, 5, 5]
     slow = ForwardToBack(name="tcod_f2b", k_start=3, eta=0.5)
     assert [slow.turn_limit(step, 30) for step in (1, 2, 3, 4)] == [3, 3, 4, 4]
+
+
+def test_back_to_front_by_hand() -> None:
+    rule = BackToFront(name="tcod_b2f", k_start=1, eta=0.5)
+    assert [rule.last_turns(step, 4) for step in (1, 2, 3, 5, 6, 7)] == [1, 1, 2, 3, 3, None]
+    assert rule.turn_limit(1, 4) == 4
+    assert ForwardToBack(name="tcod_f2b", k_start=1, eta=1).last_turns(1, 4) is None
 
 
 def test_always_under_a_wrapper_keeps_its_label() -> None:

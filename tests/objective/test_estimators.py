@@ -17,7 +17,6 @@ from sage.objective.certainty import SIGNALS, top_k_entropy
 from sage.objective.divergence import Divergence, ForwardKL, ReverseKL
 from sage.objective.estimators import (
     EntropyGated,
-    Extrapolated,
     Mixture,
     NegativeLogLikelihood,
     SampledToken,
@@ -171,21 +170,6 @@ def test_mixture_and_gate_by_scipy() -> None:
     # k = V - 1 kept tokens and the last one in the bucket: the forward term is the whole one.
     np.testing.assert_allclose(gated.numpy(), reverse + (entropy > tau) * forward)
     assert 0 < (entropy > tau).sum() < 4
-
-
-def test_extrapolation_by_hand_and_its_limit() -> None:
-    # λ = 2: q² renormalised = (4, 49, 1) / 54
-    rule = Extrapolated(name="extrapolated", strength=2.0)
-    expected = scipy.stats.entropy(P, np.array([4, 49, 1]) / 54)
-    assert rule.value(logs(*P), logs(*Q), token(0)).item() == pytest.approx(expected, abs=1e-14)
-    same = Extrapolated(name="extrapolated", strength=1.0)
-    student, teacher = random_pair(9)
-    for a, b in zip(
-        same.value_and_slope(student.clone(), teacher.clone(), token(0)),
-        REVERSE.value_and_slope(student.clone(), teacher.clone(), token(0)),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
 
 
 def test_signals_by_hand_and_by_scipy() -> None:

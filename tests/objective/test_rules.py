@@ -170,6 +170,39 @@ def test_soft_threshold_by_hand() -> None:
     assert threshold(0.5, "soft", 1e-9).weigh(stats(0.6)).tolist() == [1.0]
 
 
+@pytest.mark.parametrize(
+    ("signal", "expected"),
+    # q = (0.7, 0.2, 0.1): best 0.7, margin 0.5, certainty 1 − 0.8018 / ln 3 = 0.2701
+    [
+        ("top1", [(0.69, 1), (0.71, 0)]),
+        ("margin", [(0.49, 1), (0.51, 0)]),
+        ("entropy", [(0.27, 1), (0.271, 0)]),
+    ],
+)
+@pytest.mark.parametrize("per", ["turn", "token"])
+def test_a_gate_on_any_signal_by_hand(signal: str, expected: list[tuple[float, float]], per: str) -> None:
+    logprob = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64).log()
+    for tau, weight in expected:
+        rule = Threshold.model_validate(
+            {
+                "name": "threshold", "signal": signal, "per": per, "tau": tau,
+                "kind": "hard", "softness": 1.0, "teacher_temperature": 1.0,
+            }
+        )
+        turn = TokenStats(logprob[:, 0].exp(), logprob[:, 0], logprob[:, 0], rule.read(logprob))
+        assert rule.weigh(turn).tolist() == [weight]
+
+
+def test_a_gate_per_token_gates_each_by_itself() -> None:
+    rule = Threshold.model_validate(
+        {
+            "name": "threshold", "signal": "top1", "per": "token", "tau": 0.5,
+            "kind": "hard", "softness": 1.0, "teacher_temperature": 1.0,
+        }
+    )
+    assert rule.weigh(stats(0.75, 0.25, 0.5)).tolist() == [1, 0, 1]
+
+
 @calmly
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=9), st.floats(0, 1), st.floats(0.001, 10))
 def test_confidences_lie_in_the_unit_interval_and_keep_the_shape(

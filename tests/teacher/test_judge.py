@@ -24,6 +24,7 @@ STYLE = PromptStyle(
     unparsed="",
     thought_pattern="",
     action_pattern="",
+    answer="{action}",
     judge_system="Judge.",
     judge="{task_type}|{goal}|{scene}|{observation}{admissible}|{thought}|{action}|{answer}|{feedback}",
     admissible=2,

@@ -85,6 +85,10 @@ class AlfworldEnvironment:
         """What the searching expert would do now, given only this episode's text."""
         return self.expert.act()
 
+    def expert_thought(self) -> str:
+        """The expert's current subgoal in a few words."""
+        return self.expert.thought()
+
     @property
     def expert(self) -> SearchingExpert:
         """The partial-information expert, told everything up to now."""

@@ -1,0 +1,54 @@
+"""`compare`: each method against a baseline."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from analysis.commands import options
+
+TEXT = """\
+Each method against a baseline: is the difference real, and could we have seen it?
+
+Interval (low, high): calibrated two-way bootstrap; runs and games are resampled, games jointly for both
+methods. p: Welch's t-test on run means; the run is the unit. p_permutation: exact relabelling of runs, from
+5 runs a side on. p_holm for the declared --family, q_bh (false discovery rate) for everything else.
+detectable: the true difference that this number of runs with this spread finds with power 0.8; read it
+before reading "not shown" as "no effect".
+
+--metric score compares mean scores by the same procedures; --average splits compares the macro-average over
+an environment's splits, in which each split counts the same."""
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = options.command(commands, "compare", run, TEXT)
+    parser.add_argument("--baseline", required=True, help="method to compare with")
+    parser.add_argument("--family", help="methods of the declared family, comma-separated (Holm over them)")
+    parser.add_argument(
+        "--margin", type=float, help="equivalence margin in the metric's unit, e.g. 0.05 (TOST)"
+    )
+    options.average(parser)
+    options.bootstrap(parser, 10_000)
+    parser.add_argument(
+        "--checkpoints", action="store_true", help="also McNemar for every pair of runs with one seed"
+    )
+
+
+def run(args: argparse.Namespace) -> options.Tables:
+    """Answer it."""
+    from analysis.compare import tables
+
+    return tables(
+        options.records(args),
+        args.baseline,
+        metric=args.metric,
+        average=args.average,
+        family=options.names(args.family),
+        margin=args.margin,
+        draws=args.draws,
+        seed=args.seed,
+        level=args.level,
+        paired_checkpoints=args.checkpoints,
+        **options.choice(args),
+    )

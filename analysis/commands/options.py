@@ -1,0 +1,159 @@
+"""What commands share: where records come from, which episodes count, how tables are printed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.errors import Refusal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.load import Records
+
+Tables = dict[str, "pd.DataFrame"]
+
+INPUTS = """\
+INPUT is any number of
+  runs/                     a directory with run directories (or one of them)
+  episodes.csv              one row per played game: method, env, split, seed, task, won (docs/analysis.md)
+  mlflow:EXPERIMENT@URI     an MLflow experiment; without @URI it takes MLFLOW_TRACKING_URI
+"""
+
+
+def command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], Tables],
+    text: str,
+    *,
+    inputs: bool = True,
+    choice: bool = True,
+) -> argparse.ArgumentParser:
+    """Declare a command: its help (the first line of `text` in the overview), its records with `inputs`,
+    which evaluation episodes count with `choice`, and how its tables are printed."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text.strip().splitlines()[0],
+        description=text,
+        epilog=INPUTS if inputs else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    if inputs:
+        _input_options(parser)
+    if choice:
+        _choice_options(parser)
+    parser.add_argument("--level", type=float, default=0.95, help="confidence level (default 0.95)")
+    parser.add_argument(
+        "--format",
+        choices=("text", "csv", "md", "tex", "json"),
+        default="text",
+        help="how tables are printed",
+    )
+    parser.add_argument("--table", help="print only this table of the command")
+    parser.add_argument(
+        "--csv-dir", metavar="DIR", help="also write every table there as CSV, with all digits"
+    )
+    return parser
+
+
+def _input_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="where the records are (see below)")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="config key (or CSV column) whose values make methods of their own; repeatable",
+    )
+    parser.add_argument("--env", help="only this environment")
+    parser.add_argument("--split", help="only this split")
+    parser.add_argument("--source", help="only games of this source (official, generated, …)")
+
+
+def _choice_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--step", type=int, help="the evaluation at this optimizer step (default: each run's last)"
+    )
+    parser.add_argument(
+        "--games",
+        choices=("all", "common"),
+        default="all",
+        help="common: compare on the games that all runs played, instead of refusing",
+    )
+    parser.add_argument(
+        "--leave-out",
+        type=task_ids,
+        metavar="FILE",
+        help="text file of task ids that do not count, one a line (say, games that nobody can win in time)",
+    )
+    parser.add_argument(
+        "--metric",
+        type=lambda name: "won" if name == "success" else name,
+        default="won",
+        help="success (default), score, score_clipped (at 0), or any numeric episode column",
+    )
+
+
+def bootstrap(parser: argparse.ArgumentParser, draws: int) -> None:
+    """Options of a command that resamples."""
+    parser.add_argument("--draws", type=int, default=draws, help=f"bootstrap draws (default {draws})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
+
+
+def average(parser: argparse.ArgumentParser) -> None:
+    """Which mean over games is compared."""
+    parser.add_argument(
+        "--average",
+        choices=("micro", "macro", "splits"),
+        default="micro",
+        help="micro: games count alike; macro: task types do; splits: the splits of an environment do",
+    )
+
+
+def records(args: argparse.Namespace, *tables: str) -> Records:
+    """The records that the command names, with their notes on stderr."""
+    from analysis.load import load
+
+    found = load(args.inputs, tables=("episodes", *tables), vary=args.vary)
+    note(found)
+    return found
+
+
+def note(found: Records) -> None:
+    """Say on stderr what is not in the numbers."""
+    for line in found.notes:
+        print(f"note: {line}", file=sys.stderr)
+
+
+def choice(args: argparse.Namespace) -> dict[str, Any]:
+    """Which episodes count, as `analysis.check.select` takes it."""
+    known = ("env", "split", "source", "step", "games", "leave_out")
+    return {name: getattr(args, name) for name in known if hasattr(args, name)}
+
+
+def names(text: str | None) -> list[str] | None:
+    """A comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def numbers(text: str) -> list[float]:
+    """A comma-separated list of numbers."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise Refusal(f"{text!r} is not a list of numbers such as 3,5,10.") from None
+
+
+def task_ids(path: str) -> tuple[str, ...]:
+    """Task ids of a text file, one a line; `#` starts a comment."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read ({error.strerror}).") from None
+    return tuple(sorted({line.split("#")[0].strip() for line in lines} - {""}))

@@ -1,0 +1,90 @@
+"""A table of the page."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+
+from analysis import render
+
+WORDS = 28
+"""A text cell longer than this may wrap."""
+
+
+CONTEXT = (
+    "env",
+    "source",
+    "split",
+    "metric",
+    "average",
+    "baseline",
+    "scope",
+    "by",
+    "group",
+    "horizon",
+    "kind",
+    "estimand",
+    "family",
+    "games",
+    "repeats",
+    "episodes_not_ok",
+    "runs_unfinished",
+    "games_left_out",
+    "retest_is_bound",
+)
+
+
+def table_html(frame: pd.DataFrame) -> str:
+    """A table in a box of its own that scrolls sideways on a narrow screen.
+
+    To fit a screen, columns without a single value are left out, and columns of `CONTEXT` with one value for
+    all rows are said once below; bounds share a column. The CSV beside the page has all of them.
+    """
+    same = {
+        name: render.shown(frame[name].iloc[0], name)
+        for name in CONTEXT
+        if len(frame) > 1 and name in frame and frame[name].nunique(dropna=False) == 1
+    }
+    empty = [name for name in frame if len(frame) and frame[name].isna().all()]
+    note = ", ".join(f"{name} {value}" for name, value in same.items() if value != "all")
+    frame = frame.drop(columns=[*same, *(name for name in empty if name not in same)])
+    frame, right = with_intervals(frame)
+    header, rows = render.cells_of(frame)
+    head = "".join(f"<th{_class(r)}>{html.escape(n)}</th>" for n, r in zip(header, right, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{_class(r, v)}>{html.escape(v)}</td>" for v, r in zip(row, right, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    below = f'<p class="same">all rows: {html.escape(note)}</p>' if note else ""
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{below}'
+    )
+
+
+def with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[bool]]:
+    """Bounds `x_low` and `x_high` (or `low` and `high`) as one column of text; which columns align right."""
+    numeric = dict(zip(frame.columns, render.numeric_columns(frame), strict=True))
+    result, right = {}, []
+    for name in frame.columns:
+        stem, bound = name[: -len("low")], name.rpartition("_")[2]
+        if bound == "low" and f"{stem}high" in frame:
+            bounds = zip(frame[name], frame[f"{stem}high"], strict=True)
+            result[f"{stem[:-1]} interval".strip()] = [_interval(low, high) for low, high in bounds]
+            right.append(True)
+        elif not (bound == "high" and f"{name[: -len('high')]}low" in frame):
+            result[name] = frame[name]
+            right.append(numeric[name])
+    return pd.DataFrame(result, index=frame.index), right
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"[{render.shown(low)}, {render.shown(high)}]"
+
+
+def _class(right: bool, value: str = "") -> str:
+    if right:
+        return ' class="num"'
+    return ' class="words"' if len(value) > WORDS else ""

@@ -1,0 +1,152 @@
+"""Steps per second of the environments, and what the pool adds to a step.
+
+    OMP_NUM_THREADS=1 python benchmarks/environments.py [--steps 20000] [--ray]
+
+Actions are drawn from the admissible ones with a fixed seed on generated games, so every side takes the same
+steps and sees the same text (checked). Parity with the original engine is `benchmarks/alfworld_parity.py`.
+--ray also plays through one Ray actor per environment (`pip install ray`). CPU seconds of the main process;
+for worker processes wall seconds count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from timing import machine
+
+from sage.envs.alfworld.env import AlfworldEnvironment
+from sage.envs.pool import EnvPool, PoolStep
+from sage.episode import Task
+from sage.settings import load
+
+SLOTS, TURNS = 16, 30
+
+
+def plan(task: Task, seed: int) -> list[str]:
+    """Admissible actions of one episode, drawn with a fixed seed, until it ends."""
+    environment, draw = AlfworldEnvironment("native"), random.Random(seed)
+    step, actions = environment.reset(task), []
+    while len(actions) < TURNS and not step.done:
+        actions.append(draw.choice(step.admissible))
+        step = environment.step(actions[-1])
+    environment.close()
+    return actions
+
+
+def alone(tasks: list[Task], plans: list[list[str]]) -> tuple[list[str], float]:
+    """Every observation, and the CPU seconds of the steps alone (resets are not counted)."""
+    said, spent = [], 0.0
+    environment = AlfworldEnvironment("native")
+    for task, actions in zip(tasks, plans, strict=True):
+        environment.reset(task)
+        started = time.process_time()
+        steps = [environment.step(action) for action in actions]
+        spent += time.process_time() - started
+        said += [step.observation for step in steps]
+    environment.close()
+    return said, spent
+
+
+def pooled(tasks: list[Task], plans: list[list[str]], workers: int) -> tuple[list[str], float]:
+    """The same through a pool, SLOTS episodes side by side."""
+    clock = time.perf_counter if workers else time.process_time
+    said: list[str] = []
+    spent = 0.0
+    with EnvPool(partial(AlfworldEnvironment, "native"), workers, 60.0) as pool:
+        for first in range(0, len(tasks), SLOTS):
+            some = range(first, min(first + SLOTS, len(tasks)))
+            pool.reset_many([(i - first, tasks[i]) for i in some])
+            seen: dict[int, list[str]] = {i: [] for i in some}
+            for turn in range(TURNS):
+                wanted = [(i - first, plans[i][turn]) for i in some if turn < len(plans[i])]
+                started = clock()
+                results = pool.step_many(wanted) if wanted else {}
+                spent += clock() - started
+                for slot, result in results.items():
+                    assert isinstance(result, PoolStep), result
+                    seen[first + slot].append(result.step.observation)
+            said += [text for i in some for text in seen[i]]
+    return said, spent
+
+
+def actors(tasks: list[Task], plans: list[list[str]]) -> tuple[list[str], float]:
+    """One Ray actor per environment, stepped in a batch and gathered by one `ray.get`."""
+    import ray
+
+    ray.init(num_cpus=SLOTS, include_dashboard=False, logging_level="error", configure_logging=False)
+    cls = ray.remote(AlfworldEnvironment)
+    crew = [cls.remote("native") for _ in range(SLOTS)]
+    said: list[str] = []
+    spent = 0.0
+    for first in range(0, len(tasks), SLOTS):
+        some = range(first, min(first + SLOTS, len(tasks)))
+        ray.get([crew[i - first].reset.remote(tasks[i]) for i in some])
+        seen: dict[int, list[str]] = {i: [] for i in some}
+        for turn in range(TURNS):
+            wanted = [i for i in some if turn < len(plans[i])]
+            started = time.perf_counter()
+            steps = ray.get([crew[i - first].step.remote(plans[i][turn]) for i in wanted])
+            spent += time.perf_counter() - started
+            for i, step in zip(wanted, steps, strict=True):
+                seen[i].append(step.observation)
+        said += [text for i in some for text in seen[i]]
+    ray.shutdown()
+    return said, spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=0, help="also a pool with this many processes")
+    parser.add_argument("--ray", action="store_true")
+    args = parser.parse_args()
+    tasks = load(["tracking=none"]).env.tasks("train")[: -(-args.steps // TURNS)]
+    plans = [plan(task, i) for i, task in enumerate(tasks)]
+    count = sum(map(len, plans))
+    print(machine())
+    print(f"{count} steps of {len(tasks)} generated ALFWorld games\n")
+    sides: dict[str, Callable[[], tuple[list[str], float]]] = {
+        "native engine alone (CPU)": lambda: alone(tasks, plans),
+        "pool, workers=0 (CPU)": lambda: pooled(tasks, plans, 0),
+    }
+    if args.workers:
+        sides[f"pool, workers={args.workers} (wall)"] = lambda: pooled(tasks, plans, args.workers)
+    if args.ray:
+        sides["one Ray actor per environment (wall)"] = lambda: actors(tasks, plans)
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    texts: dict[str, Any] = {}
+    for _ in range(args.repeats):
+        for name, side in sides.items():
+            texts[name], seconds = side()
+            found[name].append(seconds)
+    base = statistics.median(next(iter(found.values())))
+    print("| side | steps/s, median (range) | microseconds a step | against the engine alone |")
+    print("|---|---|---|---|")
+    for name, seconds_ in found.items():
+        middle = statistics.median(seconds_)
+        print(
+            f"| {name} | {count / middle:,.0f} "
+            f"({count / max(seconds_):,.0f} to {count / min(seconds_):,.0f}) "
+            f"| {1e6 * middle / count:.0f} | {middle / base - 1:+.1%} |"
+        )
+        if texts[name] != next(iter(texts.values())):
+            print(f"NOT EQUAL: {name} saw another text")
+    try:
+        import sage.envs.scienceworld  # noqa: F401
+    except ImportError:
+        print("\nScienceWorld: not measured, env=scienceworld is not in this checkout.")
+    else:
+        print("\nScienceWorld: see docs/scienceworld.md and its own benchmark.")
+
+
+if __name__ == "__main__":
+    main()

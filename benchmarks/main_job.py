@@ -1,0 +1,186 @@
+"""Where the time of a training step goes, and whether two runs side by side disturb one another.
+
+    OMP_NUM_THREADS=1 python benchmarks/main_job.py                 # profile of one training step
+    python benchmarks/main_job.py --side-by-side                    # two runs, one core each, against one
+    python benchmarks/main_job.py --engines                         # rollout of a step: hf against packed
+    python benchmarks/main_job.py --engines --split valid_unseen    # an evaluation instead
+
+A step of the default method on generated games (the shipped models): play, judge, score, differentiate, step.
+The profiler counts the CPU seconds that torch's operators take by themselves; what the simulator takes is
+counted around the environment pool. The rest is Python: ours, tokenizers, transformers' wrappers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timing import machine, print_table, take_turns
+
+from sage import run as story
+from sage.distill import decide, turn_streams
+from sage.envs.pool import EnvPool
+from sage.optimization import StudentOptimizer
+from sage.policy.model import load_model
+from sage.policy.prompts import choose_style
+from sage.policy.rollout import Job, play
+from sage.records.clock import PhaseClock
+from sage.scoring import Pair, Played, pair
+from sage.settings import load
+from sage.update import Objective, accumulate_gradient
+
+
+class CountedPool(EnvPool):
+    """Adds up the CPU seconds of its requests."""
+
+    seconds = 0.0
+
+    def _serve(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.process_time()
+        try:
+            return super()._serve(*args, **kwargs)
+        finally:
+            self.seconds += time.process_time() - started
+
+
+class Step:
+    """One optimizer step, as `sage.distill` does it, ready to be run again and again."""
+
+    def __init__(self, overrides: list[str]) -> None:
+        self.config = load(["tracking=none", *overrides])
+        self.models: Pair = pair(load_model(self.config.student), load_model(self.config.teacher))
+        self.style = choose_style(self.config.prompt, self.config.student.path)
+        self.tasks = self.config.env.tasks("train")[: self.config.trainer.tasks_per_step]
+        self.optimizer = StudentOptimizer(self.models.student.model, self.config.trainer)
+
+    def evaluate(self, pool: EnvPool, split: str) -> list[Any]:
+        student = self.models.student
+        how = story._evaluation_settings(self.config, self.style, student)
+        jobs = [Job(task) for task in self.config.env.tasks(split)]
+        return list(play(student, pool, jobs, how))
+
+    def rollout(self, pool: EnvPool) -> list[Any]:
+        training = story._training_play(self.config, self.style, self.models.student, pool)
+        return list(training([Job(task) for task in self.tasks], self.config.env.turn_budget))
+
+    def __call__(self, pool: EnvPool, clock: PhaseClock) -> None:
+        config = self.config
+        with clock.phase("rollout"):
+            batch = [Played(episode) for episode in self.rollout(pool)]
+        with clock.phase("judge"):
+            ask = story._judge(config, self.style, self.models.teacher)
+            decide(batch, config.intervention, ask, turn_streams(0, 1))
+        self.optimizer.clear()
+        rules = Objective(config.confidence, config.normalization, config.divergence)
+        accumulate_gradient(self.models, rules, batch, micro_batch=config.trainer.micro_batch, clock=clock)
+        with clock.phase("student"):
+            self.optimizer.step()
+
+    def pool(self) -> CountedPool:
+        return CountedPool(self.config.env.make, 0, 60.0, distances=self.config.env.gives_distances())
+
+
+def profile(overrides: list[str]) -> None:
+    step = Step(overrides)
+    with step.pool() as pool:
+        step(pool, PhaseClock())  # warm
+        pool.seconds, clock = 0.0, PhaseClock()
+        started = time.process_time()
+        step(pool, clock)
+        plain, simulator = time.process_time() - started, pool.seconds
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            started = time.process_time()
+            step(pool, PhaseClock())
+            profiled = time.process_time() - started
+    # Only what runs on the threads: an operator's own time, its callees counted by themselves.
+    events = profiler.key_averages()
+    kernels = sum(e.self_cpu_time_total for e in events) / 1e6
+    wall = sum(clock.totals().values())
+    print(
+        f"step without the profiler: {plain:.2f} CPU s ({wall:.2f} wall s), simulator {simulator:.2f} CPU s"
+    )
+    for name, seconds in clock.totals().items():
+        print(f"  {name:<10} {seconds / wall:6.1%} of wall time")
+    print(f"with the profiler: {profiled:.2f} CPU s, operators by themselves {kernels:.2f} s (wall clock)")
+    print(f"share in model kernels or the simulator: {(kernels + simulator) / profiled:.1%}")
+    print(
+        profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=60)
+    )
+
+
+def engines(repeats: int, split: str | None) -> None:
+    sides: dict[str, Callable[[], Any]] = {}
+    for name, overrides in {
+        "engine=hf, draft_tokens=0": ["rollout.engine=hf", "rollout.draft_tokens=0"],
+        "engine=packed, draft_tokens=0": ["rollout.engine=packed", "rollout.draft_tokens=0"],
+        "engine=packed, draft_tokens=10": ["rollout.engine=packed"],
+    }.items():
+        step = Step(overrides)
+
+        def side(step: Step = step) -> list[list[int]]:
+            with step.pool() as pool:
+                episodes = step.evaluate(pool, split) if split else step.rollout(pool)
+                return [episode.token_ids for episode in episodes]
+
+        sides[name] = side
+    timed = take_turns(sides, repeats)
+    results = [one.result for one in timed.values()]
+    equal = all(result == results[0] for result in results)
+    print(f"token ids equal on all sides: {equal}\n")
+    print_table(timed, work=sum(map(len, results[0])), unit="tokens")
+
+
+def side_by_side(overrides: list[str], repeats: int) -> None:
+    """Wall time of one small run pinned to a core, and of two at once on a core each."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    small = ["tracking=none", "trainer.steps=4", "evaluation.limit=32", "trainer.threads=1", *overrides]
+    alone, together = [], []
+    for number in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+
+            def start(core: int, seed: int, folder: str = folder) -> subprocess.Popen[bytes]:
+                line = ["taskset", "-c", str(core), sys.executable, "-m", "sage", f"seed={seed}"]
+                where = [f"launch.runs_dir={folder}"]
+                return subprocess.Popen([*line, *where, *small], stdout=subprocess.DEVNULL)
+
+            for times, seeds in ((alone, [2 * number]), (together, [2 * number, 2 * number + 1])):
+                started = time.perf_counter()
+                runs = [start(core, 100 * len(seeds) + s) for core, s in zip(cores, seeds, strict=False)]
+                codes = [one.wait() for one in runs]
+                assert not any(codes), codes
+                times.append(time.perf_counter() - started)
+    one, two = statistics.median(alone), statistics.median(together)
+    print(
+        f"one run on one core: {one:.1f} s, two side by side {two:.1f} s ({two / one:.2f} x), {repeats} times"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--side-by-side", action="store_true")
+    parser.add_argument("--engines", action="store_true")
+    parser.add_argument("--split", help="with --engines: play this evaluation split")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args()
+    print(machine())
+    if args.side_by_side:
+        side_by_side(args.overrides, args.repeats)
+    elif args.engines:
+        engines(args.repeats, args.split)
+    else:
+        profile(args.overrides)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""`env: scienceworld` of the config: which variations, under which simplifications, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from sage.envs.settings import EnvSettings
+from sage.registry import Settings, environments
+
+if TYPE_CHECKING:
+    from sage.envs.base import Environment
+    from sage.episode import Task
+
+
+class PerTask(Settings):
+    """Variations of each of the 30 tasks at most, by split; fewer where a task has fewer."""
+
+    train: int = Field(ge=1)
+    """Evenly spread over the train variations."""
+    dev: int = Field(ge=1)
+    """The first ones."""
+    test: int = Field(ge=1)
+    """The first ones; 5 is the paper's evaluation, 149 tasks."""
+
+
+@environments.register("scienceworld")
+class ScienceWorldSettings(EnvSettings):
+    """Elementary-school science experiments in text, 30 tasks."""
+
+    simplifications: str
+    """The package's: `easy`, or some of teleportAction, openDoors, openContainers, noElectricalAction,
+    selfWateringFlowerPots, separated by commas; empty for none. Part of every task's hash."""
+    per_task: PerTask
+    observation: Literal["full", "brief"]
+    """`full` is the package's text; `brief` leaves out air, the agent, open doors, empty containers and
+    articles, for models with a small context."""
+    admissible: bool
+    """List the valid actions at every turn, for prompts that show them; a step takes 20 times as long."""
+    distances: bool
+    """Record the gold path's distance to the goal around every turn (`simplifications: easy` only)."""
+
+    def prepare(self) -> None:
+        from sage.envs.scienceworld.jvm import find_java, package_version
+
+        package_version()
+        find_java()
+
+    def tasks(self, split: str) -> list[Task]:
+        from sage.envs.scienceworld.jvm import package_version
+        from sage.envs.scienceworld.tasks import list_tasks
+
+        return list_tasks(split, self.per_task.model_dump(), self.simplifications, package_version())
+
+    def manifest_digest(self, splits: Sequence[str]) -> str:
+        from sage.envs.manifest import manifest_digest
+
+        return manifest_digest([task for split in splits for task in self.tasks(split)])
+
+    def make(self) -> Environment:
+        from sage.envs.scienceworld.env import ScienceWorldEnvironment
+
+        return ScienceWorldEnvironment(self.simplifications, self.observation, self.admissible)
+
+    def gives_distances(self) -> bool:
+        from sage.envs.scienceworld.gold import SIMPLIFICATIONS
+
+        return self.distances and self.simplifications == SIMPLIFICATIONS

@@ -1,0 +1,90 @@
+"""Who plays the training episodes: the student, the teacher, the expert, or the teacher first and then the
+student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sage.distill import Gold, Play
+from sage.envs.pool import EnvPool
+from sage.episode import Episode
+from sage.policy.dialogue import Dialogue
+from sage.policy.openings import ExpertAnswers, FirstTurns
+from sage.policy.rollout import Job, PlaySettings, play
+from sage.scoring import Pair
+from sage.settings import ConfigError
+
+if TYPE_CHECKING:
+    from sage.config import RunConfig
+
+GUIDE = "guide"
+"""Random stream of teacher play that is not itself trained on, apart from the student's."""
+
+
+def training_play(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
+    """Raises ConfigError where the student could not read what the teacher would play."""
+    if config.rollout.player == "expert":
+        return _by_expert(models, pool, settings)
+    if config.rollout.player == "teacher":
+        return _by_teacher(models, pool, settings, "rollout.player=teacher")
+    guide: Play | None = None
+    if config.curriculum.last_turns(1, config.env.turn_budget) is not None:
+        guided = replace(settings, stream=GUIDE)
+        guide = _by_teacher(models, pool, guided, f"curriculum={config.curriculum.name}")
+    return _by_student(models, pool, settings, guide)
+
+
+def golden(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings) -> Gold | None:
+    """None where `rollout.gold` is off. Raises ConfigError as `training_play` does."""
+    wanted = config.rollout.gold
+    if wanted.player == "none" or wanted.weight == 0:
+        return None
+    apart = replace(settings, stream=GUIDE)
+    if wanted.player == "expert":
+        by = _by_expert(models, pool, apart)
+    else:
+        by = _by_teacher(models, pool, apart, "rollout.gold.player=teacher")
+    return Gold(lambda jobs: by(jobs, settings.turn_budget), wanted.weight)
+
+
+def _by_student(models: Pair, pool: EnvPool, settings: PlaySettings, guide: Play | None) -> Play:
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        how = replace(settings, turn_budget=turn_limit)
+        if guide is None or all(job.last_turns is None for job in jobs):
+            return play(models.student, pool, jobs, how)
+        shown = guide(jobs, turn_limit)
+        episodes = play(models.student, pool, jobs, how, opening=FirstTurns(shown))
+        for episode, before in zip(episodes, shown, strict=True):
+            episode.teacher_tokens = before.teacher_tokens
+        return episodes
+
+    return play_jobs
+
+
+def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -> Play:
+    if models.dialogue is not None:
+        raise ConfigError(
+            f"{why} needs one chat template for both models, and theirs differ; "
+            "give both the same by student.chat_template and teacher.chat_template."
+        )
+
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        episodes = play(models.teacher, pool, jobs, replace(settings, turn_budget=turn_limit))
+        for episode in episodes:
+            # Its cache is kept over the turns: every token of the conversation goes through once.
+            episode.teacher_tokens = len(episode.token_ids)
+        return episodes
+
+    return play_jobs
+
+
+def _by_expert(models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
+    answers = ExpertAnswers(pool, settings.style, Dialogue(models.student.tokenizer))
+
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        how = replace(settings, turn_budget=turn_limit)
+        return play(models.student, pool, jobs, how, opening=answers)
+
+    return play_jobs

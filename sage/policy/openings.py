@@ -1,0 +1,84 @@
+"""Answers that come from elsewhere than the model: an expert's whole play, or the beginning of a teacher's.
+
+Both are ids in the episode like any others, so that what is trained on is what stands in the conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sage.envs.pool import EnvFault, EnvPool, FaultKind
+from sage.episode import Episode, Status
+from sage.policy.dialogue import Dialogue
+from sage.policy.generate import Reply
+from sage.policy.prompts import fill, parse_answer
+from sage.policy.rollout import Waiting
+
+if TYPE_CHECKING:
+    from sage.config import PromptStyle
+
+JobKey = tuple[str, int]
+"""Task id and rollout index."""
+
+
+class ExpertAnswers:
+    """Every answer is the environment's expert's, written in the style's `answer` format; the turns count.
+
+    An expert that knows no move any more has lost; one that never knew any is a fault of the environment.
+    """
+
+    counts = True
+
+    def __init__(self, pool: EnvPool, style: PromptStyle, dialogue: Dialogue) -> None:
+        self._pool, self._style, self._dialogue = pool, style, dialogue
+
+    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | Status | None]:
+        advice = self._pool.advise_many([one.slot for one in waiting])
+        answers: list[Reply | EnvFault | Status | None] = []
+        for one in waiting:
+            found = advice[one.slot]
+            if isinstance(found, EnvFault):
+                answers.append(found)
+            elif found.move is None and one.turns:
+                answers.append(Status.LOST)
+            elif found.move is None:
+                env = one.job.task.env
+                answers.append(EnvFault(FaultKind.RAISED, f"{env} has no expert that plays this task."))
+            else:
+                answers.append(self._written(found.move.thought, found.move.action))
+        return answers
+
+    def _written(self, thought: str, action: str) -> Reply | EnvFault:
+        text = fill(self._style.answer, thought=thought, action=action)
+        if parse_answer(self._style, text)[1] != action.strip():
+            reason = f"The prompt style's answer format does not give the action {action!r} back."
+            return EnvFault(FaultKind.RAISED, reason)
+        return Reply(self._dialogue.encode_answer(text), text, truncated=False)
+
+
+class FirstTurns:
+    """The first answers of another episode of the same job, up to the last `Job.last_turns` of it.
+
+    Only an episode that was won leads anywhere; where it was not, the model plays from the start.
+    """
+
+    counts = False
+
+    def __init__(self, shown: Sequence[Episode]) -> None:
+        self._shown: Mapping[JobKey, Episode] = {
+            (episode.task.id, episode.rollout_index): episode for episode in shown if episode.won
+        }
+
+    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | Status | None]:
+        return [self._next(one) for one in waiting]
+
+    def _next(self, one: Waiting) -> Reply | None:
+        shown = self._shown.get((one.job.task.id, one.job.rollout_index))
+        if shown is None or one.job.last_turns is None:
+            return None
+        if one.turns >= len(shown.turns) - one.job.last_turns:
+            return None
+        turn = shown.turns[one.turns]
+        ids = shown.token_ids[turn.answer_start : turn.answer_end]
+        return Reply(ids, turn.answer, turn.truncated)

@@ -25,6 +25,8 @@ STOP_GRACE_S = 60.0
 
 
 def main() -> int:
+    if hasattr(signal, "pthread_sigmask"):  # a worker of Ray blocks them, and a child inherits that
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
 

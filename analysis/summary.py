@@ -1,5 +1,5 @@
-"""How each method did: per run with a Wilson interval, per method over its runs, per task type, over "
-"splits."""
+"""How each method did: per run with a Wilson interval, per method over its runs, per task type, over
+splits."""
 
 from __future__ import annotations
 

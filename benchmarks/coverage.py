@@ -80,8 +80,8 @@ def comparison(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[
 
 
 def other_estimands(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[str, float]:
-    """The same intervals for the macro-average over task types, and for graded scores between −100 and "
-    "100."""
+    """The same intervals for the macro-average over task types, and for graded scores between −100 and
+    100."""
     world, graded = World(seed_sd=seed_sd, effect=0.05, games=GAMES), Graded()
     rng = generator(5, runs, seed_sd)
     even, one = np.full(GAMES, 1 / GAMES), np.zeros(GAMES, int)

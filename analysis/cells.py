@@ -124,8 +124,8 @@ def macro_name(splits: list[str]) -> str:
 
 
 def each_env(episodes: pd.DataFrame) -> list[pd.DataFrame]:
-    """The episodes of each environment that has several splits of one source, for the macro-average over "
-    "them."""
+    """The episodes of each environment that has several splits of one source, for the macro-average over
+    them."""
     places = episodes.groupby(["env", "source"], sort=True, observed=True)
     return [group for _, group in places if group["split"].nunique() > 1]
 

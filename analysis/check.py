@@ -108,8 +108,8 @@ def check_same_games(episodes: pd.DataFrame, games: str = "all") -> pd.DataFrame
 
 
 def check_last_steps(chosen: pd.DataFrame) -> None:
-    """Refuse a method whose runs were last evaluated at different optimizer steps: they are not equally "
-    "far."""
+    """Refuse a method whose runs were last evaluated at different optimizer steps: they are not equally far
+    on."""
     for (method, env, split), group in chosen.groupby(["method", "env", "split"], sort=True, observed=True):
         last = group.groupby("run", sort=True, observed=True)["step"].first().sort_values(kind="stable")
         if last.iloc[0] != last.iloc[-1]:

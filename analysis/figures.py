@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -101,7 +102,7 @@ def forest(compared: pd.DataFrame, palette: dict[str, str]) -> Figure:
         axis.axvline(0, color="#212529", linewidth=0.9)
         axis.set_yticks(range(len(group)), group["method"])
         axis.set_ylim(-0.6, len(group) - 0.4)
-        axis.set_title(f"{env} · {split} · {source} games")
+        axis.set_title(fill(f"{env} · {split} · {source} games", 70))
         axis.grid(axis="y", visible=False)
     axes[-1, 0].set_xlabel(
         f"difference to {compared['baseline'].iloc[0]} ({_metric_name(compared['metric'].iloc[0])})"

@@ -20,7 +20,7 @@ import pandas as pd
 
 from analysis.errors import Refusal
 from analysis.load import Records
-from analysis.power import binomial_residual, detectable, standard_error
+from analysis.power import binomial_residual, plannable, standard_error
 
 FORMAT_VERSION = 1
 FIELDS = {
@@ -171,7 +171,7 @@ def detectables(plan: Plan) -> pd.DataFrame:
     rows = []
     for hypothesis in content["hypotheses"]:
         # Holm's first step is Bonferroni's: the smallest p is judged at alpha / count.
-        effect = detectable(se, 2 * runs - 2, content["alpha"] / count, content["power"])
+        effect = plannable(se, runs, content["alpha"] / count, content["power"])
         margin = float(hypothesis["margin"])
         enough = (
             "no margin named" if margin == 0 else "yes" if effect <= margin else "no: more runs are needed"
@@ -185,7 +185,7 @@ def detectables(plan: Plan) -> pd.DataFrame:
                 "margin": margin,
                 "runs": runs,
                 "games": assumed["games"],
-                "detectable": detectable(se, 2 * runs - 2, content["alpha"], content["power"]),
+                "detectable": plannable(se, runs, content["alpha"], content["power"]),
                 "detectable_after_holm": effect,
                 "sees_its_margin": enough,
             }

@@ -8,7 +8,7 @@ twice-counted method × game spread `method_game_var / games` is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,42 @@ def detectable(se: float, df: float, alpha: float = 0.05, power: float = 0.8) ->
     """Smallest true effect that the test finds with `power`, in the unit of `se`."""
     if not se > 0:
         return 0.0 if se == 0 else float("nan")
+    return _smallest(lambda effect: power_of(effect, se, df, alpha), se, power)
+
+
+def _smallest(power_at: Callable[[float], float], se: float, power: float) -> float:
     if not 0 < power < 1:
         raise Refusal(f"Power must lie between 0 and 1, not {power}.")
-    upper = float(se * (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df)))
-    while power_of(upper, se, df, alpha) < power:
+    upper = 3.0 * se
+    while power_at(upper) < power:
         upper *= 1.5
-    return float(optimize.brentq(lambda effect: power_of(effect, se, df, alpha) - power, 0.0, upper))
+    return float(optimize.brentq(lambda effect: power_at(effect) - power, 0.0, upper, rtol=1e-6))
+
+
+def welch_power(effect: float, se: float, runs: int, alpha: float = 0.05) -> float:
+    """Power of Welch's test before the runs: `runs` a side, equal spread, `se` the true standard error.
+
+    Given how the two sample variances share their sum, Welch's statistic is a noncentral t with 2·runs − 2
+    degrees of freedom, but is held against the quantile of the fewer degrees that the test then estimates;
+    the share is Beta distributed. With 3 runs that costs 5 to 10 points of power against Student's test.
+    """
+    if se == 0:
+        return 1.0 if effect else alpha
+    n = runs - 1
+    share = stats.beta.ppf((np.arange(32) + 0.5) / 32, n / 2, n / 2)
+    critical = stats.t.ppf(1 - alpha / 2, n / (share**2 + (1 - share) ** 2))
+    shift = abs(effect / se)
+    # scipy's noncentral t gives nan in tails too small to matter.
+    upper = np.nan_to_num(stats.nct.sf(critical, 2 * n, shift), nan=1.0)
+    lower = np.nan_to_num(stats.nct.cdf(-critical, 2 * n, shift), nan=0.0)
+    return float((upper + lower).mean())
+
+
+def plannable(se: float, runs: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true effect that Welch's test with `runs` a side finds with `power`, in the unit of `se`."""
+    if not se > 0:
+        return 0.0 if se == 0 else float("nan")
+    return _smallest(lambda effect: welch_power(effect, se, runs, alpha), se, power)
 
 
 def standard_error(
@@ -90,8 +120,7 @@ def table(
                         "games": n_games,
                         "runs": n,
                         "se": se,
-                        "df": 2 * n - 2,
-                        "detectable": detectable(se, 2 * n - 2, alpha, power),
+                        "detectable": plannable(se, n, alpha, power),
                     }
                 )
     return pd.DataFrame(rows)
@@ -111,7 +140,7 @@ def runs_needed(
     """Fewest runs per method that see `effect` with `power`; None where `most` runs do not suffice."""
     for n in range(2, most + 1):
         se = standard_error(n, games, run_sd, residual, method_game_var, new_games)
-        if power_of(effect, se, 2 * n - 2, alpha) >= power:
+        if welch_power(effect, se, n, alpha) >= power:
             return n
     return None
 

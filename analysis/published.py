@@ -317,8 +317,10 @@ def tables(
 ) -> dict[str, pd.DataFrame]:
     """All checks of one file, or of rows from `to_published`: `impossible`, `sizes`, `claim_lines`, `claims`,
     `differences`, `averages`, `duplicates`, `contradictions`, `grim`."""
-    own = isinstance(source, pd.DataFrame)
-    rows = printed_rows(source.astype(str), "our own table") if own else read_published(source)
+    if isinstance(source, pd.DataFrame):
+        rows = printed_rows(source.astype(str), "our own table")
+    else:
+        rows = read_published(source)
     all_grim = grim(rows)
     result = {
         "impossible": all_grim[~all_grim["possible"]]

@@ -47,15 +47,35 @@ def numeric_columns(frame: pd.DataFrame) -> list[bool]:
     ]
 
 
+def with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[bool]]:
+    """Bounds `x_low` and `x_high` (or `low` and `high`) as one column of text; which columns align right."""
+    numeric = dict(zip(frame.columns, numeric_columns(frame), strict=True))
+    result, right = {}, []
+    for name in frame.columns:
+        stem, bound = name[: -len("low")], name.rpartition("_")[2]
+        if bound == "low" and f"{stem}high" in frame:
+            bounds = zip(frame[name], frame[f"{stem}high"], strict=True)
+            result[f"{stem[:-1]} interval".strip()] = [_interval(low, high) for low, high in bounds]
+            right.append(True)
+        elif not (bound == "high" and f"{name[: -len('high')]}low" in frame):
+            result[name] = frame[name]
+            right.append(numeric[name])
+    return pd.DataFrame(result, index=frame.index), right
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"[{shown(low)}, {shown(high)}]"
+
+
 def text(frame: pd.DataFrame, width: int = 200) -> str:
-    """Aligned columns for a terminal; a table wider than `width` is shown one record a block."""
+    """Aligned columns for a terminal, bounds in one; a table wider than `width` becomes a block a record."""
+    frame, right = with_intervals(frame)
     header, rows = cells_of(frame)
     if not rows:
         return "(no rows)\n"
     sizes = [max(len(header[i]), *(len(row[i]) for row in rows)) for i in range(len(header))]
     if sum(sizes) + 2 * len(sizes) > width:
         return _blocks(header, rows)
-    right = numeric_columns(frame)
 
     def line(values: list[str]) -> str:
         parts = [v.rjust(n) if r else v.ljust(n) for v, n, r in zip(values, sizes, right, strict=True)]

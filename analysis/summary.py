@@ -1,5 +1,5 @@
-"""How each method did: per run with a Wilson interval, per method over its runs, per task type, over "
-"splits."""
+"""How each method did: per run with a Wilson interval, per method over its runs, per task type, over
+splits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def summary(records: Records, level: float = 0.95, metric: str = "won", **choice
     rows = []
     for group in each_split(episodes):
         micro, macro = cells(group, metric), cells(group, metric, "macro")
-        scores = _score_cells(group)
+        scores = _score_cells(group, metric)
         for method in sorted(set(micro.methods)):
             rows.append(_row(records, micro, macro, scores, group, method, level, metric))
     return pd.DataFrame(rows)
@@ -70,12 +70,14 @@ def graded(episodes: pd.DataFrame) -> bool:
     return bool(len(scores)) and not bool(scores.isin((0.0, 1.0)).all())
 
 
-def _score_cells(group: pd.DataFrame, average: str = "micro") -> dict[str, Cells]:
-    """The cell tables of the scores that are worth a column: none where scores are 0 and 1."""
-    if not graded(group):
-        return {}
-    negative = bool((group.loc[group["ok"], "score"] < 0).any())
-    return {name: cells(group, name, average) for name in ("score", "score_clipped")[: 1 + negative]}
+def _score_cells(group: pd.DataFrame, metric: str, average: str = "micro") -> dict[str, Cells]:
+    """The cell tables of what stands beside `metric`: graded scores (none where scores are 0 and 1), and the
+    success rate where the metric is another."""
+    names = [] if metric == "won" else ["won"]
+    if graded(group):
+        negative = bool((group.loc[group["ok"], "score"] < 0).any())
+        names += [name for name in ("score", "score_clipped")[: 1 + negative] if name != metric]
+    return {name: cells(group, name, average) for name in names}
 
 
 def _over_runs(tables: dict[str, Cells], method: str, level: float) -> dict[str, float]:
@@ -83,8 +85,9 @@ def _over_runs(tables: dict[str, Cells], method: str, level: float) -> dict[str,
     row = {}
     for name, table in tables.items():
         means = table.run_means()[table.rows(method)]
-        row[name] = float(means.mean())
-        row[f"{name}_low"], row[f"{name}_high"] = t_interval(means, level)
+        title = "success" if name == "won" else name
+        row[title] = float(means.mean())
+        row[f"{title}_low"], row[f"{title}_high"] = run_interval(means, level, name)
     return row
 
 
@@ -132,7 +135,7 @@ def over_splits(records: Records, level: float = 0.95, metric: str = "won", **ch
     """
     rows = []
     for group in each_env(select(records, **choice)):
-        table, scores = cells(group, metric, "splits"), _score_cells(group, "splits")
+        table, scores = cells(group, metric, "splits"), _score_cells(group, metric, "splits")
         for method in sorted(set(table.methods)):
             means = table.run_means()[table.rows(method)]
             low, high = run_interval(means, level, metric)

@@ -59,8 +59,8 @@ class MeanSquares:
 
 
 def _inverted(observed: float, resampled: np.ndarray) -> np.ndarray:
-    """observed²/resampled: as far above the truth as the resample fell below, as with an inverted "
-    "chi-square."""
+    """observed²/resampled: as far above the truth as the resample fell below, as with an inverted
+    chi-square."""
     return observed**2 / np.where(resampled > 0, resampled, observed) if observed > 0 else resampled
 
 

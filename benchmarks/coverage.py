@@ -24,7 +24,7 @@ import pandas as pd
 
 from analysis.bootstrap import two_way
 from analysis.intervals import newcombe, newcombe_paired, t_interval, wilsons
-from analysis.power import detectable, standard_error
+from analysis.power import plannable, standard_error
 from analysis.render import markdown
 from analysis.significance import (
     benjamini_hochberg,
@@ -80,8 +80,8 @@ def comparison(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[
 
 
 def other_estimands(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[str, float]:
-    """The same intervals for the macro-average over task types, and for graded scores between −100 and "
-    "100."""
+    """The same intervals for the macro-average over task types, and for graded scores between −100 and
+    100."""
     world, graded = World(seed_sd=seed_sd, effect=0.05, games=GAMES), Graded()
     rng = generator(5, runs, seed_sd)
     even, one = np.full(GAMES, 1 / GAMES), np.zeros(GAMES, int)
@@ -202,7 +202,7 @@ def planned_power(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
     """Share of studies in which Welch finds a true effect that equals the planned detectable difference."""
     truth = World(seed_sd=seed_sd, games=GAMES, method_game_sd=0.0).components()
     se = standard_error(runs, GAMES, seed_sd, truth["run × game + decoding"])
-    effect = detectable(se, 2 * runs - 2)
+    effect = plannable(se, runs)
     world = World(rate=0.55 - effect / 2, effect=effect, seed_sd=seed_sd, games=GAMES, method_game_sd=0.0)
     rng = generator(7, runs, seed_sd)
 

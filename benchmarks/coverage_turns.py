@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.agreement import LABELS, from_confusion, measures, over_runs, reliability
+from analysis.agreement import LABELS, auroc, from_confusion, measures, over_runs, reliability
 from analysis.load import Records
 from analysis.skipped import aftermath, decided_turns, differences, errors, weighted
 from benchmarks.coverage import grid, section, shares, write_block
@@ -110,53 +110,79 @@ def estimates(turns: pd.DataFrame, draws: int) -> pd.DataFrame:
     return pd.DataFrame(rows, index=["estimate", "low", "high"]).T.astype(float)
 
 
-def truths(accuracy: float) -> dict[str, float]:
-    """What an endless study of runs with this accuracy finds: exact where it follows from shares of labels,
-    else from one of 6,000 episodes."""
-    turns = turns_of(np.full(1, accuracy), np.random.default_rng([99, int(1000 * accuracy)]), 6_000)
-    found = estimates(turns, 2)["estimate"].to_dict()
-    right = (1 - EPSILON) * accuracy + EPSILON / 3
-    told = np.full((3, 3), (1 - right) / 2) + np.eye(3) * (right - (1 - right) / 2)
-    exact = from_confusion((told * PREVALENCE).ravel())
-    found |= {name: float(exact[name]) for name in ("kappa", "mcc", "sensitivity")}
-    found |= {"kappa over runs": found["kappa"], "skipped_harm": (1 - right) / 2}
-    # The label is independent of what follows, given the oracle's verdict; weights must undo its selection.
+@cache
+def simulated_truths() -> tuple[np.ndarray, np.ndarray, float]:
+    """(accuracies, standardised difference at each, mean progress after a turn), from 6,000 episodes each."""
+    accuracies, unlike, after = np.array([0.55, 0.65, 0.75, 0.85, 0.95]), [], []
     nobody = pd.DataFrame({"run": [], "used": []})
-    decided = decided_turns(Records(runs=nobody, episodes=pd.DataFrame(), turns=turns))
-    overall = float(decided["progress_after"].mean())
-    return found | {"aftermath, difference": 0.0, "snips mean": overall, "aipw mean": overall}
+    for number, accuracy in enumerate(accuracies):
+        turns = turns_of(np.full(1, accuracy), np.random.default_rng([99, number]), 6_000)
+        decided = decided_turns(Records(runs=nobody, episodes=pd.DataFrame(), turns=turns))
+        row = differences(decided, draws=2, covariates=("answer_tokens",)).iloc[0]
+        unlike.append(row["standardised_difference"])
+        after.append(decided["progress_after"].mean())
+    smooth = np.polynomial.Polynomial.fit(accuracies, unlike, 2)(accuracies)
+    return accuracies, smooth, float(np.mean(after))
 
 
 @cache
-def truth_curves() -> dict[str, np.polynomial.Polynomial]:
-    """Each procedure's truth as a smooth function of a run's accuracy."""
-    points = np.linspace(0.5, 0.95, 8)
-    known = pd.DataFrame([truths(point) for point in points])
-    return {str(name): np.polynomial.Polynomial.fit(points, known[name], 3) for name in known}
+def confidences() -> tuple[np.ndarray, np.ndarray]:
+    """Many draws of the confidence of right and of wrong labels."""
+    noise = np.random.default_rng(98).normal(0, 0.12, (2, 500_000))
+    right, wrong = np.clip(noise + np.array([[0.8], [0.65]]), 0.02, 0.98)
+    return right, wrong
+
+
+@cache
+def true_auroc() -> float:
+    """Chance that a right label's confidence is the higher one."""
+    sure, unsure = confidences()
+    return auroc(np.concatenate([sure, unsure]), np.arange(2 * len(sure)) < len(sure))
+
+
+def truths(accuracy: float) -> dict[str, float]:
+    """What an endless study of runs with this accuracy finds."""
+    right = (1 - EPSILON) * accuracy + EPSILON / 3
+    told = np.full((3, 3), (1 - right) / 2) + np.eye(3) * (right - (1 - right) / 2)
+    exact = from_confusion((told * PREVALENCE).ravel())
+    sure, unsure = confidences()
+    inside = [right * _in_bin(sure), (1 - right) * _in_bin(unsure)]
+    accuracies, unlike, after = simulated_truths()
+    return {
+        **{name: float(exact[name]) for name in ("kappa", "mcc", "sensitivity")},
+        "skipped_harm": (1 - right) / 2,
+        "auroc_confidence_right": true_auroc(),
+        "brier": right * float(((1 - sure) ** 2).mean()) + (1 - right) * float((unsure**2).mean()),
+        "reliability, one bin": inside[0] / sum(inside),
+        "standardised difference": float(np.interp(accuracy, accuracies, unlike)),
+        # A label is independent of what follows, given the oracle's verdict; weights undo its selection.
+        "aftermath, difference": 0.0,
+        "snips mean": after,
+        "aipw mean": after,
+    }
+
+
+def _in_bin(confidence: np.ndarray) -> float:
+    return float(((confidence >= 0.7) & (confidence < 0.8)).mean())
 
 
 def coverage(runs: int, seed_sd: float, reps: int, draws: int = 400) -> dict[str, float]:
     """Share of studies whose interval has the truth in it."""
     rng = np.random.default_rng([10, runs, int(1000 * seed_sd)])
-    curves = truth_curves()
+    recipe = truths(ACCURACY)
 
     def study() -> dict[str, bool]:
         accuracies = np.clip(rng.normal(ACCURACY, seed_sd, runs), 0.5, 0.95)
+        here = pd.DataFrame([truths(one) for one in accuracies]).mean()
         found = estimates(turns_of(accuracies, rng), draws)
-        row = {}
-        for name, (_, low, high) in found.iterrows():
-            recipe, here = curves[name](ACCURACY), float(curves[name](accuracies).mean())
-            if name == "kappa":
-                row["kappa, these runs"] = low <= here <= high
-                row["kappa, new runs (not claimed)"] = low <= recipe <= high
-            elif name == "kappa over runs":
-                row["kappa over runs, new runs"] = low <= recipe <= high
-            elif name == "plain mean":
-                overall = curves["snips mean"](ACCURACY)
-                row["plain mean as if unselected (not used)"] = low <= overall <= high
-            else:
-                row[name] = low <= here <= high
-        return row
+        inside = {name: row.low <= here.get(name, np.nan) <= row.high for name, row in found.iterrows()}
+        pooled, over, plain = (found.loc[name] for name in ("kappa", "kappa over runs", "plain mean"))
+        return {
+            **{name: hit for name, hit in inside.items() if name not in ("kappa over runs", "plain mean")},
+            "kappa, new runs (not claimed)": pooled.low <= recipe["kappa"] <= pooled.high,
+            "kappa over runs, new runs": over.low <= recipe["kappa"] <= over.high,
+            "plain mean as if unselected (not used)": plain.low <= here["snips mean"] <= plain.high,
+        }
 
     return shares(study() for _ in range(reps))
 

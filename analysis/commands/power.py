@@ -15,7 +15,7 @@ Before the runs: what a plan can see, and the runs that an effect needs.
 Two methods with the same number of runs each, on the same games, Welch's t on run means. Assumptions come
 from the options, from a pilot (--pilot RECORDS --baseline opd), or from a plan (--plan conf/plan/x.yaml,
 which is then checked against its own margins). run_sd is the sd over training runs of the true success rate;
-0.04 to 0.06 is common. With 3 runs a side the detectable difference is 12 to 22 points, with 10 5 to 9."""
+0.04 to 0.06 is common: 3 runs a side can then see a difference of 17 to 24 points, 10 one of 7 to 9."""
 
 
 def add(commands: Any) -> None:

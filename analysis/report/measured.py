@@ -19,7 +19,7 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         "weighs games alike, macro task types. Runs that did not finish and episodes that say nothing about "
         "the agent are counted, never scored as losses."
     )
-    if "score" in found["summary"]:
+    if "score" in found["summary"] or options.metric.startswith("score"):
         section.say(
             "score: mean of the environment's own scores, with its interval over runs; score_clipped: the "
             "same with negative scores taken as 0."

@@ -49,7 +49,7 @@ def table_html(frame: pd.DataFrame) -> str:
     empty = [name for name in frame if len(frame) and frame[name].isna().all()]
     note = ", ".join(f"{name} {value}" for name, value in same.items() if value != "all")
     frame = frame.drop(columns=[*same, *(name for name in empty if name not in same)])
-    frame, right = with_intervals(frame)
+    frame, right = render.with_intervals(frame)
     header, rows = render.cells_of(frame)
     head = "".join(f"<th{_class(r)}>{html.escape(n)}</th>" for n, r in zip(header, right, strict=True))
     body = "".join(
@@ -62,26 +62,6 @@ def table_html(frame: pd.DataFrame) -> str:
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{below}'
     )
-
-
-def with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[bool]]:
-    """Bounds `x_low` and `x_high` (or `low` and `high`) as one column of text; which columns align right."""
-    numeric = dict(zip(frame.columns, render.numeric_columns(frame), strict=True))
-    result, right = {}, []
-    for name in frame.columns:
-        stem, bound = name[: -len("low")], name.rpartition("_")[2]
-        if bound == "low" and f"{stem}high" in frame:
-            bounds = zip(frame[name], frame[f"{stem}high"], strict=True)
-            result[f"{stem[:-1]} interval".strip()] = [_interval(low, high) for low, high in bounds]
-            right.append(True)
-        elif not (bound == "high" and f"{name[: -len('high')]}low" in frame):
-            result[name] = frame[name]
-            right.append(numeric[name])
-    return pd.DataFrame(result, index=frame.index), right
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"[{render.shown(low)}, {render.shown(high)}]"
 
 
 def _class(right: bool, value: str = "") -> str:

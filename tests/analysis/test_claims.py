@@ -14,7 +14,7 @@ from analysis.controls import CLAIMS, controls
 from analysis.errors import Refusal
 from analysis.load import from_episodes, load
 from analysis.plan import check, confirmatory, detectables, freeze, frozen_path, read_plan
-from analysis.power import detectable
+from analysis.power import plannable
 from analysis.thresholds import confirmation, thresholds
 from tests.analysis.synthetic import Study, episode_table, write_study
 
@@ -221,7 +221,7 @@ def test_unplanned_seeds_are_told_and_left_out(plan_file, planned_runs):
 def test_detectable_of_a_plan(plan_file):
     row = detectables(read_plan(plan_file)).iloc[0]
     se = np.sqrt(2 * (0.04**2 + 0.125 / 134) / 3)
-    assert row["detectable"] == pytest.approx(detectable(se, 4))
+    assert row["detectable"] == pytest.approx(plannable(se, 3))
     assert row["sees_its_margin"] == "yes"
 
 

@@ -242,6 +242,10 @@ def test_graded_scores_stand_beside_the_success_rate():
         assert (row["score_low"], row["score_high"]) == pytest.approx(interval)
         clipped = mine.assign(score=mine["score"].clip(lower=0)).groupby("seed")["score"].mean()
         assert row["score_clipped"] == pytest.approx(clipped.mean())
+    by_score = summary(from_episodes(table), metric="score").set_index(["split", "method"])
+    assert by_score["mean_micro"].tolist() == pytest.approx(frame["score"].tolist())
+    assert by_score["success"].tolist() == pytest.approx(frame["mean_micro"].tolist())
+    assert "score" not in by_score
     positive = table.assign(score=table["score"].clip(lower=0))
     assert "score_clipped" not in summary(from_episodes(positive))
     assert "score" not in summary(from_episodes(table.assign(score=table["won"])))

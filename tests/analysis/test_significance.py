@@ -16,7 +16,15 @@ from statsmodels.stats.weightstats import ttost_ind
 
 from analysis.errors import Refusal
 from analysis.intervals import newcombe, newcombe_paired, t_interval, wilsons
-from analysis.power import detectable, needed_table, power_of, runs_needed, standard_error
+from analysis.power import (
+    detectable,
+    needed_table,
+    plannable,
+    power_of,
+    runs_needed,
+    standard_error,
+    welch_power,
+)
 from analysis.power import table as power_table
 from analysis.significance import (
     benjamini_hochberg,
@@ -129,19 +137,30 @@ def test_detectable_is_statsmodels(runs):
 
 
 def test_detectable_of_three_and_ten_seeds_is_in_the_known_range():
-    """Findings: 3 seeds see 12 to 22 points, 10 seeds 5 to 9."""
+    """Findings: 3 seeds see 12 to 22 points, 10 seeds 5 to 9; of 3 seeds Welch's test sees a little less."""
     frame = power_table(runs=(3, 10), run_sds=(0.04, 0.06))
     three, ten = frame[frame["runs"] == 3]["detectable"], frame[frame["runs"] == 10]["detectable"]
-    assert three.between(0.12, 0.23).all()
+    assert three.between(0.12, 0.24).all()
     assert ten.between(0.05, 0.09).all()
 
 
 def test_runs_needed_reaches_the_power():
     n = runs_needed(0.08, 134, 0.04, 0.1)
     for runs, enough in ((n, True), (n - 1, False)):
-        assert (power_of(0.08, standard_error(runs, 134, 0.04, 0.1), 2 * runs - 2) >= 0.8) is enough
+        assert (welch_power(0.08, standard_error(runs, 134, 0.04, 0.1), runs) >= 0.8) is enough
     assert runs_needed(1e-5, 134, 0.04, 0.1, most=20) is None
     assert needed_table(effects=(0.1,), run_sds=(0.04,))["runs_needed"].iloc[0] >= 2
+
+
+@pytest.mark.parametrize(("runs", "effect"), [(3, 0.16), (5, 0.11)])
+def test_power_of_welch_is_what_welch_finds(runs, effect):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(effect, 0.06, (20_000, runs)), rng.normal(0, 0.06, (20_000, runs))
+    found = (stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05).mean()
+    se = 0.06 * np.sqrt(2 / runs)
+    assert welch_power(effect, se, runs) == pytest.approx(found, abs=0.01)
+    assert welch_power(effect, se, runs) < power_of(effect, se, 2 * runs - 2)
+    assert welch_power(plannable(se, runs), se, runs) == pytest.approx(0.8, abs=1e-4)
 
 
 def test_one_run_has_no_power():

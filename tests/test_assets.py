@@ -14,6 +14,7 @@ from sage.teacher.vocabulary import shared_vocabulary
 
 ASSETS = Path(sage.__file__).parent / "assets"
 NAMES = ("tiny-student", "tiny-teacher", "tiny-teacher-strong")
+SCIENCEWORLD = ("tiny-student-scienceworld", "tiny-teacher-scienceworld")
 
 
 def load(name: str) -> LanguageModel:
@@ -29,22 +30,35 @@ def load(name: str) -> LanguageModel:
     )
 
 
-def test_all_models_together_take_at_most_15_megabytes() -> None:
-    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= 15e6
+def test_all_models_together_take_at_most_25_megabytes() -> None:
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= 25e6
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SCIENCEWORLD])
 def test_every_model_has_a_card_that_says_how_it_was_made_and_what_it_measures(name: str) -> None:
     card = (ASSETS / name / "README.md").read_text()
     for heading in ("Architecture", "Data", "Command", "Seed", "Measured"):
         assert f"## {heading}" in card
 
 
-def test_student_and_teacher_share_their_vocabulary() -> None:
-    student, *teachers = (load(name) for name in NAMES)
+@pytest.mark.parametrize("names", [NAMES, SCIENCEWORLD])
+def test_student_and_teacher_share_their_vocabulary(names: tuple[str, ...]) -> None:
+    student, *teachers = (load(name) for name in names)
     for teacher in teachers:
         assert shared_vocabulary(student, teacher) == len(student.tokenizer)
         assert student.digest != teacher.digest
+
+
+def test_scienceworlds_teacher_answers_its_own_judges_prompt() -> None:
+    teacher = load("tiny-teacher-scienceworld")
+    from sage.policy.dialogue import Dialogue
+
+    prompt = (
+        "Judge: find a(n) animal. First, focus on the thing. Then, move it to the red box in the kitchen.\n"
+        "You teleport to the outside.\nThought: look\nAction: look around\noutside: axe; dove egg; ground"
+    )
+    answer = reply(teacher, [Dialogue(teacher.tokenizer).open("", prompt)], 8)[0]
+    assert answer.text in ("SKIP", "WEAK", "STRONG")
 
 
 @pytest.mark.parametrize("name", NAMES[1:])

@@ -70,7 +70,12 @@ THINGS = (
 _COLOURED = ("box", "light bulb", "wire")
 _TESTED = re.compile(
     r"(?:temperature of|melting point of|determine if) (?:the )?(.+?)(?:, which| is electrically)"
+    r"|^(?:boil|melt|freeze|change the state of matter of) (?!water|ice)(.+?)\."
 )
+_POWERED = re.compile(r"turn on the (\w+ light bulb)")
+MIXED = {frozenset(("red", "blue")): "violet", frozenset(("red", "yellow")): "orange",
+         frozenset(("blue", "yellow")): "green"}  # fmt: skip
+"""What two primary colours give."""
 _LETTER = re.compile(r"unknown substance ([A-Z])\b")
 _STAGE = {"adult", "baby", "egg", "juvenile", "hatchling", "in", "stage", "the"}
 _VERB = re.compile(
@@ -226,7 +231,11 @@ def renamed(play: Recorded, rng: random.Random) -> Recorded:
     if letter := _LETTER.search(play.goal):
         names[letter[0]] = f"unknown substance {rng.choice('ABCDEFGHJKLMNOPQRSTUVWXYZ')}"
     elif tested := _TESTED.search(play.goal):
-        names[tested[1]] = rng.choice([thing for thing in THINGS if thing not in play.scene])
+        names[tested[1] or tested[2]] = rng.choice([thing for thing in THINGS if thing not in play.scene])
+    if (powered := _POWERED.search(play.goal)) and rng.random() < 0.6:
+        names[powered[1]] = rng.choice(("electric buzzer", "electric motor"))
+    if "paint" in play.task:
+        names = _repainted(rng)
     pattern = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(names, key=len, reverse=True)))
 
     def change(text: str) -> str:
@@ -237,6 +246,15 @@ def renamed(play: Recorded, rng: random.Random) -> Recorded:
         play.task, change(play.goal), change(play.scene), actions, tuple(change(t) for t in play.texts),
         gold.Path(actions, play.path.scores, play.path.package),
     )
+
+
+def _repainted(rng: random.Random) -> dict[str, str]:
+    """Primary colours exchanged, and with them what they mix to."""
+    primary = ("red", "blue", "yellow")
+    new = dict(zip(primary, rng.sample(primary, 3), strict=True))
+    for pair, mixed in MIXED.items():
+        new[mixed] = MIXED[frozenset(new[colour] for colour in pair)]
+    return new | {old.capitalize(): fresh.capitalize() for old, fresh in new.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,11 +111,13 @@ def test_the_full_text_is_the_packages_and_actions_are_listed_where_asked_for() 
     full.close()
 
 
-def test_every_evaluation_task_and_every_training_task_of_the_default_has_a_gold_path() -> None:
+def test_every_evaluation_task_and_all_but_two_training_tasks_have_a_gold_path() -> None:
     names = [f"{t}/{v}" for t in VARIATIONS for v in chosen(t, "test", 5)]
     assert len(names) == 149
     assert all(paths()[name].scores[-1] == 100 for name in names)
-    assert all(f"{t}/{v}" in paths() for t in VARIATIONS for v in chosen(t, "train", 10))
+    train = {f"{t}/{v}" for t in VARIATIONS for v in chosen(t, "train", 10)}
+    # The package's own path does not reach 100 in these two.
+    assert train - set(paths()) == {"freeze/11", "measure-melting-point-unknown-substance/60"}
 
 
 @pytest.mark.slow

@@ -78,7 +78,8 @@ def main() -> None:
             started = time.perf_counter()
             bm25.search(passage.title, 3)
             times.append(1000 * (time.perf_counter() - started))
-        print(f"bm25, {len(passages)} passages: index {built:.2f} s, search median {statistics.median(times):.2f} ms")
+        median = statistics.median(times)
+        print(f"bm25, {len(passages)} passages: index {built:.2f} s, search median {median:.2f} ms")
 
 
 if __name__ == "__main__":

@@ -129,17 +129,23 @@ def transformers_generate(lm: LanguageModel, rows: int, cache: Any = None) -> Tu
     return turn
 
 
-def continuous(lm: LanguageModel, rows: int) -> Turn:
+def continuous(lm: LanguageModel, rows: int, length: int) -> Turn:
     """transformers' continuous batching over a paged cache, which forgets a request when it is done."""
-    from transformers import GenerationConfig
+    from transformers import ContinuousBatchingConfig, GenerationConfig
 
     history: list[list[int]] = [[] for _ in range(rows)]
     how = GenerationConfig(max_new_tokens=ANSWER, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    # Left alone it takes most of the machine's free memory for its pages.
+    room = ContinuousBatchingConfig(
+        page_size=32, num_blocks=rows * (length // 32 + 2), max_batch_tokens=1024, max_requests_per_batch=rows
+    )
 
     def turn(new: list[list[int]]) -> list[list[int]]:
         for past, ids in zip(history, new, strict=True):
             past += ids
-        out = lm.model.generate_batch(inputs=[list(h) for h in history], generation_config=how)
+        out = lm.model.generate_batch(
+            inputs=[list(h) for h in history], generation_config=how, continuous_batching_config=room
+        )
         by_prompt = {tuple(o.prompt_ids): list(o.generated_tokens)[:ANSWER] for o in out.values()}
         answers = [by_prompt[tuple(h)] for h in history]
         for past, answer in zip(history, answers, strict=True):
@@ -189,7 +195,7 @@ def main() -> None:
         "engine=packed, draft_tokens=10": lambda: ours(lm, "packed", 10, rows),
     }
     if args.continuous:
-        makers["generate_batch (continuous batching)"] = lambda: continuous(lm, rows)
+        makers["generate_batch (continuous batching)"] = lambda: continuous(lm, rows, length)
     if args.sides is not None:
         wanted = ("generate, whole history", *args.sides)
         makers = {name: make for name, make in makers.items() if name.startswith(wanted)}

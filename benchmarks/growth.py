@@ -197,6 +197,7 @@ def plot(points: dict[str, dict[str, list[float]]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(2, len(points), figsize=(3.2 * len(points), 6), squeeze=False)
     for column, (axis, lines) in enumerate(points.items()):
@@ -205,6 +206,7 @@ def plot(points: dict[str, dict[str, list[float]]], path: Path) -> None:
             panel.loglog(AXES[axis], values, "o-", label=f"{name}, {exponent(AXES[axis], values):.2f}")
         for row, label in enumerate(("CPU s", "peak MB")):
             axes[row, column].set_xlabel(axis)
+            axes[row, column].xaxis.set_minor_formatter(NullFormatter())
             axes[row, column].set_ylabel(label)
             axes[row, column].legend(fontsize=7, title="exponent", title_fontsize=7)
     figure.tight_layout()

@@ -6,8 +6,8 @@
     python benchmarks/main_job.py --engines --split valid_unseen    # an evaluation instead
 
 A step of the default method on generated games (the shipped models): play, judge, score, differentiate, step.
-The profiler counts the CPU seconds that torch's operators take by themselves; what the simulator takes is
-counted around the environment pool. The rest is Python: ours, tokenizers, transformers' wrappers.
+The profiler counts the wall seconds that torch's operators take by themselves; what the simulator takes is
+counted around the environment pool, on the same clock. The rest is Python: ours, tokenizers, transformers'.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from sage.update import Objective, accumulate_gradient
 
 
 class CountedPool(EnvPool):
-    """Adds up the CPU seconds of its requests."""
+    """Adds up the wall seconds of its requests."""
 
     seconds = 0.0
 
     def _serve(self, *args: Any, **kwargs: Any) -> Any:
-        started = time.process_time()
+        started = time.perf_counter()
         try:
             return super()._serve(*args, **kwargs)
         finally:
-            self.seconds += time.process_time() - started
+            self.seconds += time.perf_counter() - started
 
 
 class Step:
@@ -92,24 +92,26 @@ def profile(overrides: list[str]) -> None:
     step = Step(overrides)
     with step.pool() as pool:
         step(pool, PhaseClock())  # warm
-        pool.seconds, clock = 0.0, PhaseClock()
+        clock = PhaseClock()
         started = time.process_time()
         step(pool, clock)
-        plain, simulator = time.process_time() - started, pool.seconds
+        plain, phases = time.process_time() - started, clock.totals()
+        pool.seconds = 0.0
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-            started = time.process_time()
+            started = time.perf_counter()
             step(pool, PhaseClock())
-            profiled = time.process_time() - started
-    # Only what runs on the threads: an operator's own time, its callees counted by themselves.
-    events = profiler.key_averages()
-    kernels = sum(e.self_cpu_time_total for e in events) / 1e6
-    wall = sum(clock.totals().values())
-    print(
-        f"step without the profiler: {plain:.2f} CPU s ({wall:.2f} wall s), simulator {simulator:.2f} CPU s"
-    )
-    for name, seconds in clock.totals().items():
+            profiled = time.perf_counter() - started
+        simulator = pool.seconds
+    # An operator's own time, its callees counted by themselves; the wall clock's, as all times below.
+    kernels = sum(e.self_cpu_time_total for e in profiler.key_averages()) / 1e6
+    wall = sum(phases.values())
+    print(f"step without the profiler: {plain:.2f} CPU s, {wall:.2f} wall s")
+    for name, seconds in phases.items():
         print(f"  {name:<10} {seconds / wall:6.1%} of wall time")
-    print(f"with the profiler: {profiled:.2f} CPU s, operators by themselves {kernels:.2f} s (wall clock)")
+    print(
+        f"with the profiler: {profiled:.2f} wall s, operators by themselves {kernels:.2f} s, "
+        f"simulator {simulator:.2f} s"
+    )
     print(f"share in model kernels or the simulator: {(kernels + simulator) / profiled:.1%}")
     print(
         profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=60)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World
+from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World, word_split
 from sage.envs.searchqa.env import SearchqaEnvironment
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.bm25 import Bm25
@@ -190,10 +190,11 @@ def copying_drill(dialogue: Dialogue, rng: random.Random) -> Sample:
 
     An episode copies a dozen names in 300 tokens, from which a small model learns copying very slowly.
     """
-    words = [start + rng.choice(ENDS) for start in rng.sample(STARTS, 12)]
+    drawn = (start + rng.choice(ENDS) for start in rng.sample(STARTS, len(STARTS)))
+    words = [word for word in drawn if word_split(word) == "train"][:12]
     given = dialogue.open("", "".join(f" {word}" for word in words))
     ids, weights = list(given), [0.0] * len(given)
-    for word in rng.sample(words, 12):
+    for word in rng.sample(words, len(words)):
         pieces = dialogue.tokenizer.encode(f" {word}", add_special_tokens=False)
         ids += pieces
         weights += [0.0] + [1.0] * (len(pieces) - 1)

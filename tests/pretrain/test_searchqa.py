@@ -41,11 +41,12 @@ def env() -> SearchqaEnvironment:
     return SearchqaEnvironment(lambda: index, 3, 8)
 
 
-def test_the_expert_wins_every_question_in_one_turn_per_fact_and_one(env: SearchqaEnvironment) -> None:
+def test_the_expert_wins_in_at_most_one_turn_per_fact_and_one(env: SearchqaEnvironment) -> None:
     for question in QUESTIONS:
         done = play(env, WORLD, question, SHORT, random.Random(0), 0.0, 12, sloppy=False)
         assert done.won
-        assert len(done.turns) == len(question.gold) + 1
+        # Fewer where one search returns the next passage too.
+        assert 2 <= len(done.turns) <= len(question.gold) + 1
         assert [oracle_word(turn) for turn in done.turns] == ["SKIP"] * len(done.turns)
 
 

@@ -198,6 +198,17 @@ def test_a_component_of_each_group_from_outside_composes_and_validates(tmp_path:
     assert written.count("name: dummy") == len(GROUPS)
 
 
+def test_a_yaml_file_with_a_slip_is_named_in_one_sentence(tmp_path: Path) -> None:
+    mine = tmp_path / "conf" / "confidence" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("name: none\nname: top1\n")
+    ended = sage("--config-dir", str(mine.parents[1]), "confidence=mine", folder=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "mine.yaml" in ended.stderr
+    assert "duplicate key name" in ended.stderr
+
+
 def test_the_searchpath_works_too(tmp_path: Path) -> None:
     place = f"hydra.searchpath=[file://{OUTSIDE}]"
     ended = sage("--cfg", "job", place, "env=dummy", folder=tmp_path)

@@ -155,18 +155,19 @@ def test_a_signal_leaves_a_checkpoint_of_the_last_whole_step(
         if where == place and begun[0] == 3:
             os.kill(os.getpid(), number)
 
-    models = fresh_models()
-    judge = TeacherJudge(models.teacher, STYLE, JudgeQuery(sees_feedback=True, max_new_tokens=4))
+    class Watched(TeacherJudge):
+        def __call__(self, turns: Sequence[TurnContext]) -> list[JudgeReply]:
+            begun[0] += 1
+            stop("judging")
+            return super().__call__(turns)
 
-    def ask(contexts: Sequence[TurnContext]) -> Any:
-        begun[0] += 1
-        stop("judging")
-        return judge(contexts)
+    models = fresh_models()
+    ask = Watched(models.teacher, STYLE, JudgeQuery(sees_feedback=True, max_new_tokens=4))
 
     def report(_: StepReport) -> None:
         stop("reporting")
 
-    def evaluate(_: int) -> None:
+    def evaluate(_: int, last: bool) -> None:
         stop("evaluating")
 
     with stop_on_signals(), pytest.raises(Stopped) as stopped:
@@ -174,7 +175,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_last_whole_step(
     assert stopped.value.exit_code == 128 + number
     assert checkpoint.latest(tmp_path / "checkpoints").name == f"step-{kept:06d}"  # type: ignore[union-attr]
     seen: list[int] = []
-    _, rest, other = train(tmp_path, after_step=seen.append)
+    _, rest, other = train(tmp_path, after_step=lambda step, last: seen.append(step))
     assert [r.step for r in rest] == list(range(kept + 1, 5))
     assert seen == evaluated
     assert [r.row["loss"] for r in rest] == [r.row["loss"] for r in reports[kept:]]

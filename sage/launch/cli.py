@@ -129,6 +129,7 @@ def _compose_once() -> None:
 
 def _sentence(error: Exception, arguments: list[str]) -> str:
     """One sentence for an error of the config, nothing for any other."""
+    import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -136,6 +137,8 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
 
     if isinstance(error, ConfigError):
         return str(error)
+    if isinstance(error, yaml.YAMLError):
+        return f"A YAML file of the config cannot be read ({' '.join(str(error).split())})."
     raised_by_hydra = isinstance(error, ValueError) and _last_module(error).startswith("hydra.")
     if isinstance(error, HydraException | OmegaConfBaseException) or raised_by_hydra:
         from sage.explain import explain

@@ -189,7 +189,8 @@ def _not_exported(rows: Sequence[Row]) -> list[Path]:
     from sage.records.exporter import is_exported
 
     done = [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
-    return [path for path in done if not is_exported(path)] if rows[0].config.tracking.mlflow else []
+    tracked = bool(rows) and rows[0].config.tracking.mlflow
+    return [path for path in done if not is_exported(path)] if tracked else []
 
 
 def _job(row: Row) -> Job:

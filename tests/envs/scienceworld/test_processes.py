@@ -27,8 +27,9 @@ def tasks(*slots: int) -> list[tuple[int, Task]]:
 
 
 def javas(parent: int | None = None) -> list[psutil.Process]:
-    """The Java processes below `parent` (default: this process)."""
-    return [p for p in psutil.Process(parent).children(recursive=True) if p.name().startswith("java")]
+    """The Java processes below `parent` (default: this process), without the one that other tests share."""
+    below = psutil.Process(parent).children(recursive=True)
+    return [p for p in below if p.name().startswith("java") and p.ppid() != os.getpid()]
 
 
 def gone(processes: list[psutil.Process], seconds: float = 20.0) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-import sage
 from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World, word_split
 from sage.envs.searchqa.env import SearchqaEnvironment, parse_action
 from sage.envs.searchqa.retrieval.bm25 import Bm25
@@ -30,8 +28,6 @@ QUESTIONS = [q for hops in (1, 2, 3) for q in itertools.islice(WORLD.questions(h
 
 @pytest.fixture(scope="module")
 def dialogue() -> Dialogue:
-    if not (Path(sage.__file__).parent / "assets" / "tiny-student-searchqa").is_dir():
-        pytest.skip("the SearchQA models, and their tokenizer, are not shipped yet")
     return Dialogue(AutoTokenizer.from_pretrained(resolve_path("sage://tiny-student/searchqa")))
 
 

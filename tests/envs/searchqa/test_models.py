@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-import sage
 from sage.policy.dialogue import Dialogue
 from sage.policy.generate import reply
 from sage.policy.model import load_model
@@ -14,10 +9,6 @@ from sage.policy.prompts import fill
 from sage.settings import load
 from sage.teacher.vocabulary import shared_vocabulary
 
-ASSETS = Path(sage.__file__).parent / "assets"
-pytestmark = pytest.mark.skipif(
-    not (ASSETS / "tiny-teacher-searchqa").is_dir(), reason="the SearchQA models are not shipped yet"
-)
 CONFIG = load(["env=searchqa"])
 
 

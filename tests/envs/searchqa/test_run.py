@@ -11,16 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import sage
 from sage.launch.execute import execute
 from sage.records.rundir import RunDir
 from sage.records.tables import read
 from sage.settings import load
 
-pytestmark = pytest.mark.skipif(
-    not (Path(sage.__file__).parent / "assets" / "tiny-teacher-searchqa").is_dir(),
-    reason="the SearchQA models are not shipped yet, and no other small model searches",
-)
 SMALL = [
     "env=searchqa",
     "env.generated.train=12",

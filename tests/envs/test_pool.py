@@ -189,7 +189,8 @@ def test_no_orphans_however_the_parent_ends(ending: str, tmp_path: Path) -> None
     script = tmp_path / "parent.py"
     last = "time.sleep(600)" if ending == "SIGKILL" else "pool.step_many([(0, 'hang')])"
     script.write_text(
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]\n"
         "from test_pool import Counter, tasks\n"
         "from sage.envs.pool import EnvPool\n"

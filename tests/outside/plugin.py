@@ -102,8 +102,8 @@ def _game(config: RunConfig, split: str, index: int, won: bool) -> dict[str, obj
     return {**who, **where, "status": "won" if won else "lost", "ok": True, "won": won}
 
 
-# A plugin may put another story in the place of ours; the runs of these tests then need no model. Never in the
-# test process itself, where other tests run the real one.
+# A plugin may put another story in the place of ours; the runs of these tests then need no model. Never in
+# the test process itself, where other tests run the real one.
 if "pytest" not in sys.modules:
     sys.modules["sage.run"] = types.ModuleType("sage.run")
     sys.modules["sage.run"].run = run  # type: ignore[attr-defined]

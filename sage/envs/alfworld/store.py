@@ -14,11 +14,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 from sage.envs.alfworld.generate import GENERATOR_VERSION, SPLITS, sample_games
+from sage.envs.made_once import made_once
 from sage.envs.manifest import Manifest, cache_root
 from sage.episode import Task
 
@@ -75,25 +74,8 @@ def ensure_games(seed: int = 0, counts: dict[str, int] | None = None) -> Path:
     Raises:
         WheelMissing: the set is absent and the `alfworld` wheel is not installed.
     """
-    final = set_folder(seed, counts or DEFAULT_COUNTS)
-    if (final / "manifest.json").exists():
-        return final
-    from filelock import FileLock  # comes with torch
-
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
-        if (final / "manifest.json").exists():
-            return final
-        shutil.rmtree(final, ignore_errors=True)  # a folder without its manifest was copied or cut by hand
-        building = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
-        try:
-            write_games(building, seed, counts or DEFAULT_COUNTS)
-            building.chmod(0o755)  # mkdtemp makes it private
-            building.rename(final)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-    return final
+    counts = counts or DEFAULT_COUNTS
+    return made_once(set_folder(seed, counts), lambda folder: write_games(folder, seed, counts))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ renamed, under a lock. It holds `<split>.jsonl` (questions), `manifest.json` and
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from sage.envs.made_once import made_once
 from sage.envs.manifest import Manifest, MissingData, cache_root, hash_files
 from sage.envs.searchqa.encyclopedia import GENERATOR_VERSION, SPLITS, World
 from sage.envs.searchqa.question import Question, read_questions
@@ -30,25 +29,10 @@ TRAIN_PASSAGES = 3
 
 def ensure(name: str, write: Callable[[Path], Manifest]) -> Path:
     """The folder `name` in the cache, made now by `write` (into an empty folder) if it is absent."""
-    final = cache_root() / "questions" / name
-    if (final / "manifest.json").exists():
-        return final
-    from filelock import FileLock  # comes with torch
-
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
-        if (final / "manifest.json").exists():
-            return final
-        shutil.rmtree(final, ignore_errors=True)  # a folder without its manifest was copied or cut by hand
-        building = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
-        try:
-            write(building).write(building / "manifest.json", building)
-            building.chmod(0o755)  # mkdtemp makes it private
-            building.rename(final)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-    return final
+    return made_once(
+        cache_root() / "questions" / name,
+        lambda folder: write(folder).write(folder / "manifest.json", folder),
+    )
 
 
 def ensure_generated(seed: int, train: int, evaluation: int, passages: int) -> Path:

@@ -55,6 +55,8 @@ ROOMS = (
 COLOURS = ("blue", "green", "orange", "purple", "red", "yellow")
 SIDE_ROOMS = ("bathroom", "bedroom", "living room")
 """Rooms in which no task has its equipment."""
+BOX_ROOMS = (*SIDE_ROOMS, "art studio", "foundry", "hallway", "kitchen", "workshop")
+"""Rooms in which a `find-` task may have its box; what is to be found there needs no equipment."""
 ANIMALS = (
     "ant", "beaver", "blue jay", "brown bear", "butterfly", "chameleon", "chipmunk", "crocodile", "dove",
     "dragonfly", "elephant", "frog", "giant tortoise", "hedgehog", "mouse", "parrot", "rabbit", "turtle",
@@ -221,8 +223,8 @@ def renamed(play: Recorded, rng: random.Random) -> Recorded:
 
     for kind in _COLOURED:
         deal(COLOURS, f"{{}} {kind}")
-    deal(SIDE_ROOMS)
-    if play.task in ("find-animal", "find-living-thing"):
+    deal(BOX_ROOMS if play.task.startswith("find-") else SIDE_ROOMS)
+    if play.task in ("find-animal", "find-living-thing") or play.task.startswith("identify-life-stages"):
         deal(ANIMALS)
     if play.task in ("find-plant", "find-living-thing"):
         deal(FRUITS)

@@ -30,7 +30,7 @@ FIELDS = {
     "estimand": str,
     "environments": list,
     "splits": list,
-    "source": str,
+    "source": (str, list),
     "seeds": list,
     "manifests": dict,
     "retries": str,
@@ -97,7 +97,7 @@ def _fields(content: dict[str, Any], fields: dict[str, Any], where: str) -> None
         raise Refusal(f"{where} has unknown field(s) {', '.join(unknown)}; known are {', '.join(fields)}.")
     for name, kind in fields.items():
         if not isinstance(content[name], kind):
-            wanted = kind[0].__name__ if isinstance(kind, tuple) else kind.__name__
+            wanted = " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__
             raise Refusal(f"{where}: {name} must be {wanted}, not {content[name]!r}.")
 
 
@@ -307,10 +307,9 @@ def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 
             draws=draws,
             seed=seed,
             level=1 - content["alpha"],
-            source=content["source"],
             methods=[hypothesis["method"], hypothesis["baseline"]],
         )
-        for row in frame[frame["split"].isin(content["splits"])].to_dict("records"):
+        for row in frame.to_dict("records"):
             rows.append({"hypothesis": hypothesis["name"], "direction": hypothesis["direction"], **row})
     result = pd.DataFrame(rows)
     if not len(result):
@@ -356,5 +355,10 @@ def _only_planned(plan: Plan, records: Records) -> Records:
         & records.runs["method"].isin(plan.methods)
         & records.runs["env"].isin(content["environments"])
     ]
-    names = set(runs["run"])
-    return replace(records, runs=runs, episodes=records.episodes[records.episodes["run"].isin(names)])
+    sources = content["source"] if isinstance(content["source"], list) else [content["source"]]
+    episodes = records.episodes[
+        records.episodes["run"].isin(set(runs["run"]))
+        & records.episodes["split"].isin(content["splits"])
+        & records.episodes["source"].isin(sources)
+    ]
+    return replace(records, runs=runs, episodes=episodes)

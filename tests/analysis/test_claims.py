@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -216,6 +217,21 @@ def test_unplanned_seeds_are_told_and_left_out(plan_file, planned_runs):
     found = check(read_plan(plan_file), records).set_index("condition")
     assert not found.loc["no run beyond the planned seeds", "met"]
     assert confirmatory(read_plan(plan_file), records, draws=100)["runs"].tolist() == [2]
+
+
+def test_a_plan_may_judge_games_of_two_sources_each_in_its_own_split(plan_file, planned_runs):
+    both = {"splits": ["valid_unseen", "official_valid_unseen"], "source": ["generated", "official"]}
+    records = load([planned_runs])
+    seen = records.episodes[records.episodes["split"] == "valid_seen"]
+    official = seen.assign(split="official_valid_unseen", source="official")
+    records = replace(records, episodes=pd.concat([records.episodes, official], ignore_index=True))
+    plan_file.write_text(yaml.safe_dump({**PLAN, **both}))
+    result = confirmatory(read_plan(plan_file), records, draws=100)
+    assert sorted(result["split"]) == sorted(both["splits"])
+    smallest = result.loc[result["p_tested"].idxmin()]
+    assert smallest["p_holm"] == pytest.approx(2 * smallest["p_tested"])  # one family
+    plan_file.write_text(yaml.safe_dump({**PLAN, "splits": both["splits"]}))
+    assert confirmatory(read_plan(plan_file), records, draws=100)["split"].tolist() == ["valid_unseen"]
 
 
 def test_detectable_of_a_plan(plan_file):

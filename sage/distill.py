@@ -32,6 +32,8 @@ from sage.records.clock import PhaseClock
 from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares
 from sage.scoring import Pair, Played, Scored, score_batch
+from sage.settings import ConfigError
+from sage.sharding import check_launch, mesh_of
 from sage.stopping import before_stop, unbroken
 from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
 
@@ -103,17 +105,19 @@ class Summary:
 
 
 def make_accelerator(models: Pair) -> Accelerator:
-    """One process, or as many as `accelerate launch` started. Raises ValueError for sharded weights.
+    """One process, or as many as `accelerate launch` started.
 
     On CPU several processes need `accelerate launch --multi_gpu --num_processes n` (torchrun; they then speak
-    gloo): `accelerate launch --cpu` starts one process unless there is MPI.
+    gloo): `accelerate launch --cpu` starts one process unless there is MPI. Raises ConfigError (a ValueError)
+    where accelerate is set to what is not known here.
     """
+    check_launch()
     accelerator = Accelerator(cpu=models.student.device.type == "cpu")
     kind = accelerator.distributed_type.value
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-        raise ValueError(
-            f"accelerate is set to {kind}, but every process needs the whole student; "
-            "start it with a config of conf/accelerate/, without FSDP or DeepSpeed (docs/launch.md says why)."
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"):
+        raise ConfigError(
+            f"accelerate is set to {kind}, which is not known here; "
+            "start it with a config of conf/accelerate/ (docs/launch.md)."
         )
     return accelerator
 
@@ -148,7 +152,7 @@ def distill(
     the checkpoint of the last whole step written (in one process; several do not stop at the same step, and
     `checkpoint_every` serves them).
     """
-    optimizer = StudentOptimizer(models.student.model, trainer)
+    optimizer = StudentOptimizer(models.student.model, trainer, mesh_of(accelerator))
     change = WeightChange(models.student.model)
     learners = [part for part in (rules.intervention, ask) if isinstance(part, Remembers)]
     progress = _resume(checkpoints, models, optimizer, change, accelerator, learners)
@@ -203,7 +207,7 @@ def distill(
             moves = loss.z is not None or (imitated is not None and imitated.z is not None)
             if moves:
                 with clock.phase("student"):
-                    if accelerator.num_processes > 1:
+                    if accelerator.num_processes > 1 and optimizer.mesh is None:
                         add_up_gradients(
                             optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum")
                         )
@@ -396,8 +400,8 @@ def _save(
     memories = [[learner.memory() for learner in learners]]
     if accelerator.num_processes > 1:
         states, memories = gather_object(states), gather_object(memories)
-    if accelerator.is_main_process:
-        _write(folder, progress, models, optimizer, change, states, memories)
+    main = accelerator.is_main_process
+    _write(folder, progress, models, optimizer, change, states, memories, writes=main)
     accelerator.wait_for_everyone()
 
 
@@ -409,16 +413,19 @@ def _write(
     change: WeightChange,
     random_states: list[Any],
     memories: list[Any],
+    writes: bool = True,
 ) -> None:
-    """`random_states` and `memories` (of each learner) have an entry per process."""
-    state = {
+    """`random_states` and `memories` (of each learner) have an entry per process. Every process calls this,
+    and one of them `writes`."""
+    state = optimizer.state_dict(keep=writes) | {
         "stepped": progress.stepped,
         "teacher_tokens": progress.teacher_tokens,
         "start_norm": change.start_norm,
         "random": random_states,
         "memories": memories,
     }
-    checkpoint.save(folder, progress.steps, models.student, optimizer.state_dict() | state)
+    if writes:
+        checkpoint.save(folder, progress.steps, models.student, state)
 
 
 def _resume(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sage.config import TrainerSettings
+from sage.sharding import add_up_rows, cut, cut_like, kept, whole
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _BUCKET_ELEMENTS = 1 << 24
 """Gradients are added up over processes in buckets of about this size (64 MiB in float32)."""
@@ -18,15 +22,16 @@ class StudentOptimizer:
     """AdamW with linear warm-up to a constant rate; matrices decay, norms and biases do not.
 
     Weights in half precision are updated through float32 masters: at the paper's learning rate of 1e-6 an
-    update is smaller than half a bfloat16 step of most weights and would be rounded away.
+    update is smaller than half a bfloat16 step of most weights and would be rounded away. With a `mesh` every
+    weight has a master, of which each process keeps its rows, and so it does of gradient and moments; `step`
+    adds the gradient up over the processes, and every process has to call what speaks of that.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainerSettings) -> None:
+    def __init__(self, model: nn.Module, settings: TrainerSettings, mesh: DeviceMesh | None = None) -> None:
         self.settings = settings
+        self.mesh = mesh
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.masters = [
-            p if p.dtype in (torch.float32, torch.float64) else _master(p) for p in self.parameters
-        ]
+        self.masters = [_master(p, mesh) for p in self.parameters]
         groups = [
             {"params": [p for p in self.masters if p.ndim >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in self.masters if p.ndim < 2], "weight_decay": 0.0},
@@ -49,16 +54,26 @@ class StudentOptimizer:
     def step(self) -> float:
         """Clip, step, advance the warm-up and clear; returns the gradient norm before clipping.
 
-        Raises FloatingPointError, before anything is changed, where the gradient is not finite.
+        With a mesh the gradient is the sum over all processes, and every process has to call this. Raises
+        FloatingPointError, before weights or moments are changed, where the gradient is not finite.
         """
         for p, master in zip(self.parameters, self.masters, strict=True):
-            if master is not p and p.grad is not None:
+            if master is p:
+                continue
+            if self.mesh is not None:
+                here = torch.zeros_like(p) if p.grad is None else p.grad
+                master.grad = add_up_rows(here.to(master.dtype), master)
+            elif p.grad is not None:
                 master.grad = p.grad.float()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.masters, self.settings.clip_norm))
+            p.grad = None
+        gradients = [master.grad for master in self.masters if master.grad is not None]
+        total = whole(torch.nn.utils.get_total_norm(gradients))
+        norm = float(total)
         if norm != norm or norm == float("inf"):
             raise FloatingPointError(
                 "The gradient is not finite; lower trainer.learning_rate or load the models in float32."
             )
+        torch.nn.utils.clip_grads_with_norm_(self.masters, self.settings.clip_norm, total)
         self.optimizer.step()
         self.scheduler.step()
         self.publish()
@@ -67,32 +82,55 @@ class StudentOptimizer:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Copy the masters into the model."""
+        """Copy the masters into the model; with a mesh, from all processes."""
         for p, master in zip(self.parameters, self.masters, strict=True):
             if master is not p:
-                p.copy_(master)
+                p.copy_(whole(master.detach().to(p.dtype)))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the model's own weights."""
+    def state_dict(self, keep: bool = True) -> dict[str, Any]:
+        """Everything but the model's own weights: the same, cut or not, for any number of processes.
+
+        With a mesh every process has to call this, and those that do not `keep` get None for tensors.
+        """
+        optimizer = self.optimizer.state_dict()
+        optimizer["state"] = {
+            number: {name: kept(value, keep) for name, value in of_master.items()}
+            for number, of_master in optimizer["state"].items()
+        }
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "scheduler": self.scheduler.state_dict(),
             "masters": [
-                None if m is p else m.detach() for p, m in zip(self.parameters, self.masters, strict=True)
+                None if m.dtype == p.dtype else kept(m.detach(), keep)
+                for p, m in zip(self.parameters, self.masters, strict=True)
             ],
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Take over what `state_dict` gave, here or in another number of processes; the model's weights have
+        to be loaded before."""
+        in_order = [master for group in self.optimizer.param_groups for master in group["params"]]
+        moments = {
+            number: {
+                name: value if name == "step" else cut_like(value, in_order[number])
+                for name, value in of_master.items()
+            }
+            for number, of_master in state["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict(state["optimizer"] | {"state": moments})
         self.scheduler.load_state_dict(state["scheduler"])
-        for master, saved in zip(self.masters, state["masters"], strict=True):
-            if saved is not None:
-                master.copy_(saved)
+        for p, master, saved in zip(self.parameters, self.masters, state["masters"], strict=True):
+            if master is not p:
+                master.copy_(cut_like(p if saved is None else saved, master))
 
 
-def _master(p: Tensor) -> Tensor:
-    return p.detach().float().clone().requires_grad_()
+def _master(p: Tensor, mesh: DeviceMesh | None) -> Tensor:
+    """What AdamW updates for `p`: itself, or a copy (of this process's rows) in float32 or better."""
+    kind = torch.promote_types(p.dtype, torch.float32)
+    if mesh is not None:
+        return cut(p, mesh, kind).requires_grad_()
+    return p if p.dtype == kind else p.detach().to(kind).requires_grad_()
 
 
 def add_up_gradients(parameters: Iterable[Tensor], add_up: Callable[[Tensor], Tensor]) -> None:

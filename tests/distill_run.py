@@ -1,14 +1,8 @@
-"""A small complete training run on the letters environment; also a script for `accelerate launch`.
-
-    python -m tests.distill_run OUT_DIR STEPS
-
-writes OUT_DIR/result.pt from the main process: rows, episodes, gradients and final weights.
-"""
+"""A small complete training run on the letters environment."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +23,7 @@ from sage.policy.generate import Sampling
 from sage.policy.rollout import Job, PlaySettings, play
 from sage.records.clock import PhaseClock
 from sage.scoring import Pair, pair
+from sage.sharding import whole
 from sage.teacher.judge import TeacherJudge
 from sage.update import Objective
 from tests.letters import STYLE, Letters, tasks
@@ -135,16 +130,17 @@ def plain(reports: Sequence[StepReport]) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.row.items() if not k.startswith("seconds_")} for r in reports]
 
 
-def complete(folder: Path, steps: int) -> dict[str, Any] | None:
-    """What happened in `steps` steps, with every step's (clipped) gradient; None but in the main process."""
+def complete(folder: Path, steps: int, **changes: Any) -> dict[str, Any] | None:
+    """What happened up to step `steps`, with every step's (clipped) gradient, in a run with `changes` of its
+    trainer settings; None but in the main process."""
     gradients: list[torch.Tensor] = []
 
     def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+        gradients.append(torch.cat([whole(p.grad).flatten() for p in parameters if p.grad is not None]))
 
     hook = register_optimizer_step_pre_hook(keep)
-    trainer = TRAINER.model_copy(update={"steps": steps})
+    trainer = TRAINER.model_copy(update={"steps": steps} | changes)
     summary, reports, both = train(folder, trainer=trainer, chosen=tasks(6, broken=(4,)))
     hook.remove()
     if not reports:
@@ -157,10 +153,3 @@ def complete(folder: Path, steps: int) -> dict[str, Any] | None:
         "stepped": summary.stepped,
         "processes": make_accelerator(both).num_processes,
     }
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    result = complete(Path(sys.argv[1]), int(sys.argv[2]))
-    if result is not None:
-        torch.save(result, Path(sys.argv[1]) / "result.pt")

@@ -1,13 +1,10 @@
-"""The training loop on a small real environment with real tiny models: determinism, resume, processes."""
+"""The training loop on a small real environment with real tiny models: determinism, resume, parts."""
 
 from __future__ import annotations
 
 import copy
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,11 +28,10 @@ from sage.records.ledger import TEACHER
 from sage.records.schema import STEPS
 from sage.stopping import Stopped, stop_on_signals
 from sage.teacher.judge import JudgeQuery, TeacherJudge
-from tests.distill_run import JUDGE, STYLE, TRAINER, complete, fresh_models, plain, train
+from tests.distill_run import JUDGE, STYLE, TRAINER, fresh_models, plain, train
 from tests.letters import tasks
 from tests.tiny_models import make_episode, tiny_lm
 
-ROOT = Path(__file__).parents[1]
 RUN_COLUMNS = {"run", "method", "env", "source", "seed", "step", "time"}
 
 
@@ -296,60 +292,11 @@ def test_the_curriculum_limits_the_turns(tmp_path: Path) -> None:
     assert [max(len(p.episode.turns) for p in r.played) for r in reports] == [1, 2]
 
 
-# --- several processes
-
-
-def run_two_processes(folder: Path, steps: int) -> dict[str, Any]:
-    folder.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = ROOT / "conf" / "accelerate" / "ddp_cpu.yaml"
-    launch = ["accelerate.commands.launch", "--config_file", str(config), "--main_process_port", str(port)]
-    done = subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "tests.distill_run", str(folder), str(steps)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = torch.load(folder / "result.pt")
-    assert result["processes"] == 2
-    return result
+# --- the parts
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / a.norm())
-
-
-def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
-    one, two = complete(tmp_path / "one", 3), run_two_processes(tmp_path / "two", 3)
-    assert one is not None
-    assert one["stepped"] == two["stepped"] == 3
-    for a, b in zip(one["ids"], two["ids"], strict=True):
-        assert sorted(a) == sorted(b)  # the very same episodes
-    for a, b in zip(one["gradients"], two["gradients"], strict=True):
-        assert relative(a, b) < 1e-5
-    assert relative(one["weights"], two["weights"]) < 1e-5
-    for row, other in zip(one["rows"], two["rows"], strict=True):
-        assert set(row) == set(other)
-        for name in set(row) - {"judge_queries", "judge_cached", "judge_tokens"}:  # each has its own cache
-            assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-12), name
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_shipped_launch_configs_are_accelerate_s(path: Path) -> None:
-    from accelerate.commands.config import load_config_from_file
-
-    config = load_config_from_file(str(path))
-    assert config.distributed_type == "MULTI_GPU"
-    assert config.num_processes > 1
-
-
-# --- the parts
 
 
 def test_jobs_walk_through_shuffled_epochs() -> None:

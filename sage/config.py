@@ -49,7 +49,8 @@ class PromptSettings(Settings):
     """The texts around the environment: filled with str.format-like `{name}` fields, never with code."""
 
     style: str
-    """Which entry of `styles` is used; `auto` takes `short` for the shipped tiny models, else `react`."""
+    """Which entry of `styles` is used; `auto` takes `short` for tiny models, shipped or made by
+    `task=pretrain`, else `react`."""
     styles: dict[str, PromptStyle]
 
 

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sage.config import PromptSettings, PromptStyle
 
+TINY_CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Chat template of the models that `task=pretrain` makes, by which their checkpoints are known."""
+
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
 def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
-    """The style named in the config; `auto` is `short` for shipped models and `react` for all others.
+    """The style named in the config; `auto` is `short` for the tiny models, which know no other (those that
+    ship, and directories that a run or `task=pretrain` wrote of such a model), and `react` for all others.
 
     Raises ValueError where no style has that name.
     """
     name = prompt.style
     if name == "auto":
-        name = "short" if student_path.startswith("sage://") else "react"
+        name = "short" if _is_tiny(student_path) else "react"
     if name not in prompt.styles:
         raise ValueError(f"prompt.style={name!r} is not one of {', '.join(sorted(prompt.styles))}.")
     return prompt.styles[name]
+
+
+def _is_tiny(model_path: str) -> bool:
+    if model_path.startswith("sage://"):
+        return True
+    template = Path(model_path).expanduser() / "chat_template.jinja"
+    return template.is_file() and template.read_text(encoding="utf-8").strip() == TINY_CHAT_TEMPLATE
 
 
 def fill(template: str, **fields: str) -> str:

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from sage.policy.prompts import TINY_CHAT_TEMPLATE
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 END = "<|end|>"
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 _PRE_TOKEN = r"</?\p{L}+>| ?\p{L}+:?| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
@@ -50,5 +48,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
     )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = TINY_CHAT_TEMPLATE
     return fast

@@ -51,8 +51,8 @@ def chance_per_cost(games: int, seed: int) -> dict[str, dict[str, float]]:
 
 def common_order(chance: dict[str, dict[str, float]]) -> list[str]:
     """One order of all receptacle types; neighbours are swapped until no swap agrees better."""
-    lead: Counter[tuple[str, str]] = Counter()
-    total: Counter[str] = Counter()
+    lead: defaultdict[tuple[str, str], float] = defaultdict(float)
+    total: defaultdict[str, float] = defaultdict(float)
     for by_kind in chance.values():
         for first, value in by_kind.items():
             total[first] += value

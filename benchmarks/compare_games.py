@@ -64,6 +64,11 @@ def average(measure: Callable[[Game], float]) -> Callable[[list[Loaded]], str]:
     return lambda games: f"{mean(measure(x.game) for x in games):.2f}" if games else "none"
 
 
+def part(wanted: str, of: Callable[[Loaded], str]) -> Callable[[list[Loaded]], str]:
+    """The share of games of which `of` says `wanted`."""
+    return lambda games: share(sum(of(x) == wanted for x in games), len(games))
+
+
 def places(game: Game) -> int:
     return len({receptacle.location for receptacle in game.receptacles.values()})
 
@@ -154,7 +159,7 @@ def main() -> None:
 
     table("share of games by task type", sources)
     for kind in TASK_TYPES:
-        row(kind, sets, lambda games, k=kind: share(sum(x.task_type == k for x in games), len(games)))
+        row(kind, sets, part(kind, lambda x: x.task_type))
 
     table("by room: share of games; receptacles; pickupable objects placed", sources)
     for room in ROOMS.values():
@@ -177,7 +182,7 @@ def main() -> None:
 
     table("wording of the task: share of games", sources)
     for text in sorted({template(x.game) for games in sets for x in games}):
-        row(text, sets, lambda games, t=text: share(sum(template(x.game) == t for x in games), len(games)))
+        row(text, sets, part(text, lambda x: template(x.game)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +47,7 @@ TASK_TYPES = np.repeat(np.arange(6), (31, 24, 23, 21, 18, 17))
 """Task types of the 134 games, of the sizes that valid_unseen has: what the macro-average weighs alike."""
 
 
-def shares(found: Iterable[dict[str, bool]]) -> dict[str, float]:
+def shares(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Per name the share of studies in which it was true."""
     return {str(name): float(value) for name, value in pd.DataFrame(list(found)).mean().items()}
 

@@ -31,7 +31,8 @@ SLOTS, TURNS = 16, 30
 def plan(task: Task, seed: int) -> list[str]:
     """Admissible actions of one episode, drawn with a fixed seed, until it ends."""
     environment, draw = AlfworldEnvironment("native"), random.Random(seed)
-    step, actions = environment.reset(task), []
+    step = environment.reset(task)
+    actions: list[str] = []
     while len(actions) < TURNS and not step.done:
         actions.append(draw.choice(step.admissible))
         step = environment.step(actions[-1])

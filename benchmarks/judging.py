@@ -54,14 +54,14 @@ def main() -> None:
         judge = TeacherJudge(teacher, style, JudgeQuery(sees_feedback=True, max_new_tokens=8))
         found = sorted({tuple(judge._prompt(turn)) for turn in turns})
         prompts[name] = [list(p) for p in found]
-        alone = sum(map(len, found))
+        each = sum(map(len, found))
         # `reply` works in batches; what two batches share is computed in each.
         saved = sum(
             n
             for start in range(0, len(found), 64)
             for _, n in shared_prefixes(prompts[name][start : start + 64])
         )
-        print(f"| {name} | {alone:,} | {alone - saved:,} | {alone / (alone - saved):.2f} |")
+        print(f"| {name} | {each:,} | {each - saved:,} | {each / (each - saved):.2f} |")
     print()
     for name, queries in prompts.items():
         print(f"{name} style, tiny teacher:")

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from sage import run as story
 from sage.distill import decide, turn_streams
 from sage.envs.pool import EnvPool
 from sage.optimization import StudentOptimizer
+from sage.players import training_play
 from sage.policy.model import load_model
 from sage.policy.prompts import choose_style
 from sage.policy.rollout import Job, play
@@ -68,15 +70,16 @@ class Step:
         return list(play(student, pool, jobs, how))
 
     def rollout(self, pool: EnvPool) -> list[Any]:
-        training = story._training_play(self.config, self.style, self.models.student, pool)
+        how = story._training_settings(self.config, self.style, self.models.student)
+        training = training_play(self.config, self.models, pool, how)
         return list(training([Job(task) for task in self.tasks], self.config.env.turn_budget))
 
     def __call__(self, pool: EnvPool, clock: PhaseClock) -> None:
         config = self.config
         with clock.phase("rollout"):
             batch = [Played(episode) for episode in self.rollout(pool)]
-        with clock.phase("judge"):
-            ask = story._judge(config, self.style, self.models.teacher)
+        with clock.phase("judge"), ExitStack() as stack:
+            ask = story._judge(config, self.style, self.models.teacher, stack)
             decide(batch, config.intervention, ask, turn_streams(0, 1))
         self.optimizer.clear()
         rules = Objective(config.confidence, config.normalization, config.divergence)
@@ -144,7 +147,8 @@ def side_by_side(overrides: list[str], repeats: int) -> None:
     """Wall time of one small run pinned to a core, and of two at once on a core each."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     small = ["tracking=none", "trainer.steps=4", "evaluation.limit=32", "trainer.threads=1", *overrides]
-    alone, together = [], []
+    alone: list[float] = []
+    together: list[float] = []
     for number in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
 

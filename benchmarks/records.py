@@ -53,7 +53,7 @@ def episodes_of(number: int) -> list[Any]:
                     t, message=text, observation=text, answer=f"Thought: find mug\nAction: go to shelf {t}",
                     answer_start=40 * t + 30, answer_end=40 * t + 40, thought="find mug",
                     action=f"go to shelf {t}", feedback=text,
-                    admissible=[f"go to shelf {k}" for k in range(20)],
+                    admissible=tuple(f"go to shelf {k}" for k in range(20)),
                 )
             )  # fmt: skip
         episode.token_ids = list(range(40 * TURNS))

@@ -2,7 +2,8 @@
 
 A study is the union of its matrices; a matrix is the product of its axes. An axis is any setting or config
 group with the list of its values. What is typed on the command line wins: `seed=0,1` replaces the axis of
-that name in every matrix, and a setting that no matrix has is an axis more.
+that name in every matrix, and a setting that no matrix has is an axis more. `env=` chooses: an environment
+that some matrix declares is run by those that do, and one that none declares by all of them.
 
 Invariant: a run claims a frozen plan (`plan: <name>` in its matrix) only where it is the run that the study
 declares; one that the command line made another (`trainer.steps=2`, `budget=smoke`) claims none.
@@ -79,9 +80,7 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
     strangers = [key for key in given if not _HARMLESS.match(key) and key not in _SELECTS]
     plans = {matrix.get(PLAN) for matrix in study.matrices} - {None}
     jobs: dict[tuple[str, ...], None] = {}
-    for matrix in study.matrices:
-        axes = {key: _words(key, values) for key, values in matrix.items() if isinstance(values, list)}
-        axes |= given
+    for matrix, axes in _chosen(study, given):
         plan = matrix.get(PLAN)
         if plan is not None and not strangers and "launch.plan" not in given:
             axes["launch.plan"] = [f"launch.plan={plan}"]
@@ -94,6 +93,25 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
             f"so they do not claim its plan {', '.join(sorted(map(str, plans)))}."
         )
     return [list(job) for job in _without_repeats(jobs)], note
+
+
+_Axes = tuple[Mapping[str, Any], dict[str, list[str]]]
+
+
+def _chosen(study: Study, given: Mapping[str, list[str]]) -> list[_Axes]:
+    """Each matrix that the line leaves, with its axes as the line changes them."""
+    every: list[_Axes] = [
+        (matrix, {key: _words(key, values) for key, values in matrix.items() if isinstance(values, list)})
+        for matrix in study.matrices
+    ]
+    declared = {word for _, axes in every for word in axes.get("env", [])}
+    chosen: list[_Axes] = []
+    for matrix, axes in every:
+        kept = [w for w in given.get("env", []) if w not in declared or w in axes.get("env", [w])]
+        if kept or "env" not in given:
+            axes = axes | dict(given)
+            chosen.append((matrix, axes | {"env": kept} if kept else axes))
+    return chosen
 
 
 def _without_repeats(jobs: Mapping[tuple[str, ...], None]) -> list[tuple[str, ...]]:

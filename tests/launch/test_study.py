@@ -80,6 +80,13 @@ def test_what_is_typed_wins_over_the_file() -> None:
     assert points(TWO, "evaluation.before=true")[0].startswith("budget=lab env=a")
 
 
+def test_an_environment_on_the_line_chooses_among_those_declared() -> None:
+    assert all("env=b" in run and "confidence.tau" in run for run in points(TWO, "env=b"))
+    assert len(points(TWO, "env=b")) == 2
+    assert len(points(TWO, "env=c")) == 6  # declared nowhere: every matrix takes it
+    assert set(points(TWO, "env=a,c")) == {*points(TWO, "env=a"), *points(TWO, "env=c")}
+
+
 @pytest.mark.parametrize(
     ("word", "claims"),
     [

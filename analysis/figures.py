@@ -75,6 +75,30 @@ def svg(figure: Figure, name: str) -> str:
     return text
 
 
+def dashes(palette: dict[str, str]) -> dict[str, str]:
+    """A line style per method, so that two methods of one colour are told apart."""
+    seen: dict[str, int] = {}
+    styles = {}
+    for method, colour in palette.items():
+        styles[method] = ("-", "--", ":", "-.")[seen.get(colour, 0) % 4]
+        seen[colour] = seen.get(colour, 0) + 1
+    return styles
+
+
+def _legend_columns(names: Iterable[str]) -> int:
+    """As many as the names leave room for across 7.2 inches."""
+    names = list(names)
+    return max(1, min(4, len(names), int(7.2 / (0.55 + 0.085 * max(map(len, names), default=1)))))
+
+
+def _legend_below(figure: Figure, axis: Any) -> None:
+    """The methods of `axis` below the figure, which grows by the rows that takes."""
+    handles, names = axis.get_legend_handles_labels()
+    columns = _legend_columns(names)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, -(-len(names) // columns) - 1))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write to a file; the suffix chooses the format."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": path.stem}):
@@ -116,6 +140,7 @@ def _metric_name(metric: str) -> str:
 
 def learning_curves(curves: pd.DataFrame, palette: dict[str, str], metric: str = "won") -> Figure:
     """Mean over runs at each evaluated step, band from the lowest to the highest run."""
+    lines = dashes(palette)
     places = list(curves.groupby(["env", "split"], sort=True))
     figure = _figure(7.2, 2.9 * ((len(places) + 1) // 2))
     axes = figure.subplots((len(places) + 1) // 2, min(2, len(places)), squeeze=False, sharey=True)
@@ -124,7 +149,10 @@ def learning_curves(curves: pd.DataFrame, palette: dict[str, str], metric: str =
     for axis, ((env, split), group) in zip(axes.ravel(), places, strict=False):
         for method, part in group.groupby("method", sort=True):
             part = part.sort_values("step")
-            axis.plot(part["step"], part["mean"], "o-", color=palette[method], markersize=3.5, label=method)
+            axis.plot(
+                part["step"], part["mean"], "o", color=palette[method], markersize=3.5, label=method,
+                linestyle=lines[method],
+            )  # fmt: skip
             axis.fill_between(
                 part["step"], part["lowest"], part["highest"], color=palette[method], alpha=0.13, lw=0
             )
@@ -132,8 +160,7 @@ def learning_curves(curves: pd.DataFrame, palette: dict[str, str], metric: str =
         axis.set_xlabel("optimizer steps")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel(_metric_name(metric))
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -267,6 +294,7 @@ def power_curves(table: pd.DataFrame, observed: Sequence[tuple[str, int]] = ()) 
 
 def profiles(table: pd.DataFrame, palette: dict[str, str], metric: str = "won") -> Figure:
     """Share of run × task type means that reach τ."""
+    lines = dashes(palette)
     places = list(table.groupby(["env", "split"], sort=True))
     figure = _figure(7.2, 2.9 * ((len(places) + 1) // 2))
     axes = figure.subplots((len(places) + 1) // 2, min(2, len(places)), squeeze=False, sharey=True)
@@ -274,7 +302,9 @@ def profiles(table: pd.DataFrame, palette: dict[str, str], metric: str = "won") 
         axis.set_visible(False)
     for axis, ((env, split), group) in zip(axes.ravel(), places, strict=False):
         for method, part in group.groupby("method", sort=True):
-            axis.step(part["tau"], part["share"], where="mid", color=palette[method], label=method)
+            axis.step(
+                part["tau"], part["share"], lines[method], where="mid", color=palette[method], label=method
+            )
             axis.fill_between(
                 part["tau"], part["low"], part["high"], step="mid", color=palette[method], alpha=0.1, lw=0
             )
@@ -282,8 +312,7 @@ def profiles(table: pd.DataFrame, palette: dict[str, str], metric: str = "won") 
         axis.set_xlabel(f"{_metric_name(metric)} τ")
         axis.set_xlim(group["tau"].min(), group["tau"].max())
     axes[0, 0].set_ylabel("share that reaches τ")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    _legend_below(figure, axes[0, 0])
     return figure
 
 

@@ -101,6 +101,19 @@ def test_renaming_is_one_to_one_and_holds_for_the_whole_play() -> None:
         assert all(box in other.goal for box in boxes)
 
 
+def test_the_box_of_a_find_task_may_be_in_any_room() -> None:
+    play = recorded()["find-animal"][0]
+    assert play.goal.endswith("in the kitchen")
+    rooms = set()
+    for seed in range(20):
+        other = renamed(play, random.Random(seed))
+        room = other.goal.split(" in the ")[-1]
+        assert f"teleport to {room}" in other.actions
+        assert "teleport to outside" in other.actions  # where the animals are
+        rooms.add(room)
+    assert len(rooms) >= 5
+
+
 def test_judged_turns_carry_the_oracles_word(dialogue: Dialogue) -> None:
     words = set()
     for index in range(30):

@@ -91,6 +91,12 @@ def _over_runs(tables: dict[str, Cells], method: str, level: float) -> dict[str,
     return row
 
 
+def _spread(means: np.ndarray, level: float, metric: str) -> dict[str, float]:
+    """Standard deviation of run means, nan for one run, and Student's interval of their mean."""
+    low, high = run_interval(means, level, metric)
+    return {"sd_runs": float(means.std(ddof=1)) if len(means) > 1 else np.nan, "low": low, "high": high}
+
+
 def _row(
     records: Records,
     micro: Cells,
@@ -103,7 +109,6 @@ def _row(
 ) -> dict[str, Any]:
     chosen = micro.rows(method)
     means = micro.run_means()[chosen]
-    low, high = run_interval(means, level, metric)
     unfinished = records.unused
     unfinished = unfinished[(unfinished["method"] == method) & (unfinished["env"] == micro.env)]
     mine = group[group["method"] == method]
@@ -114,9 +119,7 @@ def _row(
         "method": method,
         "runs": len(chosen),
         "mean_micro": float(means.mean()),
-        "sd_runs": float(means.std(ddof=1)) if len(means) > 1 else np.nan,
-        "low": low,
-        "high": high,
+        **_spread(means, level, metric),
         "mean_macro": float(macro.run_means()[chosen].mean()),
         **_over_runs(scores, method, level),
         "mean_turns": float(mine.loc[mine["ok"], "turns"].mean()),
@@ -138,7 +141,6 @@ def over_splits(records: Records, level: float = 0.95, metric: str = "won", **ch
         table, scores = cells(group, metric, "splits"), _score_cells(group, metric, "splits")
         for method in sorted(set(table.methods)):
             means = table.run_means()[table.rows(method)]
-            low, high = run_interval(means, level, metric)
             rows.append(
                 {
                     "env": table.env,
@@ -147,9 +149,7 @@ def over_splits(records: Records, level: float = 0.95, metric: str = "won", **ch
                     "method": method,
                     "runs": len(means),
                     "mean": float(means.mean()),
-                    "sd_runs": float(means.std(ddof=1)) if len(means) > 1 else np.nan,
-                    "low": low,
-                    "high": high,
+                    **_spread(means, level, metric),
                     **_over_runs(scores, method, level),
                     "games": len(table.games),
                 }

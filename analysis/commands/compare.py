@@ -42,13 +42,9 @@ def run(args: argparse.Namespace) -> options.Tables:
     return tables(
         options.records(args),
         args.baseline,
-        metric=args.metric,
         average=args.average,
         family=options.names(args.family),
         margin=args.margin,
-        draws=args.draws,
-        seed=args.seed,
-        level=args.level,
         paired_checkpoints=args.checkpoints,
-        **options.choice(args),
+        **options.resampled(args),
     )

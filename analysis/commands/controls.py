@@ -29,9 +29,5 @@ def run(args: argparse.Namespace) -> options.Tables:
     return tables(
         options.records(args),
         margin=args.margin,
-        draws=args.draws,
-        level=args.level,
-        seed=args.seed,
-        metric=args.metric,
-        **options.choice(args),
+        **options.resampled(args),
     )

@@ -137,6 +137,11 @@ def choice(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in known if hasattr(args, name)}
 
 
+def resampled(args: argparse.Namespace) -> dict[str, Any]:
+    """What a command that resamples hands on: `choice`, the metric, the level, the draws and their seed."""
+    return {name: getattr(args, name) for name in ("metric", "draws", "level", "seed")} | choice(args)
+
+
 def names(text: str | None) -> list[str] | None:
     """A comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else None

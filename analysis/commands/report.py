@@ -44,10 +44,6 @@ def run(args: argparse.Namespace) -> options.Tables:
         key=args.key,
         published=args.published,
         average=args.average,
-        draws=args.draws,
-        level=args.level,
-        seed=args.seed,
-        metric=args.metric,
         title=args.title,
-        **options.choice(args),
+        **options.resampled(args),
     )

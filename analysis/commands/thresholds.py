@@ -35,11 +35,7 @@ def run(args: argparse.Namespace) -> options.Tables:
     found = tables(
         records,
         args.key,
-        metric=args.metric,
-        draws=args.draws,
-        level=args.level,
-        seed=args.seed,
-        **options.choice(args),
+        **options.resampled(args),
     )
     if args.confirm:
         if not args.baseline:

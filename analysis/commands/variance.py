@@ -27,9 +27,5 @@ def run(args: argparse.Namespace) -> options.Tables:
 
     return tables(
         options.records(args),
-        level=args.level,
-        metric=args.metric,
-        draws=args.draws,
-        seed=args.seed,
-        **options.choice(args),
+        **options.resampled(args),
     )

@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
+from analysis.cells import AVERAGES
 from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.power import binomial_residual, plannable, standard_error
@@ -38,6 +41,9 @@ FIELDS = {
     "power": float,
     "assumptions": dict,
 }
+OPTIONAL = {"average": str}
+"""`average`: how episodes become a run's number, as in `compare --average` (default micro). With `splits`
+the hypotheses are about the macro-average over `splits`: one test each, however many splits there are."""
 HYPOTHESIS = {"name": str, "method": str, "baseline": str, "direction": str, "margin": (int, float)}
 DIRECTIONS = ("greater", "less", "equivalent")
 ESTIMANDS = ("recipe on this benchmark", "recipe on new games")
@@ -69,7 +75,9 @@ def read_plan(path: str | Path) -> Plan:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise Refusal(f"{path.name} is not a mapping.")
-    _fields(content, FIELDS, path.name)
+    _fields(content, FIELDS, path.name, OPTIONAL)
+    if content.get("average", "micro") not in AVERAGES:
+        raise Refusal(f"{path.name}: average is one of {', '.join(AVERAGES)}.")
     if not content["hypotheses"]:
         raise Refusal(f"{path.name} has no hypothesis.")
     for number, hypothesis in enumerate(content["hypotheses"], 1):
@@ -89,14 +97,20 @@ def read_plan(path: str | Path) -> Plan:
     return Plan(content, hashlib.sha256(canonical.encode()).hexdigest(), path)
 
 
-def _fields(content: dict[str, Any], fields: dict[str, Any], where: str) -> None:
-    lacking, unknown = [name for name in fields if name not in content], sorted(set(content) - set(fields))
+def _fields(
+    content: dict[str, Any],
+    fields: dict[str, Any],
+    where: str,
+    optional: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    known = fields | dict(optional)
+    lacking, unknown = [name for name in fields if name not in content], sorted(set(content) - set(known))
     if lacking:
         raise Refusal(f"{where} lacks {', '.join(lacking)}.")
     if unknown:
-        raise Refusal(f"{where} has unknown field(s) {', '.join(unknown)}; known are {', '.join(fields)}.")
-    for name, kind in fields.items():
-        if not isinstance(content[name], kind):
+        raise Refusal(f"{where} has unknown field(s) {', '.join(unknown)}; known are {', '.join(known)}.")
+    for name, kind in known.items():
+        if name in content and not isinstance(content[name], kind):
             wanted = " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__
             raise Refusal(f"{where}: {name} must be {wanted}, not {content[name]!r}.")
 
@@ -167,7 +181,8 @@ def detectables(plan: Plan) -> pd.DataFrame:
         assumed.get("method_game_var", 0.0),
         content["estimand"] == "recipe on new games",
     )
-    count = len(content["hypotheses"]) * len(content["environments"]) * len(content["splits"])
+    splits = 1 if content.get("average") == "splits" else len(content["splits"])
+    count = len(content["hypotheses"]) * len(content["environments"]) * splits
     rows = []
     for hypothesis in content["hypotheses"]:
         # Holm's first step is Bonferroni's: the smallest p is judged at alpha / count.
@@ -303,6 +318,7 @@ def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 
             planned,
             hypothesis["baseline"],
             metric=content["metric"],
+            average=content.get("average", "micro"),
             margin=margin,
             draws=draws,
             seed=seed,

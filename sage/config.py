@@ -113,9 +113,12 @@ class RolloutSettings(Settings):
     """Episode token limit; an episode that would pass it ends with `turn_budget`."""
     slots: int = Field(ge=1)
     """Episodes decoded side by side."""
-    engine: Literal["auto", "hf", "packed"]
+    engine: Literal["auto", "hf", "packed", "vllm"]
     """What decodes: `hf` is transformers' own forward, for any model; `packed` runs a plain Llama's or Qwen's
-    modules without padding, for small models on a CPU, where `auto` takes it. They agree to rounding."""
+    modules without padding, for small models on a CPU, where `auto` takes it. They agree to rounding. `vllm`
+    is vLLM in this process, for the student only: it samples with random numbers of its own."""
+    vllm: dict[str, Any]
+    """Arguments of `vllm.LLM` (max_model_len, gpu_memory_utilization, ...) where the engine is vllm."""
     draft_tokens: int = Field(ge=0)
     """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none. It
     changes speed, never what is sampled."""
@@ -273,8 +276,10 @@ class RunConfig(Settings):
         data = self.model_dump(mode="json")
         for invocation in ("tracking", "launch", "pretrain"):
             data.pop(invocation)
-        for speed in ("workers", "engine", "draft_tokens"):
+        for speed in ("workers", "draft_tokens", "vllm"):
             data["rollout"].pop(speed)
+        if data["rollout"]["engine"] != "vllm":
+            data["rollout"].pop("engine")  # the others sample the same
         data["trainer"].pop("threads")
         if data["trainer"]["log_skipped"]:
             data["trainer"].pop("log_skipped")  # complete records keep the identity from before the choice

@@ -11,6 +11,7 @@ from sage.distill import Gold, Play
 from sage.envs.pool import EnvPool
 from sage.episode import Episode
 from sage.policy.dialogue import Dialogue
+from sage.policy.engine import local
 from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.rollout import Job, PlaySettings, play
 from sage.scoring import Pair
@@ -71,7 +72,8 @@ def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -
         )
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
-        episodes = play(models.teacher, pool, jobs, replace(settings, turn_budget=turn_limit))
+        how = replace(settings, turn_budget=turn_limit, engine=local(settings.engine))
+        episodes = play(models.teacher, pool, jobs, how)
         for episode in episodes:
             # Its cache is kept over the turns: every token of the conversation goes through once.
             episode.teacher_tokens = len(episode.token_ids)
@@ -84,7 +86,7 @@ def _by_expert(models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
     answers = ExpertAnswers(pool, settings.style, Dialogue(models.student.tokenizer))
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
-        how = replace(settings, turn_budget=turn_limit)
+        how = replace(settings, turn_budget=turn_limit, engine=local(settings.engine))
         return play(models.student, pool, jobs, how, opening=answers)
 
     return play_jobs

@@ -24,6 +24,7 @@ from sage.episode import Episode, Task
 from sage.evaluate import Evaluator
 from sage.objective.intervention import Ask, no_judge
 from sage.players import golden, training_play
+from sage.policy.engine import local
 from sage.policy.generate import Sampling
 from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
@@ -57,6 +58,11 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         models = _models(config, student) if trains else None
         accelerator = make_accelerator(models or Pair(student, student, 0, None))
         main = accelerator.is_main_process
+        if config.rollout.engine == "vllm" and accelerator.num_processes > 1:
+            raise ConfigError(
+                f"rollout.engine=vllm plays in one process, and {accelerator.num_processes} were started; "
+                "start one, or use rollout.engine=hf."
+            )
 
         exporter = None
         if export and main and config.tracking.mlflow:
@@ -253,6 +259,7 @@ def _play_settings(
         slots=config.rollout.slots,
         engine=config.rollout.engine,
         draft_tokens=config.rollout.draft_tokens,
+        vllm=config.rollout.vllm,
     )
 
 
@@ -290,6 +297,7 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
             " nothing; set launch.judge_cache=null."
         )
     file = Path(kept).expanduser() if kept else None
-    judge = TeacherJudge(teacher, style, query, cache_file=file, engine=config.rollout.engine)
+    engine = local(config.rollout.engine)
+    judge = TeacherJudge(teacher, style, query, cache_file=file, engine=engine)
     stack.callback(judge.close)
     return judge

@@ -9,7 +9,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -125,6 +125,9 @@ def register_components(plugins: Iterable[str] = ()) -> None:
 
 def unknown_setting(key: str, known: Iterable[str]) -> str:
     """The sentence about a key that is none of the `known` dotted names: the nearest one, or who has it."""
+    parent = key.rpartition(".")[0]
+    if _takes_any_key(parent):
+        return f"{key!r} is not there yet; {parent!r} takes any key, put in with a plus: +{key}=..."
     group, _, field = key.partition(".")
     owners = (
         [name for name in GROUPS[group].names() if field in GROUPS[group].get(name).model_fields]
@@ -135,6 +138,17 @@ def unknown_setting(key: str, known: Iterable[str]) -> str:
         has_it = " and ".join(f"{group}={owner}" for owner in owners)
         return f"{key!r} is not a setting of the chosen {group}; {has_it} has it"
     return f"{key!r} is not a setting{nearest(key, known)}"
+
+
+def _takes_any_key(name: str) -> bool:
+    """Whether the setting of this dotted name is a mapping that names no keys of its own."""
+    kind: Any = RunConfig
+    for part in name.split("."):
+        fields = getattr(kind, "model_fields", {})
+        if part not in fields:
+            return False
+        kind = fields[part].annotation
+    return get_origin(kind) is dict and name not in GROUPS
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -106,6 +106,7 @@ REFUSALS = {
     "seed=${nothing}": "The config cannot be resolved at 'seed'",
     "plugins=[no.such.module]": "The plugin 'no.such.module' cannot be imported",
     "zzz.qqq=1": "'zzz.qqq' is not a setting.",
+    "rollout.vllm.max_model_len=9": "'rollout.vllm' takes any key, put in with a plus: +rollout.vllm.",
 }
 
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 EngineName = Literal["auto", "hf", "packed"]
 
 
+def local(name: EngineName | Literal["vllm"]) -> EngineName:
+    """The engine for a model that vLLM does not serve: every one but the student."""
+    return "auto" if name == "vllm" else name
+
+
 class Engine(Protocol):
     """Rows of one cache. Rows `0..n-1` are in use; the caller keeps them contiguous."""
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,8 +45,64 @@ class Reply:
     truncated: bool
 
 
+class Answer:
+    """One answer while it is decoded: `ids` so far, whether it goes on (`live`), its `limit` in tokens."""
+
+    def __init__(self, lm: LanguageModel, sampling: Sampling, limit: int) -> None:
+        self._tokenizer, self._end_ids = lm.tokenizer, lm.end_ids
+        self._pattern = re.compile(sampling.stop) if sampling.stop else None
+        self.limit = limit
+        self.ids: list[int] = []
+        self.live = limit > 0
+        self._truncated = False
+
+    def add(self, token: int) -> None:
+        """Append a sampled token; the answer ends with an end token, a match of `stop`, or at its limit."""
+        self.ids.append(token)
+        if token in self._end_ids or (self._pattern is not None and self._pattern.search(self._text())):
+            self.live = False
+        elif len(self.ids) >= self.limit:
+            self.live, self._truncated = False, True
+
+    def reply(self) -> Reply:
+        """What has been decoded."""
+        return Reply(self.ids, self._text() if self.ids else "", self._truncated)
+
+    def _text(self) -> str:
+        return str(self._tokenizer.decode(self.ids, skip_special_tokens=True))
+
+
+class Decodes(Protocol):
+    """Conversations side by side. Rows `0..n-1` are in use; the caller keeps them contiguous."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that the model has seen."""
+        ...
+
+    def release(self, row: int, last: int) -> None:
+        """Free `row` by giving its place to row `last` (the last one in use)."""
+        ...
+
+    def answer(
+        self,
+        rows: slice,
+        prompts: list[list[int]],
+        sampling: Sampling,
+        uniforms_BT: np.ndarray | None,
+        room: list[int],
+    ) -> list[Reply]:
+        """Append `prompts` (what the rows have not seen yet) and decode one answer per row.
+
+        uniforms_BT: one number in [0, 1) per row and token (None when greedy). room[b]: tokens that row b
+        may still hold, prompt included. The answer's last id has not been seen when this returns: it belongs
+        at the head of the row's next prompt.
+        """
+        ...
+
+
 class Decoder:
-    """`slots` conversations over one engine. Rows `0..n-1` are in use; the caller keeps them contiguous.
+    """`Decodes` over one engine with room for `slots` rows.
 
     draft_tokens: most tokens that are guessed ahead (`sage.policy.drafts`); changes speed, never an answer.
     """
@@ -77,33 +134,19 @@ class Decoder:
         room: list[int],
         shared: list[tuple[int, int]] | None = None,
     ) -> list[Reply]:
-        """Feed `prompts` (the ids not yet in the cache) and decode one answer per row.
-
-        uniforms_BT: one number in [0, 1) per row and token (None when greedy). room[b]: tokens that row b
-        may still hold, prompt included. `shared` is the engine's. The answer's last id is not in the cache
-        yet when this returns: it belongs at the head of the row's next prompt.
-        """
+        """See `Decodes.answer`; `shared` is the engine's."""
         lengths = self.engine.lengths
-        limits = [min(sampling.max_new_tokens, r - len(p)) for r, p in zip(room, prompts, strict=True)]
-        answers: list[list[int]] = [[] for _ in prompts]
-        truncated = [False] * len(prompts)
-        live = [limit > 0 for limit in limits]
-        pattern = re.compile(sampling.stop) if sampling.stop else None
-        end_ids = self.lm.end_ids
-
-        def ends(b: int) -> bool:
-            """Whether row b's answer is complete; notes where its limit cuts it."""
-            if answers[b][-1] in end_ids or (pattern is not None and pattern.search(self._text(answers[b]))):
-                return True
-            truncated[b] = len(answers[b]) >= limits[b]
-            return truncated[b]
+        answers = [
+            Answer(self.lm, sampling, min(sampling.max_new_tokens, space - len(prompt)))
+            for space, prompt in zip(room, prompts, strict=True)
+        ]
 
         # Rows without room are fed all the same: their prompt belongs in the cache.
         pending = [list(prompt) for prompt in prompts]
         while any(pending):
             drafts = [
-                self._draft(rows.start + b, prompts[b], answers[b], limits[b]) if live[b] else []
-                for b in range(len(prompts))
+                self._draft(rows.start + b, prompts[b], answer) if answer.live else []
+                for b, answer in enumerate(answers)
             ]
             feed = [new + draft for new, draft in zip(pending, drafts, strict=True)]
             keep = [len(draft) + 1 if new else 0 for new, draft in zip(pending, drafts, strict=True)]
@@ -112,7 +155,10 @@ class Decoder:
             u_N = None
             if uniforms_BT is not None:
                 u_N = np.concatenate(
-                    [uniforms_BT[b, len(answers[b]) : len(answers[b]) + kept] for b, kept in enumerate(keep)]
+                    [
+                        uniforms_BT[b, len(answer.ids) : len(answer.ids) + kept]
+                        for b, (answer, kept) in enumerate(zip(answers, keep, strict=True))
+                    ]
                 )
             tokens = iter(sample(logits_NV, sampling, u_N))
             for b, draft in enumerate(drafts):
@@ -120,32 +166,28 @@ class Decoder:
                     continue
                 sampled = [next(tokens) for _ in range(len(draft) + 1)]
                 pending[b] = []
-                if not live[b]:
+                answer = answers[b]
+                if not answer.live:
                     continue
                 right = 0
                 for guess, token in zip([*draft, None], sampled, strict=True):
-                    answers[b].append(token)
-                    live[b] = not ends(b)
-                    if not live[b] or token != guess:
+                    answer.add(token)
+                    if not answer.live or token != guess:
                         break
                     right += 1
                 lengths[rows.start + b] -= len(draft) - right
-                if live[b]:
-                    pending[b] = answers[b][-1:]
+                if answer.live:
+                    pending[b] = answer.ids[-1:]
         for b, answer in enumerate(answers):
-            self._drafts.learn(rows.start + b, prompts[b], answer)
-        return [
-            Reply(ids, self._text(ids) if ids else "", cut)
-            for ids, cut in zip(answers, truncated, strict=True)
-        ]
+            self._drafts.learn(rows.start + b, prompts[b], answer.ids)
+        return [answer.reply() for answer in answers]
 
-    def _draft(self, row: int, prompt: list[int], answer: list[int], limit: int) -> list[int]:
+    def _draft(self, row: int, prompt: list[int], answer: Answer) -> list[int]:
         """What may follow; it leaves one token of the limit, for the one sampled after the last guess."""
-        most = min(self.draft_tokens, limit - len(answer) - 1)
-        return self._drafts.draft(row, [*prompt[-CONTEXT:], *answer[-CONTEXT:]], most) if most > 0 else []
-
-    def _text(self, ids: list[int]) -> str:
-        return str(self.lm.tokenizer.decode(ids, skip_special_tokens=True))
+        most = min(self.draft_tokens, answer.limit - len(answer.ids) - 1)
+        if most <= 0:
+            return []
+        return self._drafts.draft(row, [*prompt[-CONTEXT:], *answer.ids[-CONTEXT:]], most)
 
 
 def sample(logits_BV: torch.Tensor, sampling: Sampling, u_B: np.ndarray | None) -> list[int]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Failure, Status, Task, Turn
 from sage.policy.dialogue import Dialogue
 from sage.policy.engine import EngineName
-from sage.policy.generate import Decoder, Reply, Sampling, stream
+from sage.policy.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
 
@@ -62,7 +62,8 @@ class Opening(Protocol):
 class PlaySettings:
     """How episodes are played. `stream` names the random stream apart from other uses of the same seed;
     `turn_budget` counts answers; `max_context` counts an episode's tokens; `slots` play side by side.
-    `engine` and `draft_tokens` (most tokens guessed ahead) change speed only."""
+    `engine` (but for vllm, which draws its own samples) and `draft_tokens` (most tokens guessed ahead) change
+    speed only; `vllm` goes to vLLM."""
 
     sampling: Sampling
     style: PromptStyle
@@ -71,8 +72,9 @@ class PlaySettings:
     turn_budget: int
     max_context: int
     slots: int
-    engine: EngineName = "auto"
+    engine: EngineName | Literal["vllm"] = "auto"
     draft_tokens: int = 0
+    vllm: Mapping[str, Any] = field(default_factory=dict)
 
 
 _End = tuple[Status, str]
@@ -129,8 +131,12 @@ class _Table:
         self.free = list(range(slots))
         self.decoder = self._decoder(slots)
 
-    def _decoder(self, slots: int) -> Decoder:
+    def _decoder(self, slots: int) -> Decodes:
         how = self.settings
+        if how.engine == "vllm":
+            from sage.policy.vllm_decoder import VllmDecoder
+
+            return VllmDecoder(self.lm, slots, how.vllm)
         return Decoder(self.lm, slots, engine=how.engine, draft_tokens=how.draft_tokens)
 
     def play(self) -> list[Episode]:

@@ -4,6 +4,7 @@
     python benchmarks/main_job.py --side-by-side                    # two runs, one core each, against one
     python benchmarks/main_job.py --engines                         # rollout of a step: hf against packed
     python benchmarks/main_job.py --engines --split valid_unseen    # an evaluation instead
+    python benchmarks/main_job.py --ahead                           # judge while others play, or after
 
 A step of the default method on generated games (the shipped models): play, judge, score, differentiate, step.
 The profiler counts the wall seconds that torch's operators take by themselves; what the simulator takes is
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,10 +35,11 @@ from sage.optimization import StudentOptimizer
 from sage.players import training_play
 from sage.policy.model import load_model
 from sage.policy.prompts import choose_style
-from sage.policy.rollout import Job, play
+from sage.policy.rollout import Job, OnTurns, play
 from sage.records.clock import PhaseClock
 from sage.scoring import Pair, Played, pair
 from sage.settings import load
+from sage.teacher.judge import TeacherJudge
 from sage.update import Objective, accumulate_gradient
 
 
@@ -69,9 +72,22 @@ class Step:
         jobs = [Job(task) for task in self.config.env.tasks(split)]
         return list(play(student, pool, jobs, how))
 
-    def rollout(self, pool: EnvPool) -> list[Any]:
+    def judged(self, pool: EnvPool) -> list[Any]:
+        """What the training episodes did and what was decided about each turn."""
+        with ExitStack() as stack:
+            rule = self.config.intervention
+            ask = story._judge(self.config, self.style, self.models.teacher, stack)
+            on_turns = None
+            if self.config.rollout.judge_ahead and isinstance(ask, TeacherJudge):
+                on_turns = partial(story._ask_ahead, ask, rule)
+            batch = [Played(episode) for episode in self.rollout(pool, on_turns)]
+            decide(batch, rule, ask, turn_streams(0, 1))
+        said = [[(d.label, d.reply, d.judge_tokens) for d in played.decisions] for played in batch]
+        return [(played.episode.token_ids, turns) for played, turns in zip(batch, said, strict=True)]
+
+    def rollout(self, pool: EnvPool, on_turns: OnTurns | None = None) -> list[Any]:
         how = story._training_settings(self.config, self.style, self.models.student)
-        training = training_play(self.config, self.models, pool, how)
+        training = training_play(self.config, self.models, pool, how, on_turns)
         return list(training([Job(task) for task in self.tasks], self.config.env.turn_budget))
 
     def __call__(self, pool: EnvPool, clock: PhaseClock) -> None:
@@ -143,6 +159,23 @@ def engines(repeats: int, split: str | None) -> None:
     print_table(timed, work=sum(map(len, results[0])), unit="tokens")
 
 
+def ahead(overrides: list[str], repeats: int) -> None:
+    """Play and judge the episodes of one step, the judge in a thread of its own or after all were played."""
+    sides: dict[str, Callable[[], Any]] = {}
+    for value in ("false", "true"):
+        step = Step([f"rollout.judge_ahead={value}", *overrides])
+
+        def side(step: Step = step) -> list[Any]:
+            with step.pool() as pool:
+                return step.judged(pool)
+
+        sides[f"judge_ahead={value}"] = side
+    timed = take_turns(sides, repeats)
+    after, before = [one.result for one in timed.values()]
+    print(f"{torch.get_num_threads()} threads; equal episodes and decisions: {after == before}\n")
+    print_table(timed, work=sum(len(labels) for _, labels in after), unit="turns")
+
+
 def side_by_side(overrides: list[str], repeats: int) -> None:
     """Wall time of one small run pinned to a core, and of two at once on a core each."""
     cores = sorted(os.sched_getaffinity(0))[:2]
@@ -175,6 +208,7 @@ def main() -> None:
     )
     parser.add_argument("--side-by-side", action="store_true")
     parser.add_argument("--engines", action="store_true")
+    parser.add_argument("--ahead", action="store_true")
     parser.add_argument("--split", help="with --engines: play this evaluation split")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("overrides", nargs="*")
@@ -182,6 +216,8 @@ def main() -> None:
     print(machine())
     if args.side_by_side:
         side_by_side(args.overrides, args.repeats)
+    elif args.ahead:
+        ahead(args.overrides, args.repeats)
     elif args.engines:
         engines(args.repeats, args.split)
     else:

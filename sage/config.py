@@ -122,6 +122,9 @@ class RolloutSettings(Settings):
     draft_tokens: int = Field(ge=0)
     """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none. It
     changes speed, never what is sampled."""
+    judge_ahead: bool
+    """The judge is asked in a thread of its own while other turns are still played, a batch at a time. It
+    changes speed, never a decision."""
     workers: int = Field(ge=0)
     """Environment processes; 0 plays in this process."""
     step_timeout_s: float = Field(gt=0)
@@ -276,7 +279,7 @@ class RunConfig(Settings):
         data = self.model_dump(mode="json")
         for invocation in ("tracking", "launch", "pretrain"):
             data.pop(invocation)
-        for speed in ("workers", "draft_tokens", "vllm"):
+        for speed in ("workers", "draft_tokens", "vllm", "judge_ahead"):
             data["rollout"].pop(speed)
         if data["rollout"]["engine"] != "vllm":
             data["rollout"].pop("engine")  # the others sample the same

@@ -13,7 +13,7 @@ from sage.episode import Episode
 from sage.policy.dialogue import Dialogue
 from sage.policy.engine import local
 from sage.policy.openings import ExpertAnswers, FirstTurns
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import Job, OnTurns, PlaySettings, play
 from sage.scoring import Pair
 from sage.settings import ConfigError
 
@@ -24,8 +24,15 @@ GUIDE = "guide"
 """Random stream of teacher play that is not itself trained on, apart from the student's."""
 
 
-def training_play(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
-    """Raises ConfigError where the student could not read what the teacher would play."""
+def training_play(
+    config: RunConfig,
+    models: Pair,
+    pool: EnvPool,
+    settings: PlaySettings,
+    on_turns: OnTurns | None = None,
+) -> Play:
+    """`on_turns` is told of what the student plays. Raises ConfigError where the student could not read what
+    the teacher would play."""
     if config.rollout.player == "expert":
         return _by_expert(models, pool, settings)
     if config.rollout.player == "teacher":
@@ -34,7 +41,7 @@ def training_play(config: RunConfig, models: Pair, pool: EnvPool, settings: Play
     if config.curriculum.last_turns(1, config.env.turn_budget) is not None:
         guided = replace(settings, stream=GUIDE)
         guide = _by_teacher(models, pool, guided, f"curriculum={config.curriculum.name}")
-    return _by_student(models, pool, settings, guide)
+    return _by_student(models, pool, settings, guide, on_turns)
 
 
 def golden(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings) -> Gold | None:
@@ -50,13 +57,15 @@ def golden(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySetting
     return Gold(lambda jobs: by(jobs, settings.turn_budget), wanted.weight)
 
 
-def _by_student(models: Pair, pool: EnvPool, settings: PlaySettings, guide: Play | None) -> Play:
+def _by_student(
+    models: Pair, pool: EnvPool, settings: PlaySettings, guide: Play | None, on_turns: OnTurns | None
+) -> Play:
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
         how = replace(settings, turn_budget=turn_limit)
         if guide is None or all(job.last_turns is None for job in jobs):
-            return play(models.student, pool, jobs, how)
+            return play(models.student, pool, jobs, how, on_turns=on_turns)
         shown = guide(jobs, turn_limit)
-        episodes = play(models.student, pool, jobs, how, opening=FirstTurns(shown))
+        episodes = play(models.student, pool, jobs, how, opening=FirstTurns(shown), on_turns=on_turns)
         for episode, before in zip(episodes, shown, strict=True):
             episode.teacher_tokens = before.teacher_tokens
         return episodes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ from sage.display import View, open_view, print_summary
 from sage.distill import Rules, StepReport, distill, make_accelerator
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
-from sage.episode import Episode, Task
+from sage.episode import Episode, Task, Turn
 from sage.evaluate import Evaluator
-from sage.objective.intervention import Ask, no_judge
+from sage.objective.intervention import Ask, Intervention, TurnContext, no_judge
 from sage.players import golden, training_play
 from sage.policy.engine import local
 from sage.policy.generate import Sampling
@@ -109,6 +110,10 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                     evaluate(step, config.evaluation.during_limit)
 
             play = _training_settings(config, style, student)
+            ask = _judge(config, style, models.teacher, stack)
+            on_turns = None
+            if config.rollout.judge_ahead and isinstance(ask, TeacherJudge):
+                on_turns = partial(_ask_ahead, ask, config.intervention)
             done = distill(
                 models=models,
                 rules=Rules(
@@ -121,9 +126,9 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 tasks=book.tasks("train", None),
                 episodes_per_task=config.rollout.episodes_per_task,
                 turn_budget=config.env.turn_budget,
-                play=training_play(config, models, pool, play),
+                play=training_play(config, models, pool, play, on_turns),
                 gold=golden(config, models, pool, play),
-                ask=_judge(config, style, models.teacher, stack),
+                ask=ask,
                 accelerator=accelerator,
                 checkpoints=folder.checkpoints,
                 clock=clock,
@@ -301,3 +306,9 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
     judge = TeacherJudge(teacher, style, query, cache_file=file, engine=engine)
     stack.callback(judge.close)
     return judge
+
+
+def _ask_ahead(
+    judge: TeacherJudge, rule: Intervention, played: Sequence[tuple[Episode, Turn]]
+) -> None:
+    judge.begin([TurnContext(episode, turn) for episode, turn in played if rule.asks(turn)])

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
-from sage.episode import Decision, Failure, Label
+from sage.episode import Decision, Failure, Label, Turn
 from sage.objective.intervention import Ask, Intervention, JudgeQuery, Stream, TurnContext
 from sage.objective.rates import LabelRates
 from sage.oracle import effect_of
@@ -43,6 +43,9 @@ class Wrapper(Intervention):
     @property
     def needs_scores(self) -> bool:  # type: ignore[override]
         return self.rule.needs_scores
+
+    def asks(self, turn: Turn) -> bool:
+        return self.query is not None and self.rule.asks(turn)
 
     def memory(self) -> dict[str, Any]:
         return self.rule.memory()

@@ -77,6 +77,11 @@ class Intervention(Component):
         """How the teacher has to be asked; None (the default) where the rule never asks."""
         return None
 
+    def asks(self, turn: Turn) -> bool:
+        """Whether `decide` will ask about the turn whatever else is in the batch: the teacher may then be
+        asked as soon as the turn was played. False (the default) where that is open."""
+        return False
+
     def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
         """One decision per turn, in order; weights i_t in [0, 1]."""
         raise NotImplementedError
@@ -124,8 +129,11 @@ class Judge(Intervention):
         """i_t of a label: 0 for SKIP, α for WEAK, 1 for everything else."""
         return {Label.SKIP: 0.0, Label.WEAK: self.weak_weight}.get(label, 1.0)
 
+    def asks(self, turn: Turn) -> bool:
+        return turn.failure is Failure.NONE
+
     def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
-        asked = [context for context in turns if context.turn.failure is Failure.NONE]
+        asked = [context for context in turns if self.asks(context.turn)]
         replies = iter(ask(asked) if asked else [])
         decisions = []
         for context in turns:

@@ -77,6 +77,9 @@ class PlaySettings:
     vllm: Mapping[str, Any] = field(default_factory=dict)
 
 
+OnTurns = Callable[[Sequence[tuple[Episode, Turn]]], None]
+"""Is told of the turns that were just played side by side, each with its episode."""
+
 _End = tuple[Status, str]
 """How an episode ended, and the sentence that says why where it is not ok."""
 
@@ -102,13 +105,15 @@ def play(
     settings: PlaySettings,
     on_episode: Callable[[Episode], None] | None = None,
     opening: Opening | None = None,
+    on_turns: OnTurns | None = None,
 ) -> list[Episode]:
-    """Play every job once; episodes come back in the order of `jobs`. `opening` may give their first answers.
+    """Play every job once; episodes come back in the order of `jobs`. `opening` may give their first answers,
+    of which `on_turns` is not told.
 
     A fault of an environment ends that episode as `env_error`. A failure of the model ends the episodes in
     play as `policy_error`, unless nothing has been played yet: then the error is the caller's (RuntimeError).
     """
-    return _Table(lm, pool, jobs, settings, on_episode, opening).play()
+    return _Table(lm, pool, jobs, settings, on_episode, opening, on_turns).play()
 
 
 class _Table:
@@ -120,9 +125,10 @@ class _Table:
         settings: PlaySettings,
         on_episode: Callable[[Episode], None] | None,
         opening: Opening | None,
+        on_turns: OnTurns | None,
     ) -> None:
         self.lm, self.pool, self.settings, self.on_episode = lm, pool, settings, on_episode
-        self.opening = opening
+        self.opening, self.on_turns = opening, on_turns
         self.dialogue = Dialogue(lm.tokenizer)
         self.queue = deque(enumerate(jobs))
         self.done: dict[int, Episode] = {}
@@ -155,6 +161,14 @@ class _Table:
                 self.decoder = self._decoder(len(self.free))
                 continue
             ends = self._act(self.seats, replies)
+            if self.on_turns is not None:
+                self.on_turns(
+                    [
+                        (seat.episode, seat.episode.turns[-1])
+                        for seat, end in zip(self.seats, ends, strict=True)
+                        if end is None or end[0].is_ok
+                    ]
+                )
             # From the last row to the first: a leaving row is filled from the end, which was handled already.
             for row in reversed(range(len(ends))):
                 end = ends[row]

@@ -1,7 +1,8 @@
 """Ask the teacher about a turn: build the query, decode greedily, read one of three words, remember it.
 
 A query depends on what the agent saw and did, never on batch mates; equal queries are asked once, within a
-batch, within a run (memory) and, with a cache file, across runs of the same teacher weights.
+batch, within a run (memory) and, with a cache file, across runs of the same teacher weights. The teacher can
+be asked about turns while others are still played (`begin`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from sage.policy.engine import EngineName
 from sage.policy.generate import reply
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import fill, list_admissible
+from sage.teacher.ahead import Ahead
 
 CACHE_VERSION = 1
 """Version of the cache key: sha256 of the JSON of (this, teacher's weight digest, prompt ids, token limit).
@@ -86,6 +89,12 @@ class _Known(NamedTuple):
     tokens: int
 
 
+class _Asked(NamedTuple):
+    new: dict[str, _Known]
+    seconds: float
+    """Share of each query."""
+
+
 class _CacheFile:
     """Raw replies by key in one SQLite file; several processes may share it."""
 
@@ -136,45 +145,78 @@ class TeacherJudge:
         """Prompt and reply tokens of the queries that reached the model."""
         self._dialogue = Dialogue(lm.tokenizer)
         self._memory: dict[str, _Known] = {}
+        self._unpaid: dict[str, float] = {}
+        """Seconds of the replies in memory that no turn has been given yet."""
+        self._ahead: Ahead[_Asked] = Ahead()
+        self._waiting: dict[str, list[int]] = {}
+        """Prompts of turns that were begun and do not fill a batch yet."""
+        self._under_way: set[str] = set()
         self._file = _CacheFile(cache_file) if cache_file else None
+
+    def begin(self, turns: Sequence[TurnContext]) -> None:
+        """Ask about these turns in a thread of its own while others are still played, whenever they fill a
+        batch. `__call__` waits for the replies and asks about what is left; it says the same without this."""
+        for context in turns:
+            prompt = self._prompt(context)
+            key = self._key(prompt)
+            if key not in self._under_way and self._recall(key) is None:
+                self._waiting.setdefault(key, prompt)
+        if len(self._waiting) >= self.batch:
+            batch, self._waiting = self._waiting, {}
+            self._under_way.update(batch)
+            self._ahead.start(partial(self._asked, batch))
 
     def __call__(self, turns: Sequence[TurnContext]) -> list[JudgeReply]:
         """One reply per turn, in order. The first of several equal queries pays, the others are `cached`."""
+        for asked in self._ahead.results():
+            self._learn(asked)
+        self._waiting, self._under_way = {}, set()
         prompts = [self._prompt(context) for context in turns]
         keys = [self._key(prompt) for prompt in prompts]
         missing = {
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._recall(key) is None
         }
+        self._learn(self._asked(missing))
+
+        judged, paid = [], {}
+        for key in keys:
+            known = self._memory[key]
+            seconds = self._unpaid.pop(key, None)
+            if seconds is None:
+                judged.append(JudgeReply(parse_reply(known.text), known.text, cached=True))
+                continue
+            paid[key] = known
+            judged.append(JudgeReply(parse_reply(known.text), known.text, seconds, False, known.tokens))
+        if self._file and paid:
+            self._file.put(paid)
+        # Turns that were begun and then came to nothing (their environment failed) leave no trace.
+        for key in self._unpaid:
+            del self._memory[key]
+        self._unpaid.clear()
+        self.queries += len(paid)
+        self.cached += len(turns) - len(paid)
+        self.tokens += sum(answer.tokens for answer in judged)
+        return judged
+
+    def _asked(self, prompts: dict[str, list[int]]) -> _Asked:
+        """What the model says to prompts, by key, and the seconds that each took."""
         started = time.perf_counter()
         replies = reply(
             self.lm,
-            list(missing.values()),
+            list(prompts.values()),
             self.query.max_new_tokens,
             batch=self.batch,
             engine=self.engine,
         )
-        share = (time.perf_counter() - started) / max(1, len(missing))
         new = {
             key: _Known(answer.text, len(prompt) + len(answer.ids))
-            for (key, prompt), answer in zip(missing.items(), replies, strict=True)
+            for (key, prompt), answer in zip(prompts.items(), replies, strict=True)
         }
-        self._memory.update(new)
-        if self._file and new:
-            self._file.put(new)
+        return _Asked(new, (time.perf_counter() - started) / max(1, len(prompts)))
 
-        judged = []
-        for key in keys:
-            known = self._memory[key]
-            fresh = missing.pop(key, None) is not None
-            judged.append(
-                JudgeReply(
-                    parse_reply(known.text), known.text, share * fresh, not fresh, known.tokens * fresh
-                )
-            )
-        self.queries += len(new)
-        self.cached += len(turns) - len(new)
-        self.tokens += sum(answer.tokens for answer in judged)
-        return judged
+    def _learn(self, asked: _Asked) -> None:
+        self._memory.update(asked.new)
+        self._unpaid.update(dict.fromkeys(asked.new, asked.seconds))
 
     def memory(self) -> dict[str, Any]:
         """Every reply so far, for a checkpoint: a resumed run then asks what the uninterrupted one asks."""
@@ -185,7 +227,8 @@ class TeacherJudge:
         self._memory.update({key: _Known(*known) for key, known in memory.items()})
 
     def close(self) -> None:
-        """Close the cache file, if any."""
+        """Stop asking, and close the cache file, if any."""
+        self._ahead.close()
         if self._file:
             self._file.close()
 

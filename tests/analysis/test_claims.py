@@ -234,6 +234,22 @@ def test_a_plan_may_judge_games_of_two_sources_each_in_its_own_split(plan_file, 
     assert confirmatory(read_plan(plan_file), records, draws=100)["split"].tolist() == ["valid_unseen"]
 
 
+def test_a_plan_about_the_macro_average_has_one_test_a_hypothesis(plan_file, planned_runs):
+    splits = {"splits": ["valid_seen", "valid_unseen"]}
+    records = load([planned_runs])
+    plan_file.write_text(yaml.safe_dump({**PLAN, **splits}))
+    each = detectables(read_plan(plan_file)).iloc[0]
+    plan_file.write_text(yaml.safe_dump({**PLAN, **splits, "average": "splits"}))
+    one = detectables(read_plan(plan_file)).iloc[0]
+    assert one["detectable_after_holm"] == one["detectable"] < each["detectable_after_holm"]
+    (row,) = confirmatory(read_plan(plan_file), records, draws=100).to_dict("records")
+    won = records.episodes.query("phase == 'eval' and step == 2")
+    means = won.groupby(["method", "split", "seed"])["won"].mean().groupby(["method", "seed"]).mean()
+    means = means.groupby("method").mean()
+    assert row["difference"] == pytest.approx(means["sage_opd"] - means["opd"])
+    assert row["p_holm"] == row["p_tested"]
+
+
 def test_detectable_of_a_plan(plan_file):
     row = detectables(read_plan(plan_file)).iloc[0]
     se = np.sqrt(2 * (0.04**2 + 0.125 / 134) / 3)
@@ -246,6 +262,7 @@ def test_detectable_of_a_plan(plan_file):
     [
         ({"seeds": [0]}, "at least two different"),
         ({"estimand": "x"}, "estimand is one of"),
+        ({"average": "x"}, "average is one of"),
         ({"hypotheses": []}, "no hypothesis"),
         ({"extra": 1}, "unknown field"),
         ({"alpha": "a"}, "alpha must be float"),

@@ -32,6 +32,7 @@ from sage.objective.normalization import MatchedScale, Unnormalized, WeightSums
 from sage.objective.rates import WORDS, LabelRates
 from sage.objective.trust import DisagreementUncertainty, Drift, EntropyAware, Shuffled, TurnBalanced
 from sage.objective.weights import selective_weights, token_weights, weight_sums
+from sage.settings import conf_dir, load
 from tests.tiny_models import make_episode
 
 calmly = settings(deadline=None, max_examples=50)
@@ -420,3 +421,28 @@ def test_back_to_front_by_hand() -> None:
 def test_always_under_a_wrapper_keeps_its_label() -> None:
     found = decide(inverted(Always(name="always")), [Label.SKIP] * 2)
     assert [d.label for d in found] == [Label.ALWAYS] * 2
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (conf_dir() / "intervention").glob("*.yaml")))
+@pytest.mark.parametrize("epsilon", [None, 0.0, 1.0])
+def test_a_rule_asks_about_the_turns_that_it_says_it_will(option: str, epsilon: float | None) -> None:
+    rule = load([f"intervention={option}"]).intervention
+    if epsilon is not None:
+        rates = LabelRates(skip=0.5, weak=0.5, strong=0.0, by_turn=None)
+        rule = Explore(name="explore", rule=rule, weak_weight=0.5, epsilon=epsilon, rates=rates)
+    turns = contexts(6, {1: Failure.EMPTY, 4: Failure.UNPARSED})
+    score = TurnScore(student_logprob=-1.0, teacher_logprob=-1.5, student_entropy=0.3)
+    turns = [c._replace(score=score if rule.needs_scores else None) for c in turns]
+    for context in turns:
+        context.turn.expert_distance_before, context.turn.expert_distance_after = 3, 2
+    asked: list[int] = []
+
+    def ask(some: Sequence[TurnContext]) -> list[JudgeReply]:
+        asked.extend(c.turn.index for c in some)
+        return [JudgeReply(Label.WEAK, "WEAK") for _ in some]
+
+    rule.decide(turns, ask, stream())
+    sure = [c.turn.index for c in turns if rule.asks(c.turn)]
+    assert set(sure) <= set(asked)
+    if option in ("judge", "inverted", "dealt", "matched") and epsilon != 1.0:
+        assert sure == [0, 2, 3, 5]

@@ -13,7 +13,7 @@ from sage.config import PromptStyle
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.base import EnvironmentFault, Step
 from sage.envs.pool import EnvPool
-from sage.episode import Episode, Failure, Status, Task
+from sage.episode import Episode, Failure, Status, Task, Turn
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.generate import Sampling
 from sage.policy.model import LanguageModel
@@ -119,11 +119,16 @@ def test_a_failing_environment_costs_only_its_own_episode(lm: LanguageModel) -> 
     how = PlaySettings(Sampling(1.0, 1.0, 6), style, 0, "test", 20, 2000, 2)
     ids = ("fine-1", "broken-start", "broken-step", "fine-2")
     jobs = [Job(Task(i, "flaky", "train", "door", "test")) for i in ids]
+    told: list[tuple[Episode, Turn]] = []
     with EnvPool(Flaky, 0, 30.0, distances=False) as pool:
-        episodes = play(lm, pool, jobs, how)
+        episodes = play(lm, pool, jobs, how, on_turns=told.extend)
     assert [e.status for e in episodes] == [Status.WON, Status.ENV_ERROR, Status.ENV_ERROR, Status.WON]
     assert "The game file is gone." in episodes[1].error
     assert "The simulator died." in episodes[2].error
+    # Every turn is told of once and complete, but for the one in which an environment failed.
+    played = [(e, t) for e in episodes for t in e.turns if not (e is episodes[2] and t is e.turns[-1])]
+    assert sorted((id(e), t.index) for e, t in told) == sorted((id(e), t.index) for e, t in played)
+    assert all(t is e.turns[t.index] and t.feedback == "You see a wall." for e, t in told)
 
 
 def test_a_model_that_cannot_run_at_all_is_an_error_not_an_episode(

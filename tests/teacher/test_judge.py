@@ -10,7 +10,7 @@ import torch
 
 from sage.config import PromptStyle
 from sage.episode import Failure, Label
-from sage.objective.intervention import Judge, JudgeQuery, TurnContext
+from sage.objective.intervention import Judge, JudgeQuery, JudgeReply, TurnContext
 from sage.policy.model import LanguageModel, weights_digest
 from sage.teacher.judge import TeacherJudge, judge_message, parse_reply
 from tests.tiny_models import make_episode, tiny_lm
@@ -80,6 +80,22 @@ def test_the_message_shows_the_turn() -> None:
         "|I look.|look 0|Action: look 0|You see nothing."
     )
     assert judge_message(STYLE, context, False).endswith("|Action: look 0|")
+
+
+def test_commands_of_the_first_turn_are_listed_first_and_stay_in_order() -> None:
+    episode = make_episode(1, 3)
+    episode.turns[0].admissible = ("go", "look", "open")
+    episode.turns[1].admissible = ("close", "eat", "open", "go")
+    episode.turns[2].admissible = ("zap", "open", "close", "go")
+    style = STYLE.model_copy(update={"judge": "{admissible}", "admissible": 3})
+    said = [judge_message(style, TurnContext(episode, turn), True) for turn in episode.turns]
+    # The first three of each turn, as the agent's own prompt lists them, in an order of their own.
+    assert said == [
+        "\nAdmissible commands: go, look, open.",
+        "\nAdmissible commands: open, close, eat.",
+        "\nAdmissible commands: open, zap, close.",
+    ]
+    assert episode.turns[2].admissible == ("zap", "open", "close", "go")
 
 
 def test_braces_in_what_the_agent_wrote_are_not_fields() -> None:
@@ -167,3 +183,44 @@ def test_a_batch_says_what_each_query_alone_says(taught: LanguageModel) -> None:
     together = TeacherJudge(taught, STYLE, QUERY)(contexts(*numbers))
     alone = [TeacherJudge(taught, STYLE, QUERY)(contexts(n))[0] for n in numbers]
     assert [r.text for r in together] == [r.text for r in alone]
+
+
+def said(replies: list[JudgeReply]) -> list[tuple[object, ...]]:
+    return [(r.label, r.text, r.cached, r.tokens) for r in replies]
+
+
+def test_turns_begun_while_others_play_get_the_same_replies(taught: LanguageModel, tmp_path: Path) -> None:
+    later = contexts(1, 2, 1, 3, 4)
+    want = TeacherJudge(taught, STYLE, QUERY)
+    expected = said(want(later))
+    judge = TeacherJudge(taught, STYLE, QUERY, batch=2, cache_file=tmp_path / "judge.sqlite")
+    judge.begin(contexts(1))
+    judge.begin(contexts(2, 1))  # fills a batch
+    judge.begin(contexts(2, 4))  # one of them is being asked about, the other waits
+    assert said(judge(later)) == expected
+    assert (judge.queries, judge.cached, judge.tokens) == (want.queries, want.cached, want.tokens)
+    assert judge.memory() == want.memory()
+    assert all(r.cached for r in judge(later))
+    judge.close()
+    again = TeacherJudge(taught, STYLE, QUERY, cache_file=tmp_path / "judge.sqlite")
+    assert all(r.cached for r in again(later))
+    again.close()
+
+
+def test_turns_that_were_begun_and_came_to_nothing_leave_no_trace(taught: LanguageModel) -> None:
+    judge = TeacherJudge(taught, STYLE, QUERY, batch=2)
+    judge.begin(contexts(1, 2))
+    judge.begin(contexts(3))
+    only = TeacherJudge(taught, STYLE, QUERY)
+    assert said(judge(contexts(2))) == said(only(contexts(2)))
+    assert judge.memory() == only.memory()
+    assert not judge(contexts(1, 3))[0].cached
+    judge.close()
+
+
+def test_an_error_of_the_other_thread_is_raised_where_the_replies_are_wanted(taught: LanguageModel) -> None:
+    judge = TeacherJudge(dataclasses.replace(taught, model=torch.nn.Identity()), STYLE, QUERY, batch=1)
+    judge.begin(contexts(1))
+    with pytest.raises(AttributeError):
+        judge(contexts(1))
+    judge.close()

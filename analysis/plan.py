@@ -332,6 +332,9 @@ def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 
         raise Refusal("No hypothesis of the plan has episodes on its splits.")
     equivalent = result["direction"] == "equivalent"
     result["p_tested"] = result["p"].where(~equivalent, result.get("p_equivalent"))
+    # With one run on a side `compare` tests on the games, which says nothing about a recipe.
+    alone = (result["runs"] < 2) | (result["runs_baseline"] < 2)
+    result.loc[alone, ["p_tested", "low", "high"]] = float("nan")
     result["p_holm"] = holm(result["p_tested"])
     wanted = result["direction"].map({"greater": 1, "less": -1, "equivalent": 0})
     right_way = (result["difference"] * wanted > 0) | equivalent

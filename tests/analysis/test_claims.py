@@ -219,6 +219,17 @@ def test_unplanned_seeds_are_told_and_left_out(plan_file, planned_runs):
     assert confirmatory(read_plan(plan_file), records, draws=100)["runs"].tolist() == [2]
 
 
+def test_one_run_a_method_supports_no_hypothesis(plan_file, planned_runs):
+    records = load([planned_runs])
+    first = records.runs[records.runs["seed"] == 0]
+    episodes = records.episodes[records.episodes["run"].isin(set(first["run"]))]
+    records = replace(records, runs=first, episodes=episodes)
+    (row,) = confirmatory(read_plan(plan_file), records, draws=100).to_dict("records")
+    assert row["verdict"] == "cannot tell (one run has no spread)"
+    assert np.isnan([row["p_tested"], row["p_holm"], row["low"], row["high"]]).all()
+    assert row["status"].startswith("exploratory")
+
+
 def test_a_plan_may_judge_games_of_two_sources_each_in_its_own_split(plan_file, planned_runs):
     both = {"splits": ["valid_unseen", "official_valid_unseen"], "source": ["generated", "official"]}
     records = load([planned_runs])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells import cells
+from analysis.cells import cells, each_place, macro_name
 from analysis.check import select
 from analysis.compare import RECIPE, compare
 from analysis.errors import Refusal
@@ -57,9 +57,11 @@ def controls(
     level: float = 0.95,
     seed: int = 0,
     metric: str = "won",
+    average: str = "micro",
     **choice: Any,
 ) -> pd.DataFrame:
-    """One row per claim, env and split; claims whose arms were not run are listed as such, never left out.
+    """One row per claim, env and split, or per claim and env with `average="splits"`; claims whose arms were
+    not run are listed as such, never left out.
 
     `margin` is the loss that still counts as "as well as" (in the metric's unit, one-sided non-inferiority).
     """
@@ -74,6 +76,7 @@ def controls(
             records,
             baseline,
             metric=metric,
+            average=average,
             draws=draws,
             level=level,
             seed=seed,
@@ -82,10 +85,9 @@ def controls(
         for baseline in sorted({claim.against for claim in CLAIMS} & present)
         if _partners(baseline) & (present - {baseline})
     }
-    places = episodes[["env", "source", "split"]].drop_duplicates().sort_values(["env", "source", "split"])
     rows = [
-        _row(claim, place._asdict(), compared.get(claim.against), episodes, metric, margin)
-        for place in places.itertuples(index=False)
+        _row(claim, here, compared.get(claim.against), metric, average, margin)
+        for here in each_place(episodes, average)
         for claim in CLAIMS
     ]
     frame = pd.DataFrame(rows)
@@ -101,12 +103,17 @@ def _partners(baseline: str) -> set[str]:
 
 def _row(
     claim: Claim,
-    place: dict[str, Any],
+    here: pd.DataFrame,
     compared: pd.DataFrame | None,
-    episodes: pd.DataFrame,
     metric: str,
+    average: str,
     margin: float,
 ) -> dict[str, Any]:
+    """One claim on the episodes of one place."""
+    first = here.iloc[0]
+    splits = sorted(here["split"].unique())
+    split = macro_name(splits) if average == "splits" else first["split"]
+    place = {"env": first["env"], "source": first["source"], "split": split}
     row: dict[str, Any] = {
         **place,
         "claim": claim.text,
@@ -137,16 +144,15 @@ def _row(
     }
     if result["estimand"] == RECIPE:
         row["p"] = (
-            _non_inferiority(claim, place, episodes, metric, margin) if claim.equivalence else result["p"]
+            _non_inferiority(claim, here, metric, average, margin) if claim.equivalence else result["p"]
         )
     return row
 
 
 def _non_inferiority(
-    claim: Claim, place: dict[str, Any], episodes: pd.DataFrame, metric: str, margin: float
+    claim: Claim, here: pd.DataFrame, metric: str, average: str, margin: float
 ) -> float:
-    here = episodes[(episodes[list(place)] == pd.Series(place)).all(axis=1)]
-    table = cells(here[here["method"].isin([claim.method, claim.against])], metric)
+    table = cells(here[here["method"].isin([claim.method, claim.against])], metric, average)
     means = table.run_means()
     a, b = means[table.rows(claim.method)], means[table.rows(claim.against)]
     return non_inferiority(a, b, margin)

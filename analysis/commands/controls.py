@@ -12,12 +12,14 @@ The falsification table: each claim against the control that could bring it down
 
 Judge against random, inverted, oracle, matched scale, feedback only, shuffled confidence, a second rollout
 and a learned rule, by preset name. Holm over all claims that were run on a split. Claims whose arms are
-missing are listed as not run."""
+missing are listed as not run. --average splits holds them against the macro-average over an environment's
+splits."""
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     parser = options.command(commands, "controls", run, TEXT)
+    options.average(parser)
     options.bootstrap(parser, 10_000)
     parser.add_argument("--margin", type=float, default=0.05, help="loss that still counts as as-well-as")
 
@@ -29,5 +31,6 @@ def run(args: argparse.Namespace) -> options.Tables:
     return tables(
         options.records(args),
         margin=args.margin,
+        average=args.average,
         **options.resampled(args),
     )

@@ -16,12 +16,13 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         level=options.level,
         seed=options.seed,
         metric=options.metric,
+        average=options.average,
         **options.choice,
     )
     run = frame[frame["verdict"] != "not run"]
     section.say(
-        "One line per claim and split; p corrected by Holm over the claims that were run on the split. A "
-        "claim “holds” only past that correction."
+        "One line per claim and split (or macro-average); p corrected by Holm over the claims that were run "
+        "there. A claim “holds” only past that correction."
     )
     section.table("controls", run[["verdict", "line"]], "Verdicts")
     missing = sorted(set(frame.loc[frame["verdict"] == "not run", "claim"]) - set(run["claim"]))

@@ -57,6 +57,23 @@ def test_non_inferiority():
     assert found.loc["learned_intervention", "verdict"] == "holds within 0.2"
 
 
+def test_claims_about_the_macro_average_over_splits():
+    levels = {"sage_opd": 0.3, "opd": 0.1, "learned_intervention": 0.3}
+    small, large = (
+        episode_table(levels, games=games, rng_seed=games, split=f"valid_{games}") for games in (20, 80)
+    )
+    records = from_episodes(pd.concat([small, large], ignore_index=True))
+    found = controls(records, average="splits", margin=0.3, draws=200).set_index("method")
+    assert set(found["split"]) == {"macro-average of valid_20, valid_80"}
+    assert len(found) == len(CLAIMS)
+    means = records.episodes.groupby(["method", "split"])["won"].mean().groupby("method").mean()
+    row = found.loc["sage_opd"].query("against == 'opd'").iloc[0]
+    assert row["difference"] == pytest.approx(means["sage_opd"] - means["opd"])
+    assert found.loc["learned_intervention", "verdict"] == "holds within 0.3"
+    with pytest.raises(Refusal, match="needs at least two splits"):
+        controls(from_episodes(small), average="splits")
+
+
 def test_controls_without_any_claim():
     with pytest.raises(Refusal, match="None of the claims"):
         controls(from_episodes(episode_table({"sft": 0.0})))

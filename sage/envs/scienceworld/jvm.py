@@ -129,6 +129,9 @@ class Simulator:
             self._random_module = load_class("scala.util.Random$").getField("MODULE$").get(None)
             self._random_field = load_class("scala.util.Random").getDeclaredField("self")
             self._random_field.setAccessible(True)
+            # Kept: looking a static method up by its name is a question to the JVM each time.
+            counter = jvm.util.UniqueIdentifier
+            self._last_id, self._set_last_id = counter.count, getattr(counter, "count_$eq")
         self.lock = threading.RLock()
         self._current: Session | None = None
         self._simplifications = ""
@@ -168,8 +171,11 @@ class Simulator:
         with self.lock, self._guarded("failed"):
             self._enter(session)
             text = session.interface.step(action)
-            score = round(100 * session.interface.getScore())
-            return text, score, score < 0 or session.interface.getCompleted()
+            score = session.interface.getScore()
+            # GoalSequence.score: 1 once all n subgoals are met, at most 1 − 1/n + 1/(n + 1) before. So there
+            # is nothing to ask below 1, and a question costs a tenth of a millisecond.
+            done = score < 0 or (score >= 1 and session.interface.getCompleted())
+            return text, round(100 * score), done
 
     def goal(self, session: Session) -> str:
         with self.lock, self._guarded("failed"):
@@ -201,10 +207,9 @@ class Simulator:
         """Exchange the JVM's global variables for those of `session`."""
         if session is self._current:
             return
-        counter = self._gateway.jvm.util.UniqueIdentifier
         if self._current is not None:
-            self._current.last_id = counter.count()
-        getattr(counter, "count_$eq")(session.last_id)
+            self._current.last_id = self._last_id()
+        self._set_last_id(session.last_id)
         self._random_field.set(self._random_module, session.random)
         if session.simplifications != self._simplifications:
             processor = self._gateway.jvm.main.scala.scienceworld.runtime.SimplifierProcessor

@@ -11,7 +11,7 @@ from sage.envs.base import EnvironmentFault
 from sage.envs.manifest import MissingData
 from sage.envs.scienceworld import jvm
 from sage.envs.scienceworld.gold import paths
-from sage.envs.scienceworld.tasks import parse_id
+from sage.envs.scienceworld.tasks import VARIATIONS, chosen, parse_id
 
 # One electrical task among them: `easy` enables other simplifications there, in a global variable.
 TASKS = ("power-component/15", "find-animal/225", "chemistry-mix-paint-secondary-color/27")
@@ -37,6 +37,19 @@ def test_an_episode_does_not_feel_the_others(simulator: jvm.Simulator) -> None:
     alone = {name: gold_play(simulator, (name,))[name] for name in TASKS}
     assert gold_play(simulator, TASKS) == alone
     assert all(steps[-1][1:] == (100, True) for steps in alone.values())
+
+
+def test_a_task_is_done_when_the_simulator_says_so(simulator: jvm.Simulator) -> None:
+    """At every step, though it is asked only from a score of 1 on."""
+    names = [f"{task}/{chosen(task, 'test', 1)[0]}" for task in VARIATIONS]
+    for name in [name for name in names if len(paths()[name]) <= 12]:
+        session = simulator.open()
+        simulator.load(session, *parse_id(name), "easy")
+        for action in paths()[name].actions:
+            _, score, done = simulator.step(session, action)
+            assert done == session.interface.getCompleted(), (name, action, score)
+        assert done
+        simulator.release(session)
 
 
 def test_the_globals_of_an_episode_come_back_with_it(simulator: jvm.Simulator) -> None:

@@ -207,8 +207,10 @@ def _outcome(row: Row, end: Ended) -> Outcome:
     if end.exit_code is None and row.status is None:
         return Outcome("not started", row.identity.run, None, "stopped before its turn", None, EXIT_FAILED)
     if end.exit_code == 0:
-        state = row.status.state if row.status else "skipped"
-        return Outcome(state, row.identity.run, path, "", success)
+        if row.status is not None:
+            return Outcome(row.status.state, row.identity.run, path, "", success)
+        row.found = look_up(row.config, row.identity)  # another launcher had taken it meanwhile
+        return skipped(row.found, row.identity)
     if end.exit_code is None:
         reason = "stopped"
     elif end.reason:

@@ -68,6 +68,17 @@ def test_failures_stop_nobody_and_are_all_listed(tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/attempt_*/config.yaml")}
 
 
+def test_two_launchers_share_the_runs_and_each_says_what_the_other_did(tmp_path: Path) -> None:
+    line = ("-m", "seed=0,1,2,3", "launch.workers=1")
+    first = start(tmp_path, *line)
+    second = start(tmp_path, *line)
+    outs = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0]
+    assert [str(s["state"]) for s in states(tmp_path).values()] == ["done"] * 4
+    assert len(list(tmp_path.glob("runs/*/attempt_*"))) == 4
+    assert "(absent)" not in outs[0] + outs[1]
+
+
 def test_a_run_twice_in_one_line_runs_once(tmp_path: Path) -> None:
     code, _, _ = sage(tmp_path, "-m", "seed=0,0")
     assert code == 0

@@ -91,7 +91,7 @@ def vllm(session: nox.Session) -> None:
     # Builds for CUDA, which vLLM would import; text models need none of them.
     session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
     session.install("--editable", str(HERE), "pytest")
-    session.run("python", "-m", "pip", "install", "--no-deps", "alfworld")
+    session.run("python", *GAME_DATA)
     env = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     tests = ("-o", "addopts=", "tests/policy/test_vllm.py")
     session.run("python", "-m", "pytest", *tests, *session.posargs, env=env)

@@ -87,7 +87,6 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
     table = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
     first_run = episodes.iloc[np.unique(run_code, return_index=True)[1]]
     first_game = episodes.iloc[np.unique(game_code, return_index=True)[1]]
-    splits = sorted(episodes["split"].unique())
     strata, _ = pd.factorize(first_game["split" if average == "splits" else "task_type"], sort=True)
     if average == "micro":
         strata = np.zeros(len(games), int)
@@ -102,9 +101,7 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
         strata=strata,
         weights=weights,
         not_ok=np.bincount(run_code, ~ok, minlength=len(runs)).astype(int),
-        env=str(episodes["env"].iloc[0]),
-        split=macro_name(splits) if average == "splits" else str(splits[0]),
-        source=str(episodes["source"].iloc[0]),
+        **place_of(episodes, average),
     )
 
 
@@ -128,6 +125,17 @@ def each_env(episodes: pd.DataFrame) -> list[pd.DataFrame]:
     them."""
     places = episodes.groupby(["env", "source"], sort=True, observed=True)
     return [group for _, group in places if group["split"].nunique() > 1]
+
+
+def place_of(episodes: pd.DataFrame, average: str) -> dict[str, str]:
+    """`env`, `source` and `split` of the episodes of one place; `split` names all of them where `average` is
+    over them."""
+    splits = sorted(episodes["split"].unique())
+    return {
+        "env": str(episodes["env"].iloc[0]),
+        "source": str(episodes["source"].iloc[0]),
+        "split": macro_name(splits) if average == "splits" else str(splits[0]),
+    }
 
 
 def each_place(episodes: pd.DataFrame, average: str) -> list[pd.DataFrame]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells import cells, each_place, macro_name
+from analysis.cells import cells, each_place, place_of
 from analysis.check import select
 from analysis.compare import RECIPE, compare
 from analysis.errors import Refusal
@@ -110,10 +110,7 @@ def _row(
     margin: float,
 ) -> dict[str, Any]:
     """One claim on the episodes of one place."""
-    first = here.iloc[0]
-    splits = sorted(here["split"].unique())
-    split = macro_name(splits) if average == "splits" else first["split"]
-    place = {"env": first["env"], "source": first["source"], "split": split}
+    place = place_of(here, average)
     row: dict[str, Any] = {
         **place,
         "claim": claim.text,

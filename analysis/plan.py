@@ -303,7 +303,7 @@ def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 
     condition of
     `check` is met, else `exploratory: …` with the first condition that is not.
     """
-    from analysis.compare import compare
+    from analysis.compare import RECIPE, compare
     from analysis.significance import holm
 
     content = plan.content
@@ -333,8 +333,7 @@ def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 
     equivalent = result["direction"] == "equivalent"
     result["p_tested"] = result["p"].where(~equivalent, result.get("p_equivalent"))
     # With one run on a side `compare` tests on the games, which says nothing about a recipe.
-    alone = (result["runs"] < 2) | (result["runs_baseline"] < 2)
-    result.loc[alone, ["p_tested", "low", "high"]] = float("nan")
+    result.loc[result["estimand"] != RECIPE, ["p_tested", "low", "high"]] = float("nan")
     result["p_holm"] = holm(result["p_tested"])
     wanted = result["direction"].map({"greater": 1, "less": -1, "equivalent": 0})
     right_way = (result["difference"] * wanted > 0) | equivalent

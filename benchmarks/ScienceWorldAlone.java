@@ -7,7 +7,7 @@ import java.util.stream.Collectors;
 import scienceworld.runtime.pythonapi.PythonInterface;
 
 /**
- * ScienceWorld's simulator without Python: benchmarks/environments.py compiles it and compares.
+ * ScienceWorld's simulator without Python: benchmarks/scienceworld_speed.py compiles it and compares.
  *
  * Standard input: an episode a line, `task TAB variation TAB action TAB action ...`. All of them are played `rounds` times;
  * the last round prints what the simulator said to each action, a line each, and then nanoseconds of steps: wall, CPU. Other

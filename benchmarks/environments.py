@@ -54,49 +54,55 @@ def alone(tasks: list[Task], plans: list[list[str]]) -> tuple[list[str], float]:
     return said, spent
 
 
-def in_turns(tasks: list[Task], plans: list[list[str]]) -> tuple[list[str], float]:
-    """SLOTS episodes side by side in a bare loop: what a pool would cost if it did nothing."""
+def side_by_side(
+    tasks: list[Task],
+    plans: list[list[str]],
+    reset: Callable[[list[tuple[int, Task]]], Any],
+    step: Callable[[list[tuple[int, str]]], dict[int, Any]],
+    clock: Callable[[], float],
+) -> tuple[list[str], float]:
+    """SLOTS episodes at a time, a batch of steps a turn: what they saw, and the seconds of `step` alone."""
     said: list[str] = []
     spent = 0.0
-    crew = [AlfworldEnvironment("native") for _ in range(SLOTS)]
     for first in range(0, len(tasks), SLOTS):
         some = range(first, min(first + SLOTS, len(tasks)))
-        for i in some:
-            crew[i - first].reset(tasks[i])
+        reset([(i - first, tasks[i]) for i in some])
         seen: dict[int, list[str]] = {i: [] for i in some}
         for turn in range(TURNS):
             wanted = [(i - first, plans[i][turn]) for i in some if turn < len(plans[i])]
-            started = time.process_time()
-            steps = {slot: crew[slot].step(action) for slot, action in wanted}
-            spent += time.process_time() - started
-            for slot, step in steps.items():
-                seen[first + slot].append(step.observation)
+            started = clock()
+            results = step(wanted) if wanted else {}
+            spent += clock() - started
+            for slot, result in results.items():
+                # A pool wraps what an environment says.
+                heard = result.step if isinstance(result, PoolStep) else result
+                seen[first + slot].append(heard.observation)
         said += [text for i in some for text in seen[i]]
+    return said, spent
+
+
+def in_turns(tasks: list[Task], plans: list[list[str]]) -> tuple[list[str], float]:
+    """A bare loop over SLOTS environments: what a pool would cost if it did nothing."""
+    crew = [AlfworldEnvironment("native") for _ in range(SLOTS)]
+
+    def reset(wanted: list[tuple[int, Task]]) -> None:
+        for slot, task in wanted:
+            crew[slot].reset(task)
+
+    def step(wanted: list[tuple[int, str]]) -> dict[int, Any]:
+        return {slot: crew[slot].step(action) for slot, action in wanted}
+
+    played = side_by_side(tasks, plans, reset, step, time.process_time)
     for environment in crew:
         environment.close()
-    return said, spent
+    return played
 
 
 def pooled(tasks: list[Task], plans: list[list[str]], workers: int) -> tuple[list[str], float]:
-    """The same through a pool, SLOTS episodes side by side."""
+    """The same through a pool."""
     clock = time.perf_counter if workers else time.process_time
-    said: list[str] = []
-    spent = 0.0
     with EnvPool(partial(AlfworldEnvironment, "native"), workers, 60.0) as pool:
-        for first in range(0, len(tasks), SLOTS):
-            some = range(first, min(first + SLOTS, len(tasks)))
-            pool.reset_many([(i - first, tasks[i]) for i in some])
-            seen: dict[int, list[str]] = {i: [] for i in some}
-            for turn in range(TURNS):
-                wanted = [(i - first, plans[i][turn]) for i in some if turn < len(plans[i])]
-                started = clock()
-                results = pool.step_many(wanted) if wanted else {}
-                spent += clock() - started
-                for slot, result in results.items():
-                    assert isinstance(result, PoolStep), result
-                    seen[first + slot].append(result.step.observation)
-            said += [text for i in some for text in seen[i]]
-    return said, spent
+        return side_by_side(tasks, plans, pool.reset_many, pool.step_many, clock)
 
 
 def actors(tasks: list[Task], plans: list[list[str]]) -> tuple[list[str], float]:
@@ -106,22 +112,17 @@ def actors(tasks: list[Task], plans: list[list[str]]) -> tuple[list[str], float]
     ray.init(num_cpus=SLOTS, include_dashboard=False, logging_level="error", configure_logging=False)
     cls = ray.remote(AlfworldEnvironment)
     crew = [cls.remote("native") for _ in range(SLOTS)]
-    said: list[str] = []
-    spent = 0.0
-    for first in range(0, len(tasks), SLOTS):
-        some = range(first, min(first + SLOTS, len(tasks)))
-        ray.get([crew[i - first].reset.remote(tasks[i]) for i in some])
-        seen: dict[int, list[str]] = {i: [] for i in some}
-        for turn in range(TURNS):
-            wanted = [i for i in some if turn < len(plans[i])]
-            started = time.perf_counter()
-            steps = ray.get([crew[i - first].step.remote(plans[i][turn]) for i in wanted])
-            spent += time.perf_counter() - started
-            for i, step in zip(wanted, steps, strict=True):
-                seen[i].append(step.observation)
-        said += [text for i in some for text in seen[i]]
+
+    def reset(wanted: list[tuple[int, Task]]) -> None:
+        ray.get([crew[slot].reset.remote(task) for slot, task in wanted])
+
+    def step(wanted: list[tuple[int, str]]) -> dict[int, Any]:
+        steps = ray.get([crew[slot].step.remote(action) for slot, action in wanted])
+        return {slot: one for (slot, _), one in zip(wanted, steps, strict=True)}
+
+    played = side_by_side(tasks, plans, reset, step, time.perf_counter)
     ray.shutdown()
-    return said, spent
+    return played
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timing import machine, print_table, take_turns
+from timing import Timed, machine, print_table, take_turns
 
 from sage import run as story
 from sage.distill import decide, turn_streams
@@ -39,7 +39,6 @@ from sage.policy.rollout import Job, OnTurns, play
 from sage.records.clock import PhaseClock
 from sage.scoring import Pair, Played, pair
 from sage.settings import load
-from sage.teacher.judge import TeacherJudge
 from sage.update import Objective, accumulate_gradient
 
 
@@ -77,10 +76,7 @@ class Step:
         with ExitStack() as stack:
             rule = self.config.intervention
             ask = story._judge(self.config, self.style, self.models.teacher, stack)
-            on_turns = None
-            if self.config.rollout.judge_ahead and isinstance(ask, TeacherJudge):
-                on_turns = partial(story._ask_ahead, ask, rule)
-            batch = [Played(episode) for episode in self.rollout(pool, on_turns)]
+            batch = [Played(e) for e in self.rollout(pool, story._ahead(self.config, ask))]
             decide(batch, rule, ask, turn_streams(0, 1))
         said = [[(d.label, d.reply, d.judge_tokens) for d in played.decisions] for played in batch]
         return [(played.episode.token_ids, turns) for played, turns in zip(batch, said, strict=True)]
@@ -137,22 +133,29 @@ def profile(overrides: list[str]) -> None:
     )
 
 
+def take_steps(
+    settings: dict[str, list[str]], what: Callable[[Step, EnvPool], list[Any]], repeats: int
+) -> dict[str, Timed]:
+    """`what` each side's step does in a pool of its own, timed in turns."""
+
+    def side(step: Step) -> list[Any]:
+        with step.pool() as pool:
+            return what(step, pool)
+
+    return take_turns({name: partial(side, Step(values)) for name, values in settings.items()}, repeats)
+
+
 def engines(repeats: int, split: str | None) -> None:
-    sides: dict[str, Callable[[], Any]] = {}
-    for name, overrides in {
+    def ids(step: Step, pool: EnvPool) -> list[list[int]]:
+        episodes = step.evaluate(pool, split) if split else step.rollout(pool)
+        return [episode.token_ids for episode in episodes]
+
+    settings = {
         "engine=hf, draft_tokens=0": ["rollout.engine=hf", "rollout.draft_tokens=0"],
         "engine=packed, draft_tokens=0": ["rollout.engine=packed", "rollout.draft_tokens=0"],
         "engine=packed, draft_tokens=10": ["rollout.engine=packed"],
-    }.items():
-        step = Step(overrides)
-
-        def side(step: Step = step) -> list[list[int]]:
-            with step.pool() as pool:
-                episodes = step.evaluate(pool, split) if split else step.rollout(pool)
-                return [episode.token_ids for episode in episodes]
-
-        sides[name] = side
-    timed = take_turns(sides, repeats)
+    }
+    timed = take_steps(settings, ids, repeats)
     results = [one.result for one in timed.values()]
     equal = all(result == results[0] for result in results)
     print(f"token ids equal on all sides: {equal}\n")
@@ -161,16 +164,9 @@ def engines(repeats: int, split: str | None) -> None:
 
 def ahead(overrides: list[str], repeats: int) -> None:
     """Play and judge the episodes of one step, the judge in a thread of its own or after all were played."""
-    sides: dict[str, Callable[[], Any]] = {}
-    for value in ("false", "true"):
-        step = Step([f"rollout.judge_ahead={value}", *overrides])
-
-        def side(step: Step = step) -> list[Any]:
-            with step.pool() as pool:
-                return step.judged(pool)
-
-        sides[f"judge_ahead={value}"] = side
-    timed = take_turns(sides, repeats)
+    sides = ("judge_ahead=false", "judge_ahead=true")
+    settings = {side: [f"rollout.{side}", *overrides] for side in sides}
+    timed = take_steps(settings, Step.judged, repeats)
     after, before = [one.result for one in timed.values()]
     print(f"{torch.get_num_threads()} threads; equal episodes and decisions: {after == before}\n")
     print_table(timed, work=sum(len(labels) for _, labels in after), unit="turns")

@@ -44,10 +44,15 @@ class Cost:
     memory: float
 
 
+def short_paths(count: int) -> list[str]:
+    """Task ids of the first `count` tasks whose gold path has at most 31 actions."""
+    names = [f"{task}/{chosen(task, 'test', 1)[0]}" for task in VARIATIONS]
+    return [name for name in names if len(paths()[name]) <= 31][:count]
+
+
 def measure(flags: tuple[str, ...], count: int) -> Cost:
     """Play `count` gold paths in a fresh JVM."""
-    names = [f"{task}/{chosen(task, 'test', 1)[0]}" for task in VARIATIONS]
-    names = [name for name in names if len(paths()[name]) <= 31][:count]
+    names = short_paths(count)
     begun = time.perf_counter()
     simulator = Simulator(flags)
     process = psutil.Process(simulator.pid)

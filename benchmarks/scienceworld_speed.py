@@ -22,13 +22,14 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+from scienceworld_jvm import short_paths
 from timing import machine
 
 from sage.envs.pool import EnvPool, PoolStep
 from sage.envs.scienceworld import jvm
 from sage.envs.scienceworld.env import ScienceWorldEnvironment
 from sage.envs.scienceworld.gold import paths
-from sage.envs.scienceworld.tasks import VARIATIONS, chosen, parse_id
+from sage.envs.scienceworld.tasks import parse_id
 from sage.episode import Task
 
 Said = list[str]
@@ -129,8 +130,7 @@ def main() -> None:
     args = parser.parse_args()
     if shutil.which("javac") is None:
         raise SystemExit("benchmarks/scienceworld_speed.py needs a JDK: no javac is on the PATH.")
-    names = [f"{task}/{chosen(task, 'test', 1)[0]}" for task in VARIATIONS]
-    names = [name for name in names if len(paths()[name]) <= 31][: args.paths]
+    names = short_paths(args.paths)
     count = sum(len(paths()[name]) for name in names)
     print(machine())
     print(f"{count} steps of {len(names)} gold paths, round {args.rounds} of a fresh JVM\n")

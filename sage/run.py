@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +22,13 @@ from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Task, Turn
 from sage.evaluate import Evaluator
-from sage.objective.intervention import Ask, Intervention, TurnContext, no_judge
+from sage.objective.intervention import Ask, TurnContext, no_judge
 from sage.players import golden, training_play
 from sage.policy.engine import local
 from sage.policy.generate import Sampling
 from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
-from sage.policy.rollout import PlaySettings
+from sage.policy.rollout import OnTurns, PlaySettings
 from sage.records import provenance
 from sage.records.clock import PhaseClock
 from sage.records.exporter import Exporter
@@ -111,9 +110,6 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
 
             play = _training_settings(config, style, student)
             ask = _judge(config, style, models.teacher, stack)
-            on_turns = None
-            if config.rollout.judge_ahead and isinstance(ask, TeacherJudge):
-                on_turns = partial(_ask_ahead, ask, config.intervention)
             done = distill(
                 models=models,
                 rules=Rules(
@@ -126,7 +122,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 tasks=book.tasks("train", None),
                 episodes_per_task=config.rollout.episodes_per_task,
                 turn_budget=config.env.turn_budget,
-                play=training_play(config, models, pool, play, on_turns),
+                play=training_play(config, models, pool, play, _ahead(config, ask)),
                 gold=golden(config, models, pool, play),
                 ask=ask,
                 accelerator=accelerator,
@@ -308,7 +304,13 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
     return judge
 
 
-def _ask_ahead(
-    judge: TeacherJudge, rule: Intervention, played: Sequence[tuple[Episode, Turn]]
-) -> None:
-    judge.begin([TurnContext(episode, turn) for episode, turn in played if rule.asks(turn)])
+def _ahead(config: RunConfig, ask: Ask) -> OnTurns | None:
+    """Begins to ask about turns as they are played; None where all are asked about afterwards."""
+    if not config.rollout.judge_ahead or not isinstance(ask, TeacherJudge):
+        return None
+
+    def begin(played: Sequence[tuple[Episode, Turn]]) -> None:
+        asks = config.intervention.asks
+        ask.begin([TurnContext(episode, turn) for episode, turn in played if asks(turn)])
+
+    return begin

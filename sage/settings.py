@@ -148,7 +148,7 @@ def _takes_any_key(name: str) -> bool:
         if part not in fields:
             return False
         kind = fields[part].annotation
-    return get_origin(kind) is dict and name not in GROUPS
+    return get_origin(kind) is dict
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from sage.policy.model import LanguageModel
 
 EngineName = Literal["auto", "hf", "packed"]
+StudentEngine = EngineName | Literal["vllm"]
 
 
-def local(name: EngineName | Literal["vllm"]) -> EngineName:
+def local(name: StudentEngine) -> EngineName:
     """The engine for a model that vLLM does not serve: every one but the student."""
     return "auto" if name == "vllm" else name
 

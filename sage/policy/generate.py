@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,9 +49,10 @@ class Reply:
 class Answer:
     """One answer while it is decoded: `ids` so far, whether it goes on (`live`), its `limit` in tokens."""
 
-    def __init__(self, lm: LanguageModel, sampling: Sampling, limit: int) -> None:
-        self._tokenizer, self._end_ids = lm.tokenizer, lm.end_ids
-        self._pattern = re.compile(sampling.stop) if sampling.stop else None
+    def __init__(
+        self, tokenizer: Any, end_ids: frozenset[int], stop: re.Pattern[str] | None, limit: int
+    ) -> None:
+        self._tokenizer, self._end_ids, self._stop = tokenizer, end_ids, stop
         self.limit = limit
         self.ids: list[int] = []
         self.live = limit > 0
@@ -59,7 +61,7 @@ class Answer:
     def add(self, token: int) -> None:
         """Append a sampled token; the answer ends with an end token, a match of `stop`, or at its limit."""
         self.ids.append(token)
-        if token in self._end_ids or (self._pattern is not None and self._pattern.search(self._text())):
+        if token in self._end_ids or (self._stop is not None and self._stop.search(self._text())):
             self.live = False
         elif len(self.ids) >= self.limit:
             self.live, self._truncated = False, True
@@ -70,6 +72,17 @@ class Answer:
 
     def _text(self) -> str:
         return str(self._tokenizer.decode(self.ids, skip_special_tokens=True))
+
+
+def begin_answers(
+    lm: LanguageModel, sampling: Sampling, prompts: Sequence[Sequence[int]], room: Sequence[int]
+) -> list[Answer]:
+    """One answer to each prompt, of at most `max_new_tokens` and what the prompt leaves of the `room`."""
+    end_ids, stop = lm.end_ids, re.compile(sampling.stop) if sampling.stop else None
+    return [
+        Answer(lm.tokenizer, end_ids, stop, min(sampling.max_new_tokens, space - len(prompt)))
+        for space, prompt in zip(room, prompts, strict=True)
+    ]
 
 
 class Decodes(Protocol):
@@ -136,10 +149,7 @@ class Decoder:
     ) -> list[Reply]:
         """See `Decodes.answer`; `shared` is the engine's."""
         lengths = self.engine.lengths
-        answers = [
-            Answer(self.lm, sampling, min(sampling.max_new_tokens, space - len(prompt)))
-            for space, prompt in zip(room, prompts, strict=True)
-        ]
+        answers = begin_answers(self.lm, sampling, prompts, room)
 
         # Rows without room are fed all the same: their prompt belongs in the cache.
         pending = [list(prompt) for prompt in prompts]

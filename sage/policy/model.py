@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage.reason import reason_of
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,7 +99,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **extra)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         raise ModelError(
             f"The model {settings.path!r} could not be loaded ({reason}); give a local directory with "
             "config.json, weights and tokenizer, a hub name with a network, or sage://tiny-student."

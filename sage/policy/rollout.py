@@ -11,17 +11,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Failure, Status, Task, Turn
 from sage.policy.dialogue import Dialogue
-from sage.policy.engine import EngineName
+from sage.policy.engine import StudentEngine
 from sage.policy.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
+from sage.reason import reason_of
 
 if TYPE_CHECKING:
     from sage.config import PromptStyle
@@ -72,7 +73,7 @@ class PlaySettings:
     turn_budget: int
     max_context: int
     slots: int
-    engine: EngineName | Literal["vllm"] = "auto"
+    engine: StudentEngine = "auto"
     draft_tokens: int = 0
     vllm: Mapping[str, Any] = field(default_factory=dict)
 
@@ -155,7 +156,7 @@ class _Table:
             except RuntimeError as error:
                 if not self.done:
                     raise
-                sentence = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                sentence = reason_of(error)
                 for row in reversed(range(len(self.seats))):
                     self._leave(row, Status.POLICY_ERROR, f"The model failed: {sentence}")
                 self.decoder = self._decoder(len(self.free))

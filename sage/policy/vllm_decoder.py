@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sage.policy.generate import Answer, Reply, Sampling
+from sage.policy.generate import Answer, Reply, Sampling, begin_answers
 from sage.policy.model import LanguageModel, ModelError
+from sage.reason import reason_of
 
 DEFAULTS = {"gpu_memory_utilization": 0.3, "disable_log_stats": True}
 """Arguments of `vllm.LLM` where nothing else is said: the rest of the GPU belongs to the training step."""
@@ -56,10 +57,7 @@ class VllmDecoder:
     ) -> list[Reply]:
         """One answer per row; see `Decoder.answer`. An answer's seed is its first number of `uniforms_BT`."""
         engine = self._llm.llm_engine
-        answers = [
-            Answer(self.lm, sampling, min(sampling.max_new_tokens, space - len(prompt)))
-            for space, prompt in zip(room, prompts, strict=True)
-        ]
+        answers = begin_answers(self.lm, sampling, prompts, room)
         waiting: dict[str, Answer] = {}
         for b, (row, prompt) in enumerate(zip(range(len(self._history))[rows], prompts, strict=True)):
             self._history[row] = self._history[row] + prompt
@@ -121,7 +119,7 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
             try:
                 llm = LLM(folder, load_format="dummy", **(arguments | dict(options)))
             except (ValueError, RuntimeError, TypeError) as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = reason_of(error)
                 raise ModelError(
                     f"vLLM could not serve {lm.name!r} ({reason}); its arguments are in rollout.vllm."
                 ) from error

@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sage.reason import reason_of
 from sage.records.provenance import redact
 from sage.records.rundir import flatten
 from sage.settings import ConfigError
@@ -49,7 +50,7 @@ def open_storage(url: str) -> Any:
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return optuna.storages.RDBStorage(url)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         raise ConfigError(
             f"The study's storage {redact(url)} cannot be opened ({reason}); hydra.sweeper.storage is null "
             "(SQLite beside the runs), journal:<file>, or the URL of a database that is up."

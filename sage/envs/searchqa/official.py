@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sage.envs.manifest import Manifest, MissingData
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.store import ensure, write_sets
+from sage.reason import reason_of
 
 if TYPE_CHECKING:
     from sage.envs.searchqa.settings import OfficialSettings
@@ -86,7 +87,7 @@ def _load(name: str, settings: OfficialSettings, data: Path | None) -> Mapping[s
                 raise MissingData(f"{data} holds no {name}/<split>.jsonl.")
             loaded = datasets.load_dataset("json", data_files=files)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         where = settings.dataset if data is None else str(data)
         raise MissingData(
             f"The set {name} cannot be read from {where} ({reason}); it needs a network, or a local copy "

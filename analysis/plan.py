@@ -159,7 +159,12 @@ def _moment(text: str) -> datetime:
 def _commit(folder: Path) -> str:
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

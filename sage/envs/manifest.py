@@ -71,7 +71,7 @@ class Manifest:
             MissingData: the file is absent, damaged, or of another format.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise MissingData(f"There is no manifest at {path}.") from None
         except json.JSONDecodeError as error:
@@ -122,7 +122,7 @@ def hash_files(
     unchanged files cost one stat each. It is a cache: losing it costs time, nothing else.
     """
     try:
-        known: dict[str, list] = json.loads(memory.read_text())
+        known: dict[str, list] = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     found: dict[Path, str | None] = {}
@@ -150,7 +150,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a whole file or leave the old one: through a temporary file in the same folder."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(temporary, path)
     except BaseException:

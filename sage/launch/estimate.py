@@ -103,9 +103,9 @@ def _done_runs(runs_dir: Path) -> Iterator[tuple[dict[str, Any], RunStatus, int]
     found = sorted(runs_dir.glob("*/attempt_*/summary.json"), key=lambda path: -path.stat().st_mtime)
     for path in found[:NEWEST]:
         try:
-            summary = json.loads(path.read_text())
-            fields = json.loads((path.parent / "run.json").read_text())["fields"]
-            status = RunStatus(**json.loads((path.parent / "status.json").read_text()))
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            fields = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["fields"]
+            status = RunStatus(**json.loads((path.parent / "status.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError):
             continue  # half written, or of another version
         if status.state == "done" and status.seconds:

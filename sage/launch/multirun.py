@@ -228,7 +228,7 @@ def _outcome(row: Row, end: Ended) -> Outcome:
 
 def _last_line(console: Path) -> str:
     try:
-        lines = console.read_text(errors="replace").strip().splitlines()
+        lines = console.read_text(errors="replace", encoding="utf-8").strip().splitlines()
     except OSError:
         return "no output"
     return lines[-1] if lines else "no output"

@@ -181,7 +181,7 @@ def _summary(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     try:
-        found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found

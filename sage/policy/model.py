@@ -110,7 +110,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     if settings.chat_template:
-        tokenizer.chat_template = Path(settings.chat_template).read_text()
+        tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of {settings.path!r} has no chat template; point `chat_template` at a Jinja file."

@@ -152,7 +152,7 @@ def train(
                 "answer_accuracy": round(hits / max(count, 1), 4),
                 "tokens_per_s": round(seen / (time.time() - started)),
             }
-            with log.open("a") as stream:
+            with log.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
             hits = count = 0.0
             losses = []

@@ -157,7 +157,7 @@ def trace_name(episode: dict[str, Any]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's content, empty where there is none (yet)."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
 

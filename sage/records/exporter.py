@@ -54,7 +54,7 @@ def resolve_uri(uri: str) -> str:
 def is_exported(run_dir: Path) -> bool:
     """Whether an export of this finished run came to its end; a killed one is made up for later."""
     try:
-        return bool(json.loads((run_dir / "mlflow.json").read_text()).get("complete"))
+        return bool(json.loads((run_dir / "mlflow.json").read_text(encoding="utf-8")).get("complete"))
     except (OSError, ValueError):
         return False
 
@@ -91,7 +91,7 @@ class Exporter:
         environment = SHORT_RETRIES | os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": search}
         command = [sys.executable, "-m", "sage.records.mlflow_export", "--serve", "--poll", str(poll_s)]
         try:
-            with self.log.open("a") as errors:
+            with self.log.open("a", encoding="utf-8") as errors:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
@@ -101,9 +101,10 @@ class Exporter:
                     env=environment,
                     # Ctrl-C is for the run: the child then sees it end, and exports what there is.
                     start_new_session=True,
+                    encoding="utf-8",
                 )
         except OSError as error:
-            self.log.write_text(f"{error}\n")
+            self.log.write_text(f"{error}\n", encoding="utf-8")
             return
         self._reader = threading.Thread(target=self._read, name="mlflow-export", daemon=True)
         self._reader.start()

@@ -322,7 +322,9 @@ def _tracking(run: RunDir) -> dict[str, Any]:
     import yaml
 
     path = run.path / "config.yaml"
-    return (yaml.safe_load(path.read_text()) or {}).get("tracking", {}) if path.exists() else {}
+    return (
+        (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("tracking", {}) if path.exists() else {}
+    )
 
 
 def one_sentence(error: BaseException, uri: str) -> str:
@@ -387,7 +389,7 @@ def serve(uri: str, poll_s: float) -> int:
                 try:
                     print(json.dumps(result), flush=True)
                 except BrokenPipeError:
-                    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the parent is gone; go on exporting
+                    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the parent is gone; go on exporting
     return int(failed)
 
 

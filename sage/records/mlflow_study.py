@@ -71,4 +71,4 @@ def _find(client: Any, experiment: str, tags: dict[str, str]) -> str | None:
 
 
 if __name__ == "__main__":
-    print(send(json.loads(Path(sys.argv[1]).read_text()), os.environ["SAGE_TRACKING_URI"]))
+    print(send(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), os.environ["SAGE_TRACKING_URI"]))

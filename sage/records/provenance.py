@@ -67,8 +67,10 @@ def collect(
 def write(folder: Path, **arguments: Any) -> dict[str, Any]:
     """Write provenance.json and code.diff into a run directory; arguments as for `collect`."""
     data, diff = collect(**arguments)
-    (Path(folder) / "provenance.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    (Path(folder) / "code.diff").write_text(diff)
+    (Path(folder) / "provenance.json").write_text(
+        json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    (Path(folder) / "code.diff").write_text(diff, encoding="utf-8")
     return data
 
 
@@ -170,7 +172,7 @@ def _as_new_file(root: Path, name: str) -> str:
         return f"# untracked, not included: {name}\n"
     if path.stat().st_size > _UNTRACKED_BYTES:
         return f"# untracked, too large: {name}\n"
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text(errors="replace", encoding="utf-8").splitlines()
     body = "".join(f"+{line}\n" for line in lines)
     return (
         f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n"
@@ -189,7 +191,7 @@ def _commit_of_wheel() -> str | None:
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

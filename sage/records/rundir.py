@@ -132,13 +132,13 @@ class RunDir:
         return self.path / "checkpoints"
 
     def identity(self) -> Identity:
-        data = json.loads((self.path / "run.json").read_text())
+        data = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return Identity(data["fields"], data["manifest_digest"], data["schema_version"])
 
     def status(self) -> RunStatus | None:
         """None where nobody has started it yet."""
         try:
-            return RunStatus(**json.loads((self.path / "status.json").read_text()))
+            return RunStatus(**json.loads((self.path / "status.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 
@@ -194,7 +194,7 @@ class RunDir:
     def log(self, line: str) -> None:
         """Append one line to log.txt."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        with (self.path / "log.txt").open("a") as file:
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{stamp} {line}\n")
 
     def write_json(self, name: str, data: Any) -> None:
@@ -221,7 +221,7 @@ def attempts(runs_dir: Path, identity: Identity) -> list[RunDir]:
     folder = Path(runs_dir) / identity.run
     found = sorted(folder.glob("attempt_*/run.json"), key=lambda path: RunDir(path.parent).attempt)
     for path in found:
-        digest = json.loads(path.read_text())["digest"]
+        digest = json.loads(path.read_text(encoding="utf-8"))["digest"]
         if digest != identity.digest:
             raise ValueError(f"{path.parent} belongs to run {digest}, not to {identity.digest}.")
     return [RunDir(path.parent) for path in found]
@@ -260,7 +260,7 @@ def config_yaml(config: RunConfig) -> str:
 def write_atomic(path: Path, text: str, durable: bool = True) -> None:
     """Replace a file so that a reader sees the old or the new content, also after a kill or a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         if durable:
             file.flush()

@@ -41,7 +41,7 @@ def export_study(
         "plots": [str(path) for path in plots],
         "trials": [_trial(settings, trial) for trial in study.get_trials(deepcopy=False)],
     }
-    (folder / "study.json").write_text(json.dumps(request, indent=1))
+    (folder / "study.json").write_text(json.dumps(request, indent=1), encoding="utf-8")
     command = [sys.executable, "-m", "sage.records.mlflow_study", str(folder / "study.json")]
     # The URI goes through the environment: it may hold a password.
     environment = {**SHORT_RETRIES, **os.environ, "SAGE_TRACKING_URI": resolve_uri(tracking.uri)}

@@ -120,7 +120,9 @@ def goal_library() -> dict[str, dict[str, Any]]:
 def domain_and_grammar() -> tuple[str, str]:
     """The wheel's PDDL domain and text grammar, as they go into every game file."""
     data = wheel_root() / "data"
-    return (data / "alfred.pddl").read_text(), (data / "alfred.twl2").read_text()
+    return (data / "alfred.pddl").read_text(encoding="utf-8"), (data / "alfred.twl2").read_text(
+        encoding="utf-8"
+    )
 
 
 @cache
@@ -241,8 +243,8 @@ def load_floor_plans() -> dict[int, FloorPlan]:
     plans: dict[int, FloorPlan] = {}
     for room, scenes in c.SCENE_TYPE.items():
         for scene in scenes:
-            types = set(json.loads((layouts / f"FloorPlan{scene}-objects.json").read_text()))
-            views = json.loads((layouts / f"FloorPlan{scene}-openable.json").read_text())
+            types = set(json.loads((layouts / f"FloorPlan{scene}-objects.json").read_text(encoding="utf-8")))
+            views = json.loads((layouts / f"FloorPlan{scene}-openable.json").read_text(encoding="utf-8"))
             points = _load_points(layouts / f"FloorPlan{scene}-layout.npy")
             listed = [_listed_fixture(name, view) for name, view in sorted(views.items())]
             rng = random.Random(f"floor plan {scene}")

@@ -61,7 +61,7 @@ def ask_package(notes: Path) -> None:
     known = set(_noted(notes))
     simulator = Simulator()
     session = simulator.open()
-    with notes.open("a") as out:
+    with notes.open("a", encoding="utf-8") as out:
         for identifier in wanted():
             if identifier in known:
                 continue
@@ -75,7 +75,7 @@ def ask_package(notes: Path) -> None:
 def _noted(notes: Path) -> dict[str, list[str]]:
     if not notes.exists():
         return {}
-    rows = [json.loads(line) for line in notes.read_text().splitlines()]
+    rows = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
     return {row["id"]: row["actions"] for row in rows}
 
 
@@ -150,9 +150,13 @@ class Recorder:
 
 def record_all(notes: Path, plays: Path) -> None:
     """Second pass: play what the first one noted."""
-    known = {json.loads(line)["id"] for line in plays.read_text().splitlines()} if plays.exists() else set()
+    known = (
+        {json.loads(line)["id"] for line in plays.read_text(encoding="utf-8").splitlines()}
+        if plays.exists()
+        else set()
+    )
     recorder = Recorder()
-    with plays.open("a") as out:
+    with plays.open("a", encoding="utf-8") as out:
         for identifier, actions in _noted(notes).items():
             if identifier not in known:
                 row = recorder.record(identifier, actions)
@@ -164,7 +168,7 @@ def record_all(notes: Path, plays: Path) -> None:
 def write(plays: Path) -> None:
     """Both shipped files, from the notes of the second pass."""
     rows = {}
-    for line in plays.read_text().splitlines():
+    for line in plays.read_text(encoding="utf-8").splitlines():
         noted = json.loads(line)
         rows[noted["id"]] = noted["row"]
     asked = set(wanted())

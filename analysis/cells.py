@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import Refusal
+from analysis.load import CONTEXT_FULL
 
 AVERAGES = ("micro", "macro", "splits")
 
@@ -30,6 +31,8 @@ class Cells:
     weights: np.ndarray
     not_ok: np.ndarray
     """Episodes of each run that are not ok."""
+    context_full: np.ndarray
+    """Episodes of each run that the limit on their tokens cut: not won, and ok."""
     env: str = ""
     split: str = ""
     source: str = ""
@@ -74,6 +77,7 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
             f"{metric} (first: {row['task']} in run {row['run']})."
         )
     value = np.where(ok, value, np.nan)
+    full = episodes["status"].eq(CONTEXT_FULL).to_numpy(bool)
     run_code, runs = pd.factorize(episodes["run"], sort=True)
     name = episodes["task"]
     if average == "splits":
@@ -101,6 +105,7 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
         strata=strata,
         weights=weights,
         not_ok=np.bincount(run_code, ~ok, minlength=len(runs)).astype(int),
+        context_full=np.bincount(run_code, full, minlength=len(runs)).astype(int),
         **place_of(episodes, average),
     )
 

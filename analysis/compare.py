@@ -123,6 +123,7 @@ def _compare_split(
             "runs_unfinished": unfinished,
             "games": len(table.games),
             "episodes_not_ok": int(table.not_ok[np.concatenate([mine, base])].sum()),
+            "episodes_context_full": int(table.context_full[np.concatenate([mine, base])].sum()),
             "mean": float(run_means[mine].mean()),
             "mean_baseline": float(run_means[base].mean()),
         }

@@ -40,6 +40,8 @@ EPISODE_DEFAULTS: dict[str, Any] = {
 }
 NOT_OK = ("env_error", "policy_error")
 """Statuses that say nothing about the agent."""
+CONTEXT_FULL = "context_full"
+"""Status of an episode that the limit on its tokens cut: not won, and counted apart beside every rate."""
 
 INVOCATION_KEYS = (
     "tracking",
@@ -108,7 +110,8 @@ def load(
     if len(clash):
         raise Refusal(f"Run {clash.iloc[0]} is in more than one of the inputs; name each run once.")
     records = _vary(records, vary) if vary else records
-    return replace(records, notes=records.notes + tuple(_failure_notes(records)))
+    notes = (*records.notes, *_failure_notes(records), *_context_notes(records))
+    return replace(records, notes=notes)
 
 
 def _load_one(item: str, tables: tuple[str, ...]) -> Records:
@@ -440,4 +443,21 @@ def _failure_notes(records: Records) -> list[str]:
             f"Run {row.run} ({row.method}, {row.env}, seed {row.seed}) is not in the numbers; its state is "
             f"{row.state}{reason}."
         )
+    return notes
+
+
+def _context_notes(records: Records) -> list[str]:
+    """One line for each method whose evaluations were cut by the context: a loss there may be the limit's."""
+    episodes = records.episodes
+    if not len(episodes):
+        return []
+    notes = []
+    evaluated = episodes[episodes["phase"] == "eval"]
+    for (method, env), group in evaluated.groupby(["method", "env"], sort=True, observed=True):
+        full = int(group["status"].eq(CONTEXT_FULL).sum())
+        if full:
+            notes.append(
+                f"{full} of {len(group)} evaluation episodes of {method} on {env} were cut by the context "
+                "(context_full) and count as not won; a higher rollout.max_context would tell."
+            )
     return notes

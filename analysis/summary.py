@@ -11,14 +11,14 @@ import pandas as pd
 from analysis.cells import Cells, cells, each_env, each_split
 from analysis.check import select
 from analysis.intervals import t_interval, wilsons
-from analysis.load import Records
+from analysis.load import CONTEXT_FULL, Records
 
 PLACE = ["env", "source", "split"]
 
 
 def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
-    """One row per run, env and split: episodes, episodes not ok, mean, and for `won` the Wilson interval of
-    its rate.
+    """One row per run, env and split: episodes, episodes not ok, episodes that the context cut (not won),
+    mean, and for `won` the Wilson interval of its rate.
 
     Estimand of the interval: this checkpoint on games like these. It knows nothing about other training runs.
     """
@@ -26,7 +26,12 @@ def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice
     ok = episodes[episodes["ok"]]
     keys = [*PLACE, "method", "seed", "run"]
     groups = episodes.groupby(keys, sort=True, observed=True)
-    frame = groups.agg(step=("step", "max"), episodes=("ok", "size"), episodes_ok=("ok", "sum")).reset_index()
+    frame = groups.agg(
+        step=("step", "max"),
+        episodes=("ok", "size"),
+        episodes_ok=("ok", "sum"),
+        episodes_context_full=("status", lambda of_run: int(of_run.eq(CONTEXT_FULL).sum())),
+    ).reset_index()
     means = ok.groupby(keys, sort=True, observed=True)[metric].agg(["mean", "sum"]).reset_index()
     frame = frame.merge(means, on=keys, how="left")
     frame.insert(len(keys) + 2, "episodes_not_ok", frame["episodes"] - frame["episodes_ok"])
@@ -126,6 +131,7 @@ def _row(
         "games": len(micro.games),
         "episodes": len(mine),
         "episodes_not_ok": int(micro.not_ok[chosen].sum()),
+        "episodes_context_full": int(micro.context_full[chosen].sum()),
         "runs_unfinished": len(unfinished),
     }
 

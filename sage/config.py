@@ -110,7 +110,8 @@ class RolloutSettings(Settings):
     max_new_tokens: int = Field(ge=1)
     """Per turn; an answer that reaches it is marked truncated."""
     max_context: int = Field(ge=1)
-    """Episode token limit; an episode that would pass it ends with `turn_budget`."""
+    """Episode token limit (or the model's own reach, where that is less); an episode that would pass it ends
+    `context_full`."""
     slots: int = Field(ge=1)
     """Episodes decoded side by side."""
     engine: Literal["auto", "hf", "packed", "vllm"]

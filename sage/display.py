@@ -179,6 +179,8 @@ def step_line(row: Mapping[str, Any]) -> str:
         parts.append("labels " + " ".join(told))
     if row.get("episodes_not_ok"):
         parts.append(f"{row['episodes_not_ok']} episodes not ok")
+    if row.get("episodes_context_full"):
+        parts.append(f"{row['episodes_context_full']} episodes cut by the context")
     seconds = [row.get(f"seconds_{phase}") or 0.0 for phase in PHASES]
     if any(seconds):
         parts.append(duration(sum(seconds)))
@@ -211,6 +213,18 @@ def result_table(summary: Summary) -> Table:
         counts = dict.fromkeys(str(rate.n) for rate in (split.before, split.after) if rate)
         not_ok = sum(rate.not_ok for rate in split.rates)
         table.add_row(split.split, "/".join(counts), *cells, str(not_ok))
+    return table
+
+
+def context_table(summary: Summary) -> Table:
+    """How many of each split's episodes the limit on their tokens cut, before and after."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("cut by the context", no_wrap=True)
+    for heading in ("before", "after"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for split in summary.splits:
+        counts = [f"{r.context_full} of {r.n}" if r else "" for r in (split.before, split.after)]
+        table.add_row(split.split, *counts)
     return table
 
 
@@ -250,6 +264,8 @@ def summary_lines(summary: Summary) -> list[str]:
             f"Not ok (environment or model trouble): {summary.not_ok} episodes, counted in no rate; "
             "`error` in episodes.parquet says why."
         )
+    if any(summary.context_full):
+        lines.append(context_line(summary))
     if summary.skipped_steps:
         lines.append(
             f"{summary.skipped_steps} of {summary.steps} steps made no update: every turn was skipped."
@@ -262,6 +278,15 @@ def summary_lines(summary: Summary) -> list[str]:
         told = ", ".join(f"{name} {duration(s)} ({s / total:.0%})" for name, s in phases if s)
         lines.append(f"Time {duration(total)}: {told}.")
     return lines
+
+
+def context_line(summary: Summary) -> str:
+    """The warning that a limit on tokens, and not the agent alone, has decided episodes."""
+    evaluated, trained = summary.context_full
+    return (
+        f"Warning: rollout.max_context cut {evaluated} evaluation and {trained} training episodes "
+        "(`context_full`); they count as not won. Raise it, or say so beside the rates."
+    )
 
 
 def token_line(book: Ledger) -> str:
@@ -298,6 +323,9 @@ def print_summary(
         if summary.graded:
             console.print()
             console.print(score_table(summary))
+        if summary.context_full[0]:
+            console.print()
+            console.print(context_table(summary))
     for line in [*summary_lines(summary), *where_next(run_dir, uri, problems)]:
         console.print(line, soft_wrap=True)
 

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 
 from sage import checkpoint
 from sage.config import TrainerSettings
-from sage.episode import Decision, Episode, Label, Task
+from sage.episode import Decision, Episode, Label, Status, Task
 from sage.objective.confidence import Unweighted
 from sage.objective.curriculum import Curriculum
 from sage.objective.estimators import NegativeLogLikelihood
@@ -368,6 +368,7 @@ def step_values(played: Sequence[Played], loss: BatchLoss) -> dict[str, Any]:
         "mean_divergence": sum(n * value for n, value in scored) / scored_tokens if scored_tokens else None,
         "episodes": len(ok),
         "episodes_not_ok": len(played) - len(ok),
+        "episodes_context_full": sum(p.episode.status is Status.CONTEXT_FULL for p in ok),
         "success_rate": sum(p.episode.won for p in ok) / len(ok) if ok else None,
         "turns": sum(len(p.episode.turns) for p in ok),
         "student_tokens": int(tokens),

@@ -12,14 +12,17 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How an episode ended. Only the first three are data about the agent."""
+    """How an episode ended. All but the last two are data about the agent."""
 
     WON = "won"
     """The environment reported success within the turn budget."""
     LOST = "lost"
     """The environment ended the episode without success."""
     TURN_BUDGET = "turn_budget"
-    """The turn budget (or the context window) ran out first."""
+    """The turn budget ran out first."""
+    CONTEXT_FULL = "context_full"
+    """The next turn had no room in `rollout.max_context`: not won, and counted apart, because it says as much
+    about the limit as about the agent. Records older than this status call it `turn_budget`."""
     ENV_ERROR = "env_error"
     """The environment raised, died or timed out: infrastructure, never counted as a loss."""
     POLICY_ERROR = "policy_error"
@@ -28,7 +31,7 @@ class Status(StrEnum):
     @property
     def is_ok(self) -> bool:
         """True where the episode says something about the agent."""
-        return self in (Status.WON, Status.LOST, Status.TURN_BUDGET)
+        return self not in (Status.ENV_ERROR, Status.POLICY_ERROR)
 
 
 class Failure(StrEnum):

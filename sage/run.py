@@ -20,7 +20,7 @@ from sage.display import View, open_view, print_summary
 from sage.distill import Rules, StepReport, distill, make_accelerator
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
-from sage.episode import Episode, Task, Turn
+from sage.episode import Episode, Status, Task, Turn
 from sage.evaluate import Evaluator
 from sage.objective.intervention import Ask, TurnContext, no_judge
 from sage.players import golden, training_play
@@ -205,9 +205,10 @@ class _Book:
         self.folder.beat(
             phase="evaluation", step=step, success=won / len(ok) if ok else None, seconds=self.clock.totals()
         )
-        line = f"{won} of {len(ok)} won" + (
-            f", {len(episodes) - len(ok)} not ok" if len(ok) < len(episodes) else ""
-        )
+        full = sum(e.status is Status.CONTEXT_FULL for e in ok)
+        line = f"{won} of {len(ok)} won"
+        line += f", {full} cut by the context" if full else ""
+        line += f", {len(episodes) - len(ok)} not ok" if len(ok) < len(episodes) else ""
         self.folder.log(f"evaluation of {split} after {step} steps: {line}")
         self.view.end(line)
 

@@ -61,6 +61,22 @@ def test_the_table_fits_a_terminal_of_80_columns() -> None:
     assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
 
 
+def test_episodes_that_the_context_cut_have_a_table_and_a_warning() -> None:
+    assert "context" not in printed(SUMMARY)
+    seen, unseen = SUMMARY.splits
+    before, after = unseen.rates
+    cut = replace(unseen, rates=(replace(before, context_full=7), replace(after, context_full=12)))
+    summary = replace(SUMMARY, splits=(seen, cut), train=Rate(0, 100, 320, 0, context_full=5))
+    text = printed(summary)
+    table = text[: text.index("Success in %")]
+    _, counts = [line.split() for line in table.splitlines() if "valid_unseen" in line]
+    assert counts == ["valid_unseen", "7", "of", "134", "12", "of", "132"]
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
+    assert "Warning: rollout.max_context cut 19 evaluation and 5 training episodes" in text
+    row = {"step": 3, "episodes_context_full": 2}
+    assert step_line(row) == "2 episodes cut by the context"
+
+
 def test_official_games_need_no_warning_and_problems_replace_the_hint() -> None:
     from dataclasses import replace
 

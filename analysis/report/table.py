@@ -29,6 +29,7 @@ CONTEXT = (
     "games",
     "repeats",
     "episodes_not_ok",
+    "episodes_context_full",
     "runs_unfinished",
     "games_left_out",
     "retest_is_bound",

@@ -3,6 +3,10 @@
 Invariant: `Episode.token_ids` is the sequence the model has seen, token for token; a turn's span in it is
 what was sampled. Episodes that end leave at once and the next task takes their place. What an episode
 samples depends only on (run seed, stream, task id, rollout index, turn), not on its neighbours.
+
+An episode whose next turn has no room in `max_context` ends `context_full`. An answer that the limit would
+cut off is no answer: nothing of that turn is kept, so that no half sentence is executed, judged or trained
+on.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from sage.policy.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
 from sage.reason import reason_of
+from sage.settings import ConfigError
 
 if TYPE_CHECKING:
     from sage.config import PromptStyle
@@ -109,12 +114,21 @@ def play(
     on_turns: OnTurns | None = None,
 ) -> list[Episode]:
     """Play every job once; episodes come back in the order of `jobs`. `opening` may give their first answers,
-    of which `on_turns` is not told.
+    of which `on_turns` is not told. Raises ConfigError where an opening alone fills `max_context`.
 
     A fault of an environment ends that episode as `env_error`. A failure of the model ends the episodes in
     play as `policy_error`, unless nothing has been played yet: then the error is the caller's (RuntimeError).
     """
     return _Table(lm, pool, jobs, settings, on_episode, opening, on_turns).play()
+
+
+def opening_too_long(task: Task, tokens: int, limit: int) -> str:
+    """The sentence that refuses an episode which could not hold a single answer."""
+    return (
+        f"The opening of {task.id} ({task.env}, {task.split}) takes {tokens:,} tokens, and "
+        f"rollout.max_context (or the model's reach) is {limit:,}: no answer fits; raise "
+        "rollout.max_context, or choose a shorter prompt.style."
+    )
 
 
 class _Table:
@@ -161,13 +175,14 @@ class _Table:
                     self._leave(row, Status.POLICY_ERROR, f"The model failed: {sentence}")
                 self.decoder = self._decoder(len(self.free))
                 continue
+            before = [len(seat.episode.turns) for seat in self.seats]
             ends = self._act(self.seats, replies)
             if self.on_turns is not None:
                 self.on_turns(
                     [
                         (seat.episode, seat.episode.turns[-1])
-                        for seat, end in zip(self.seats, ends, strict=True)
-                        if end is None or end[0].is_ok
+                        for seat, end, count in zip(self.seats, ends, before, strict=True)
+                        if (end is None or end[0].is_ok) and len(seat.episode.turns) > count
                     ]
                 )
             # From the last row to the first: a leaving row is filled from the end, which was handled already.
@@ -198,6 +213,8 @@ class _Table:
             message = first_message(style, episode.scene, episode.goal, result.step.admissible)
             seat = _Seat(index, job, slot, episode, result, message)
             seat.pending = self.dialogue.open(style.system, message)
+            if len(seat.pending) >= self.settings.max_context:
+                raise ConfigError(opening_too_long(job.task, len(seat.pending), self.settings.max_context))
             episode.token_ids += seat.pending
             new.append(seat)
         self.seats += new if self.opening is None else self._opened(new, self.opening)
@@ -254,8 +271,14 @@ class _Table:
         """Record the answers and execute their actions; how each episode has ended, None where it goes on."""
         style = self.settings.style
         actions: list[tuple[int, str]] = []
+        cut: set[int] = set()
         for seat, reply in zip(seats, replies, strict=True):
             episode = seat.episode
+            if self._is_cut(episode, reply):
+                cut.add(seat.slot)
+                if episode.played:  # nor the question that it would have answered
+                    del episode.token_ids[episode.played[-1].answer_end :]
+                continue
             start = len(episode.token_ids)
             episode.token_ids += reply.ids
             thought, action = parse_answer(style, reply.text)
@@ -281,8 +304,18 @@ class _Table:
                 turn.failure = Failure.UNPARSED if reply.text.strip() else Failure.EMPTY
                 turn.feedback = style.unparsed
         results = self.pool.step_many(actions) if actions else {}
-        pairs = zip(seats, replies, strict=True)
-        return [self._after_step(seat, results.get(seat.slot), reply) for seat, reply in pairs]
+        return [
+            (Status.CONTEXT_FULL, "")
+            if seat.slot in cut
+            else self._after_step(seat, results.get(seat.slot), reply)
+            for seat, reply in zip(seats, replies, strict=True)
+        ]
+
+    def _is_cut(self, episode: Episode, reply: Reply) -> bool:
+        """Whether the answer was cut off, or given too long, by the room that the episode has left."""
+        room = self.settings.max_context - len(episode.token_ids)
+        cut = reply.truncated and len(reply.ids) >= room and room < self.settings.sampling.max_new_tokens
+        return cut or len(reply.ids) > room
 
     def _after_step(
         self, seat: _Seat, result: PoolStep | EnvFault | None, reply: Reply
@@ -307,7 +340,7 @@ class _Table:
         # The answer's last id has not been through the model yet: it heads the next prompt.
         last = reply.ids[-1:]
         if len(episode.token_ids) + len(follow) >= self.settings.max_context:
-            return Status.TURN_BUDGET, ""
+            return Status.CONTEXT_FULL, ""
         seat.pending = last + follow
         episode.token_ids += follow
         return None

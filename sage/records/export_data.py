@@ -171,6 +171,7 @@ def _evaluation_points(summary: Summary, times: dict[int, int]) -> list[Point]:
                 "success_rate": rate.rate,
                 "n": rate.n,
                 "not_ok": rate.not_ok,
+                "context_full": rate.context_full or None,
                 "mean_score": rate.mean_score,
                 "mean_score_clipped": rate.mean_score_clipped if summary.graded else None,
                 "mean_turns": rate.mean_turns,
@@ -200,7 +201,8 @@ def final_points(run: RunDir) -> list[Point]:
 def _curve_names(summary: Summary) -> set[str]:
     """At most MAX_CURVES names (marker and gains included), the most wanted first."""
     splits = [_metric_name(split.split) for split in summary.splits]
-    wanted = [f"eval/{split}/{what}" for what in ("success_rate", "n", "not_ok") for split in splits]
+    counts = ("n", "not_ok", "context_full") if summary.context_full[0] else ("n", "not_ok")
+    wanted = [f"eval/{split}/{what}" for what in ("success_rate", *counts) for split in splits]
     wanted += [_train_name(column) for column in STEPS if column not in _NOT_CURVES]
     wanted += [f"before/{split}/success_rate" for split in splits]
     wanted += [f"eval/{split}/{what}" for what in _MEANS for split in splits]

@@ -28,7 +28,7 @@ _EPISODE_KEY = {
 EPISODES: dict[str, tuple[str, str]] = {
     **_RUN,
     **_EPISODE_KEY,
-    "status": ("string", "won, lost, turn_budget, env_error, policy_error"),
+    "status": ("string", "won, lost, turn_budget, context_full, env_error, policy_error"),
     "ok": ("bool", "true where the status says something about the agent"),
     "won": ("bool", "null where not ok"),
     "score": ("float64", "environment's own score; null where not ok"),
@@ -94,6 +94,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "relative_weight_change": ("float64", "‖θ−θ₀‖/‖θ₀‖ since the start"),
     "episodes": ("int64", "in the batch, ok ones"),
     "episodes_not_ok": ("int64", ""),
+    "episodes_context_full": ("int64", "of the ok ones, cut by rollout.max_context"),
     "success_rate": ("float64", "of the batch's training episodes"),
     "turns": ("int64", ""),
     "student_tokens": ("int64", "N"),

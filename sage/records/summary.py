@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sage.episode import Status
 from sage.records.clock import PHASES
 from sage.records.intervals import wilson
 from sage.records.ledger import Ledger, ledger
@@ -27,6 +28,8 @@ class Rate:
     mean_score_clipped: float | None = None
     """The same with negative scores as 0 (ScienceWorld takes 100 points for one wrong `focus on`)."""
     mean_turns: float | None = None
+    context_full: int = 0
+    """Of the ok episodes, those that `rollout.max_context` cut; none of them is won."""
 
     @property
     def rate(self) -> float | None:
@@ -94,6 +97,12 @@ class Summary:
         counted = [rate for split in self.splits for rate in split.rates]
         return sum(rate.not_ok for rate in ([*counted, self.train] if self.train else counted))
 
+    @property
+    def context_full(self) -> tuple[int, int]:
+        """Episodes that `rollout.max_context` cut, over all evaluations and over all of training."""
+        evaluated = sum(rate.context_full for split in self.splits for rate in split.rates)
+        return evaluated, self.train.context_full if self.train else 0
+
     def macro_rate(self, when: Literal["before", "after"]) -> float | None:
         """Mean of the splits' success rates, each split counting once; None unless every split has one."""
         found = [getattr(split, when) for split in self.splits]
@@ -116,7 +125,7 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
     `seconds` are the wall times by phase; without them, those of the steps table are added up.
     """
     keys = ["run", "method", "env", "seed", "step"]
-    columns = [*keys, "source", "phase", "split", "ok", "won", "score", "turns"]
+    columns = [*keys, "source", "phase", "split", "ok", "status", "won", "score", "turns"]
     episodes = read(folder, "episodes", columns).to_pylist()
     labels = Counter(read(folder, "turns", ["label"]).column("label").drop_null().to_pylist())
     steps = read(folder, "steps").to_pylist()
@@ -165,6 +174,7 @@ def _rate(step: int, rows: list[dict[str, Any]]) -> Rate:
         mean_score=_mean([row["score"] for row in ok]),
         mean_score_clipped=_mean([None if row["score"] is None else max(0.0, row["score"]) for row in ok]),
         mean_turns=_mean([row["turns"] for row in ok]),
+        context_full=sum(row["status"] == Status.CONTEXT_FULL for row in ok),
     )
 
 

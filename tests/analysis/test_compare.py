@@ -49,6 +49,21 @@ def test_summary_is_the_plain_arithmetic(records):
     assert len(per_task_type(records)) == 3 * 6
 
 
+def test_what_the_context_cut_is_a_loss_and_counted_apart():
+    table = episode_table({"opd": 0.0, "sage_opd": 0.5}, seeds=[0, 1, 2], games=20)
+    table["status"] = np.where(table["won"] == 1, "won", "turn_budget")
+    plain = summary(from_episodes(table)).set_index("method")
+    lost = table.index[(table["method"] == "opd") & (table["won"] == 0)][:4]
+    table.loc[lost, "status"] = "context_full"
+    records = from_episodes(table.drop(columns="won"))
+    row = compare(records, "opd").iloc[0]
+    assert (row["episodes_context_full"], row["episodes_not_ok"]) == (4, 0)
+    cut = summary(records).set_index("method")
+    assert cut["episodes_context_full"].to_dict() == {"opd": 4, "sage_opd": 0}
+    assert cut["mean_micro"].to_dict() == plain["mean_micro"].to_dict()
+    assert per_run(records)["episodes_context_full"].sum() == 4
+
+
 def test_not_ok_is_counted_and_no_loss():
     table = episode_table({"opd": 0.0}, seeds=[0, 1], games=10)
     table["status"] = np.where(table["won"] == 1, "won", "lost")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -103,6 +104,18 @@ def test_failed_run_without_tables_keeps_its_names(copy):
     row = load([copy]).unused.iloc[0]
     assert row["method"] in LEVELS
     assert row["seed"] in (0, 1, 2)
+
+
+def test_episodes_that_the_context_cut_are_said(tmp_path):
+    table = episode_table(LEVELS, games=4)
+    method = table["method"].iloc[0]
+    table["status"] = np.where(table["won"] == 1, "won", "lost")
+    lost = table.index[(table["method"] == method) & (table["won"] == 0)][:1]
+    table.loc[lost, "status"] = "context_full"
+    table.to_csv(tmp_path / "e.csv", index=False)
+    (note,) = load([tmp_path / "e.csv"]).notes
+    count = (table["method"] == method).sum()
+    assert note.startswith(f"1 of {count} evaluation episodes of {method} on alfworld were cut")
 
 
 def test_later_attempt_replaces_failed_one(copy):

@@ -18,6 +18,7 @@ from sage.policy.dialogue import Dialogue, render
 from sage.policy.generate import Sampling
 from sage.policy.model import LanguageModel
 from sage.policy.rollout import Job, PlaySettings, play
+from sage.settings import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SHORT = PromptStyle(**yaml.safe_load((ROOT / "conf/prompt/alfworld.yaml").read_text())["styles"]["short"])
@@ -81,8 +82,43 @@ def test_the_context_limit_ends_an_episode(lm: LanguageModel, tasks: list[Task])
     opening = play_alfworld(lm, [Job(tasks[0])], settings(turns=1))[0]
     limit = len(opening.token_ids) + 8
     episode = play_alfworld(lm, [Job(tasks[0])], settings(turns=50, context=limit))[0]
-    assert episode.status is Status.TURN_BUDGET
+    assert episode.status is Status.CONTEXT_FULL
+    assert episode.status.is_ok
+    assert not episode.won
     assert len(episode.token_ids) <= limit
+
+
+def test_an_answer_that_the_context_would_cut_is_no_turn(lm: LanguageModel, tasks: list[Task]) -> None:
+    whole = play_alfworld(lm, [Job(tasks[0])], settings(turns=3))[0]
+    told: list[tuple[Episode, Turn]] = []
+    last = whole.turns[2]
+    limit = last.answer_end - 2
+    with EnvPool(partial(AlfworldEnvironment, "native"), 0, 30.0, distances=True) as pool:
+        how = settings(turns=3, context=limit)
+        (episode,) = play(lm, pool, [Job(tasks[0])], how, on_turns=told.extend)
+    assert episode.status is Status.CONTEXT_FULL
+    # The two turns that fit are the same, and nothing of the third is left.
+    assert [t.answer for t in episode.turns] == [t.answer for t in whole.turns[:2]]
+    assert episode.token_ids == whole.token_ids[: whole.turns[1].answer_end]
+    assert [t.index for _, t in told] == [0, 1]
+
+
+def test_a_whole_answer_that_just_fits_is_a_turn(lm: LanguageModel, tasks: list[Task]) -> None:
+    whole = play_alfworld(lm, [Job(tasks[0])], settings(turns=2))[0]
+    assert whole.turns[1].truncated  # by its own limit of ten tokens
+    exact = play_alfworld(lm, [Job(tasks[0])], settings(turns=2, context=len(whole.token_ids)))[0]
+    assert (exact.status, exact.token_ids) == (Status.TURN_BUDGET, whole.token_ids)
+
+
+def test_an_opening_without_room_for_an_answer_is_refused_with_both_numbers(
+    lm: LanguageModel, tasks: list[Task]
+) -> None:
+    opening = play_alfworld(lm, [Job(tasks[0])], settings(turns=1))[0].turns[0].answer_start
+    with pytest.raises(ConfigError, match=rf"takes {opening} tokens, .*max_context .* is {opening}:"):
+        play_alfworld(lm, [Job(tasks[0])], settings(context=opening))
+    (episode,) = play_alfworld(lm, [Job(tasks[0])], settings(context=opening + 1))
+    assert (episode.status, episode.turns) == (Status.CONTEXT_FULL, [])
+    assert len(episode.token_ids) == opening
 
 
 class Flaky:

@@ -87,8 +87,12 @@ def record_step(tables: Tables, step: int, won: int = 1, episodes: int = 4) -> N
     tables.append_step(step, turns=turns, episodes=rows, row=row)
 
 
-def record_evaluation(tables: Tables, step: int, split: str, won: int, n: int, not_ok: int = 0) -> None:
-    statuses = [Status.WON] * won + [Status.TURN_BUDGET] * (n - won) + [Status.ENV_ERROR] * not_ok
+def record_evaluation(
+    tables: Tables, step: int, split: str, won: int, n: int, not_ok: int = 0, full: int = 0
+) -> None:
+    """`n` ok episodes, of which `won` are won and `full` were cut by the context."""
+    statuses = [Status.WON] * won + [Status.CONTEXT_FULL] * full + [Status.TURN_BUDGET] * (n - won - full)
+    statuses += [Status.ENV_ERROR] * not_ok
     played = [make_episode(f"{split}-{i}", split, status) for i, status in enumerate(statuses)]
     turns, rows = episode_rows(KEY, played, phase="eval", step=step)
     tables.append_evaluation(step, split, turns=turns, episodes=rows)

@@ -12,6 +12,7 @@ from sage.episode import Status
 from sage.records.clock import PHASES, PhaseClock
 from sage.records.rows import episode_rows
 from sage.records.summary import summarize
+from sage.records.tables import Tables
 
 from .conftest import KEY, make_episode, record_evaluation, record_run
 
@@ -31,6 +32,17 @@ def test_before_after_and_gain(folder: Path) -> None:
     assert summary.train is not None
     assert summary.train.n == 12
     assert json.loads(json.dumps(summary.to_json()))["splits"][0]["rates"][1]["rate"] == 0.6
+
+
+def test_what_the_context_cut_is_ok_not_won_and_counted_apart(folder: Path) -> None:
+    tables = Tables(folder)
+    tables.resume(0)
+    record_evaluation(tables, 0, "valid_unseen", won=2, n=10, not_ok=1, full=3)
+    summary = summarize(folder)
+    (rate,) = summary.splits[0].rates
+    assert (rate.won, rate.n, rate.not_ok, rate.context_full) == (2, 10, 1, 3)
+    assert summary.context_full == (3, 0)
+    assert summary.to_json()["splits"][0]["rates"][0]["context_full"] == 3
 
 
 def test_an_evaluation_without_training_has_no_after(folder: Path) -> None:

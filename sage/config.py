@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sage.registry import (
     Component,
@@ -153,7 +153,8 @@ class TrainerSettings(Settings):
     log_skipped: bool
     """Whether turns of weight 0 are scored for the records too. `false` keeps them out of both models'
     vocabulary projections: the loss is the same, a step gets cheaper with the share that is skipped, and
-    their confidence and divergence are missing in the turns table."""
+    their confidence and divergence are missing in the turns table. A confidence that compares turns still
+    reads the models at all of them."""
     threads: int = Field(ge=0)
     """torch threads of this process; 0 leaves torch's choice."""
 
@@ -274,6 +275,16 @@ class RunConfig(Settings):
     launch: LaunchSettings
     plugins: list[str]
     """Python modules imported before validation; they register components of their own."""
+
+    @model_validator(mode="after")
+    def _loss_fits_the_play(self) -> RunConfig:
+        self.divergence.sampled_at(self.rollout.temperature, self.rollout.top_p)  # or it refuses
+        if self.divergence.from_samples and self.rollout.player != "student":
+            raise ValueError(
+                f"divergence={self.divergence.name} needs tokens that the student sampled, and they come "
+                f"from rollout.player={self.rollout.player}; set it to student, or divergence=nll to imitate."
+            )
+        return self
 
     def digest_fields(self) -> dict[str, Any]:
         """Plain data of everything that can change a result."""

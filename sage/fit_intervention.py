@@ -51,6 +51,30 @@ def judged_turns(attempt: Path, turn_budget: int) -> tuple[np.ndarray, np.ndarra
     return np.array(rows).reshape(-1, len(NAMES)), np.array(words, int)
 
 
+def settings_of(attempts: Sequence[Path]) -> dict[str, Any]:
+    """What the judge's runs had and the fitted rule takes over: `weak_weight`, `sees_feedback`,
+    `max_new_tokens` of the rule that asked, and `turn_budget`.
+
+    Raises ValueError where the runs differ in one: a reply means another thing then.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for attempt in attempts:
+        config = yaml.safe_load((attempt / "config.yaml").read_text("utf-8"))
+        rule = config["intervention"]
+        while "sees_feedback" not in rule and "rule" in rule:
+            rule = rule["rule"]
+        here = {name: rule.get(name) for name in ("weak_weight", "sees_feedback", "max_new_tokens")}
+        for name, value in (here | {"turn_budget": config["env"]["turn_budget"]}).items():
+            if found.setdefault(name, value) != value:
+                raise ValueError(
+                    f"These runs differ in {name} ({found[name]} and {value}), so their judge's words do not "
+                    "mean the same; give runs of one recipe."
+                )
+    return found
+
+
 def _seen(row: dict[str, Any]) -> Seen:
     def number(name: str) -> float | None:
         return None if row[name] is None or np.isnan(row[name]) else float(row[name])
@@ -128,11 +152,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that had a judge")
     parser.add_argument("--write", type=Path, help="YAML file to write: DIR/intervention/NAME.yaml")
-    parser.add_argument("--turn-budget", type=int, default=30, help="of these runs (default 30)")
+    parser.add_argument("--turn-budget", type=int, help="of turn positions (default: the runs')")
     options = parser.parse_args(arguments)
     attempts = sorted({path.parent for run in options.runs for path in run.rglob("status.json")})
-    data = [judged_turns(attempt, options.turn_budget) for attempt in attempts]
-    data = [(rows, words) for rows, words in data if len(words)]
+    judged = [attempt for attempt in attempts if len(judged_turns(attempt, 1)[1])]
+    try:
+        settings = settings_of(judged)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.turn_budget:
+        settings["turn_budget"] = options.turn_budget
+    data = [judged_turns(attempt, settings["turn_budget"]) for attempt in judged]
     if len(data) < 2:
         print(
             f"{len(data)} of {len(attempts)} runs there have turns that a judge labelled; "
@@ -153,24 +184,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"Fitted on {counted:,} judged turns of {len(kept)} runs; on {len(unseen)} runs it has not seen:\n")
     print(table.round(3).to_string(index=False))
     if options.write:
-        write(fitted, options.write, options.turn_budget, f"{counted:,} judged turns of {len(kept)} runs")
+        write(settings | fitted, options.write, f"{counted:,} judged turns of {len(kept)} runs")
         print(f"\nWrote {options.write}.")
     return 0
 
 
-def write(fitted: dict[str, Any], path: Path, turn_budget: int, source: str) -> None:
-    """The option of the config group `intervention`."""
+def write(fitted: dict[str, Any], path: Path, source: str) -> None:
+    """The option of the config group `intervention`; it never asks until `ask_below` is set."""
     import yaml
 
-    content = {
-        "name": "learned",
-        "weak_weight": 0.5,
-        "ask_below": 0.0,
-        "sees_feedback": True,
-        "max_new_tokens": 1028,
-        "turn_budget": turn_budget,
-        **fitted,
-    }
+    content = {"name": "learned", "ask_below": 0.0, **fitted}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(content, sort_keys=False, width=110, default_flow_style=None)
     path.write_text(

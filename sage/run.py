@@ -115,7 +115,11 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 rules=Rules(
                     config.intervention,
                     config.curriculum,
-                    Objective(config.confidence, config.normalization, config.divergence),
+                    Objective(
+                        config.confidence,
+                        config.normalization,
+                        config.divergence.sampled_at(config.rollout.temperature, config.rollout.top_p),
+                    ),
                 ),
                 trainer=config.trainer,
                 seed=config.seed,

@@ -28,6 +28,27 @@ _KNOWN = {
 }
 """What `fsdp_config` may say. `accelerate launch` hands it on as environment variables of these names."""
 
+_UNUSED = {
+    "ACCELERATE_MIXED_PRECISION": (
+        "mixed_precision",
+        "no",
+        "set it to 'no', and student.dtype=bfloat16 for bfloat16 with float32 masters",
+    ),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
+        "gradient_accumulation_steps",
+        "1",
+        "set it to 1, and trainer.tasks_per_step for the batch of one step",
+    ),
+    "ACCELERATE_DYNAMO_BACKEND": ("dynamo_backend", "no", "set it to 'NO'"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (
+        "a parallelism_config",
+        "false",
+        "start it with a config of conf/accelerate/ (docs/launch.md)",
+    ),
+}
+"""Variables that `accelerate launch` sets from its config: what it is called there, the value that asks for
+nothing, and the way out. This package runs the model and sums the loss, so it cannot honour them."""
+
 
 def check_launch() -> None:
     """Raises ConfigError, in one sentence, where accelerate was told to do what this package does not.
@@ -39,6 +60,12 @@ def check_launch() -> None:
             raise ConfigError(
                 f"accelerate is set to {name}, but every process needs the whole student; "
                 "start it with a config of conf/accelerate/ (docs/launch.md says why)."
+            )
+    for variable, (asked_for, unused, instead) in _UNUSED.items():
+        asked = os.environ.get(variable, unused)
+        if asked.lower() != unused:
+            raise ConfigError(
+                f"accelerate is set to {asked_for}: {asked}, which would change nothing here; {instead}."
             )
     if not _is_on("ACCELERATE_USE_FSDP"):
         return

@@ -85,7 +85,8 @@ def accumulate_gradient(
 
     `batch` holds this process's ok episodes with their decisions. Nothing is added where no turn in any
     process is supervised. `log_skipped` also scores turns of weight 0 for the records; without it they cost
-    nothing in either model's vocabulary projection, and an episode without a supervised turn costs nothing.
+    nothing in either model's vocabulary projection, and an episode without a supervised turn costs nothing,
+    but for a confidence that `compares_turns`: that reads the models at every turn. The loss is the same.
     `scored` is the batch's teacher pass where a rule has needed it already. `stream` gives the random stream
     of an episode to confidence rules that draw.
     """
@@ -96,7 +97,9 @@ def accumulate_gradient(
             objective.confidence,
             batch,
             micro_batch=micro_batch,
-            only_supervised=not (log_skipped or objective.normalization.flat),
+            only_supervised=not (
+                log_skipped or objective.normalization.flat or objective.confidence.compares_turns
+            ),
             clock=clock,
             chunk_tokens=chunk_tokens,
         )

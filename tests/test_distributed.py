@@ -179,6 +179,10 @@ def test_the_shipped_launch_configs_are_accelerate_s(path: Path, monkeypatch: py
     [
         ("ACCELERATE_USE_DEEPSPEED", "true", "set to DeepSpeed"),
         ("ACCELERATE_USE_MEGATRON_LM", "true", "set to Megatron_LM"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision: bf16.*student.dtype=bfloat16"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient_accumulation_steps: 4.*tasks_per_step"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "dynamo_backend: INDUCTOR"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "a parallelism_config"),
         ("FSDP_VERSION", "1", "fsdp_version: 1, and only 2"),
         ("FSDP_RESHARD_AFTER_FORWARD", "true", "fsdp_reshard_after_forward: true, and only false"),
         ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true", "fsdp_cpu_ram_efficient_loading: true"),

@@ -121,3 +121,23 @@ def test_a_divergence_sees_the_sampled_tokens() -> None:
             tokens += turn.n_tokens
     assert loss.loss == pytest.approx(total / tokens, rel=1e-10)
     assert isinstance(rules.divergence, Divergence)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [*WEIGHTS, "confidence=shuffled confidence@confidence.rule=drift", "normalization=active_token"],
+)
+@pytest.mark.parametrize("scope", ["batch", "trajectory"])
+def test_skipped_turns_left_out_of_the_records_change_no_loss_under_any_weight(
+    choice: str, scope: str
+) -> None:
+    both = models()
+    rules = rules_of(*choice.split(), *LOW_GATE.get(choice, []), f"normalization.scope={scope}")
+    batch = make_batch(7)
+    skipped = [d.weight == 0 for played in batch for d in played.decisions]
+    assert True in skipped
+    (full, gradient), (lean, same) = (
+        run(both, rules, make_batch(7), log_skipped=log_skipped) for log_skipped in (True, False)
+    )
+    assert lean.loss == pytest.approx(full.loss, rel=1e-12)
+    torch.testing.assert_close(same, gradient, rtol=1e-9, atol=1e-13)

@@ -46,6 +46,12 @@ class Confidence(Component):
     needs_student: ClassVar[bool] = False
     """The rule also reads the student's statistics, which costs one more forward pass of the student."""
 
+    @property
+    def compares_turns(self) -> bool:
+        """A turn's weight depends on the episode's other turns, skipped ones included: it is told of all,
+        whether or not they are logged. True for a rule with a `weigh_episode` of its own."""
+        return type(self).weigh_episode is not Confidence.weigh_episode
+
     teacher_temperature: float = Field(gt=0)
     """1.0 leaves the distribution unscaled; lower is sharper. Apart from the judge, which is greedy."""
 

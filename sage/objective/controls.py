@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from sage.episode import Decision, Failure, Label, Turn
-from sage.objective.intervention import Ask, Intervention, JudgeQuery, Stream, TurnContext
+from sage.objective.intervention import Ask, Intervention, JudgeQuery, Stream, TurnContext, weight_of
 from sage.objective.rates import LabelRates
 from sage.oracle import effect_of
 from sage.registry import interventions
@@ -23,18 +23,36 @@ from sage.registry import interventions
 NestedIntervention = Annotated[SerializeAsAny[Intervention], BeforeValidator(interventions.build)]
 
 
-def weight_of(label: Label, weak_weight: float) -> float:
-    """i_t of a label: 0 for SKIP and NEVER, α for WEAK, 1 for everything else (method.md section 3)."""
-    return {Label.SKIP: 0.0, Label.NEVER: 0.0, Label.WEAK: weak_weight}.get(label, 1.0)
-
-
 class Wrapper(Intervention):
     """Base of the rules that change another rule's decisions."""
 
     rule: NestedIntervention
-    """The rule that decides first."""
+    """The rule that decides first. It has the same α: a YAML file takes it over by
+    `rule: {weak_weight: ${..weak_weight}}` behind its `defaults`, whether the inner rule has one or not."""
     weak_weight: float = Field(ge=0, le=1)
-    """α of a WEAK that this rule gives."""
+    """α, the weight of a WEAK turn, of this rule and of every rule inside it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_needless_alpha(cls, values: Any) -> Any:
+        """An inner rule that knows no WEAK of its own is handed none."""
+        inner = values.get("rule") if isinstance(values, dict) else None
+        if not isinstance(inner, dict) or inner.get("name") not in interventions.names():
+            return values
+        takes_it = "weak_weight" in interventions.get(inner["name"]).model_fields
+        if takes_it or inner.get("weak_weight", values.get("weak_weight")) != values.get("weak_weight"):
+            return values
+        return values | {"rule": {key: value for key, value in inner.items() if key != "weak_weight"}}
+
+    @model_validator(mode="after")
+    def _one_alpha(self) -> Wrapper:
+        inner = getattr(self.rule, "weak_weight", self.weak_weight)
+        if inner != self.weak_weight:
+            raise ValueError(
+                f"The rule {self.rule.name!r} inside {self.name!r} has weak_weight {inner:g} and the outer "
+                f"one {self.weak_weight:g}; a run has one, so set intervention.weak_weight alone."
+            )
+        return self
 
     @property
     def query(self) -> JudgeQuery | None:

@@ -11,7 +11,7 @@ Shape suffixes: C tokens of one chunk, V vocabulary. All values are in nats.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -43,6 +43,14 @@ class Divergence(Component):
     def anchor(self) -> Anchor | None:
         """None (the default): the target is the teacher. Else `teacher_logprob_CV` is the blend it names."""
         return None
+
+    from_samples: ClassVar[bool] = False
+    """The loss estimates a mean over tokens that the student sampled: those of another player will not do."""
+
+    def sampled_at(self, temperature: float, top_p: float) -> Divergence:
+        """This loss for tokens that the student sampled at `temperature` (0: greedily) and `top_p`; itself
+        (the default) where it compares distributions. Raises ValueError where no such loss is unbiased."""
+        return self
 
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         """D per token, [C]."""

@@ -7,9 +7,9 @@ chunk, V vocabulary, K kept tokens. All values are in nats.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from sage.objective.certainty import top_k_entropy
 from sage.objective.divergence import JSD, Divergence, ForwardKL, ReverseKL
@@ -47,7 +47,17 @@ class SampledToken(Divergence):
     ∂log p(y), whose mean is that of forward KL; k1 gives ∂log p(y), whose mean is zero, and is refused. As
     `advantage` the estimate is a constant: k ∂log p(y), the policy gradient of on-policy distillation with
     reward −k.
+
+    Those means are over y ~ p. Tokens sampled at another temperature τ come from p_τ ∝ p^{1/τ}: each counts
+    p(y) / p_τ(y) times then (`sampled_at`), which leaves every mean what it is, at the price of a larger
+    variance the farther τ is from 1. A nucleus (top-p below 1) or greedy play never shows some tokens, which
+    no factor can mend: refused.
     """
+
+    from_samples: ClassVar[bool] = True
+
+    _temperature: float = PrivateAttr(default=1.0)
+    """τ that the tokens were sampled at."""
 
     estimator: Literal["k1", "k2", "k3"]
     gradient: Literal["loss", "advantage"]
@@ -61,6 +71,26 @@ class SampledToken(Divergence):
             )
         return self
 
+    def sampled_at(self, temperature: float, top_p: float) -> SampledToken:
+        if temperature == 0 or top_p < 1:
+            what = "temperature 0" if temperature == 0 else f"top_p {top_p:g}"
+            raise ValueError(
+                f"divergence=sampled_token is unbiased only where every token can be sampled, and {what} "
+                "leaves some out; set rollout.top_p=1 and a rollout.temperature above 0, or "
+                "divergence=reverse_kl."
+            )
+        made = self.model_copy()
+        made._temperature = temperature
+        return made
+
+    def _importance(self, student_logprob_CV: Tensor, target_C: Tensor) -> Tensor | None:
+        """p(y) / p_τ(y), [C]; None at temperature 1, where it is one."""
+        if self._temperature == 1:
+            return None
+        log_z_C = (student_logprob_CV / self._temperature).logsumexp(-1)
+        chosen_C = _chosen(student_logprob_CV, target_C)
+        return (chosen_C * (1 - 1 / self._temperature) + log_z_C).exp()
+
     def _estimate(self, ratio_C: Tensor) -> Tensor:
         if self.estimator == "k1":
             return ratio_C
@@ -69,7 +99,10 @@ class SampledToken(Divergence):
         return (-ratio_C).expm1() + ratio_C
 
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
-        return self._estimate(_chosen(student_logprob_CV, target_C) - _chosen(teacher_logprob_CV, target_C))
+        ratio_C = _chosen(student_logprob_CV, target_C) - _chosen(teacher_logprob_CV, target_C)
+        importance_C = self._importance(student_logprob_CV, target_C)
+        value_C = self._estimate(ratio_C)
+        return value_C if importance_C is None else value_C * importance_C
 
     def value_and_slope(
         self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor
@@ -80,6 +113,9 @@ class SampledToken(Divergence):
             factor_C = value_C
         else:
             factor_C = ratio_C if self.estimator == "k2" else -(-ratio_C).expm1()
+        importance_C = self._importance(student_logprob_CV, target_C)
+        if importance_C is not None:
+            value_C, factor_C = value_C * importance_C, factor_C * importance_C
         return value_C, _slope_of_logprob(student_logprob_CV, target_C, factor_C)
 
 

@@ -65,6 +65,11 @@ def no_judge(turns: Sequence[TurnContext]) -> list[JudgeReply]:
     )
 
 
+def weight_of(label: Label, weak_weight: float) -> float:
+    """i_t of a label: 0 for SKIP and NEVER, α for WEAK, 1 for everything else (method.md section 3)."""
+    return {Label.SKIP: 0.0, Label.NEVER: 0.0, Label.WEAK: weak_weight}.get(label, 1.0)
+
+
 class Intervention(Component):
     """Base class of the rules: a name and settings, and one decision per turn."""
 
@@ -127,7 +132,7 @@ class Judge(Intervention):
 
     def weight(self, label: Label) -> float:
         """i_t of a label: 0 for SKIP, α for WEAK, 1 for everything else."""
-        return {Label.SKIP: 0.0, Label.WEAK: self.weak_weight}.get(label, 1.0)
+        return weight_of(label, self.weak_weight)
 
     def asks(self, turn: Turn) -> bool:
         return turn.failure is Failure.NONE

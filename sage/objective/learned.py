@@ -13,8 +13,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from sage.episode import Decision, Failure, Label
-from sage.objective.controls import weight_of
-from sage.objective.intervention import Ask, Intervention, JudgeQuery, Stream, TurnContext
+from sage.objective.intervention import Ask, Intervention, JudgeQuery, Stream, TurnContext, weight_of
 from sage.objective.rates import WORDS
 from sage.objective.turn_features import NAMES, Seen, features
 from sage.registry import interventions

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sage.objective.certainty import top_k_entropy
 from sage.objective.confidence import Confidence, TokenStats
@@ -35,9 +35,22 @@ class Shuffled(Confidence):
     rule: NestedConfidence
     """The rule whose values are dealt."""
 
+    @model_validator(mode="after")
+    def _one_temperature(self) -> Shuffled:
+        if self.rule.teacher_temperature != self.teacher_temperature:
+            raise ValueError(
+                f"confidence.teacher_temperature is {self.teacher_temperature:g} and that of its rule "
+                f"{self.rule.teacher_temperature:g}; set confidence.rule.teacher_temperature alone."
+            )
+        return self
+
     @property
     def needs_student(self) -> bool:  # type: ignore[override]
         return self.rule.needs_student
+
+    @property
+    def compares_turns(self) -> bool:
+        return self.rule.compares_turns  # the deal itself is among supervised turns alone
 
     def read(self, logprob_CV: Tensor) -> Tensor:
         return self.rule.read(logprob_CV)

@@ -24,15 +24,22 @@ from sage.objective.controls import (
     Inverted,
     Matched,
     Oracle,
-    weight_of,
 )
 from sage.objective.curriculum import BackToFront, ForwardToBack
-from sage.objective.intervention import Always, Intervention, Judge, JudgeReply, TurnContext, no_judge
+from sage.objective.intervention import (
+    Always,
+    Intervention,
+    Judge,
+    JudgeReply,
+    TurnContext,
+    no_judge,
+    weight_of,
+)
 from sage.objective.normalization import MatchedScale, Unnormalized, WeightSums
 from sage.objective.rates import WORDS, LabelRates
 from sage.objective.trust import DisagreementUncertainty, Drift, EntropyAware, Shuffled, TurnBalanced
 from sage.objective.weights import selective_weights, token_weights, weight_sums
-from sage.settings import conf_dir, load
+from sage.settings import ConfigError, conf_dir, load
 from tests.tiny_models import make_episode
 
 calmly = settings(deadline=None, max_examples=50)
@@ -446,3 +453,39 @@ def test_a_rule_asks_about_the_turns_that_it_says_it_will(option: str, epsilon: 
     assert set(sure) <= set(asked)
     if option in ("judge", "inverted", "dealt", "matched") and epsilon != 1.0:
         assert sure == [0, 2, 3, 5]
+
+
+# --- one α
+
+
+def composed(*overrides: str) -> Intervention:
+    return load([*overrides, "intervention.weak_weight=0.35"]).intervention
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *([f"intervention={outer}"] for outer in ("judge", "dealt", "matched", "explore", "inverted")),
+        ["intervention=inverted", "intervention@intervention.rule=dealt"],
+        ["intervention=explore", "intervention.epsilon=1", "intervention@intervention.rule=never"],
+        [
+            *("intervention=dealt", "intervention@intervention.rule=inverted"),
+            "intervention@intervention.rule.rule=explore",
+        ],
+    ],
+    ids=" ".join,
+)
+def test_a_weak_turn_weighs_what_the_run_says_however_deep_the_rule(overrides: list[str]) -> None:
+    turns = contexts(40)
+    decisions = composed(*overrides).decide(turns, answering([Label.WEAK] * len(turns)), stream())
+    weak = {d.weight for d in decisions if d.label is Label.WEAK}
+    assert weak == {0.35}
+
+
+def test_an_inner_rule_with_an_alpha_of_its_own_is_refused_and_one_that_knows_none_needs_none() -> None:
+    with pytest.raises(ConfigError, match=r"'judge' inside 'dealt' has weak_weight 0.2 and the outer"):
+        load(["intervention=dealt", "intervention.rule.weak_weight=0.2"])
+    with pytest.raises(ValidationError, match=r"set intervention.weak_weight alone"):
+        Dealt(name="dealt", rule=JUDGE, weak_weight=0.1, by_turn=True)
+    rule = composed("intervention=inverted", "intervention@intervention.rule=always")
+    assert rule.model_dump() == {"name": "inverted", "rule": {"name": "always"}, "weak_weight": 0.35}

@@ -23,6 +23,7 @@ from sage.objective.estimators import (
     TopK,
     bucketed,
 )
+from sage.settings import ConfigError, load
 
 REVERSE, FORWARD = ReverseKL(name="reverse_kl"), ForwardKL(name="forward_kl")
 P, Q = (0.5, 0.3, 0.2), (0.2, 0.7, 0.1)
@@ -179,3 +180,50 @@ def test_signals_by_hand_and_by_scipy() -> None:
     assert SIGNALS["entropy"](logs(1 / 3, 1 / 3, 1 / 3)).item() == pytest.approx(0, abs=1e-12)
     assert SIGNALS["entropy"](logs(1.0, 0.0, 0.0)).item() == 1
     assert top_k_entropy(logs(*Q), 2).item() == pytest.approx(scipy.stats.entropy([7 / 9, 2 / 9]))
+
+
+# --- sampled at another temperature
+
+
+@pytest.mark.parametrize("temperature", [0.4, 0.8, 1.0, 1.7])
+@pytest.mark.parametrize(
+    ("estimator", "gradient", "whole"),
+    [("k1", "advantage", REVERSE), ("k2", "loss", REVERSE), ("k3", "loss", FORWARD)],
+)
+def test_at_any_temperature_the_mean_slope_is_that_of_the_whole_divergence(
+    temperature: float, estimator: str, gradient: str, whole: Divergence
+) -> None:
+    """By enumeration: every token times its probability of being sampled at τ."""
+    student, teacher = random_pair(5)
+    kind = sampled(estimator, gradient).sampled_at(temperature, top_p=1.0)
+    p_tau = scipy.special.softmax(student.numpy() / temperature, axis=-1)
+    mean_slope, mean_value = torch.zeros_like(student), torch.zeros(4, dtype=torch.float64)
+    for v in range(student.shape[-1]):
+        target = torch.full((4,), v)
+        value, slope = kind.value_and_slope(student.clone(), teacher.clone(), target)
+        torch.testing.assert_close(value, kind.value(student, teacher, target))
+        share = torch.from_numpy(p_tau[:, v].copy())
+        mean_slope += share[:, None] * slope
+        mean_value += share * value
+    expected_value, expected = whole.value_and_slope(student.clone(), teacher.clone(), token(0))
+    torch.testing.assert_close(mean_slope, expected, rtol=1e-10, atol=1e-12)
+    if estimator == "k1":
+        torch.testing.assert_close(mean_value, expected_value, rtol=1e-10, atol=1e-12)
+
+
+def test_the_temperature_is_that_of_the_run_and_what_cannot_be_unbiased_is_refused() -> None:
+    config = load(["method=policy_gradient_opd", "rollout.temperature=0.8"])
+    kind = config.divergence.sampled_at(config.rollout.temperature, config.rollout.top_p)
+    student, teacher = random_pair(2)
+    ones = torch.ones(4, dtype=torch.long)
+    plain, scaled = (k.value(student, teacher, ones) for k in (config.divergence, kind))
+    p, tau = student[:, 1].exp(), scipy.special.softmax(student.numpy() / 0.8, axis=-1)[:, 1]
+    torch.testing.assert_close(scaled, plain * p / torch.from_numpy(tau))
+    for changed, sentence in (
+        ("rollout.temperature=0", "temperature 0 leaves some out"),
+        ("rollout.top_p=0.9", r"top_p 0.9 leaves some out; set rollout.top_p=1"),
+        ("rollout.player=teacher", "needs tokens that the student sampled"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            load(["method=policy_gradient_opd", changed])
+    assert load(["method=opd", "rollout.top_p=0.9"]).divergence.sampled_at(0.0, 0.9) is not None

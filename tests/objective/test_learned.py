@@ -3,6 +3,7 @@ records."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -157,7 +158,8 @@ def test_numbers_of_another_version_are_refused() -> None:
 SMALL = [
     *("env.generated.train=12", "env.generated.valid_seen=6", "env.generated.valid_unseen=6"),
     *("env.games=generated", "env.turn_budget=8", "trainer.steps=2", "trainer.tasks_per_step=4"),
-    *("trainer.threads=1", "evaluation.before=false", "evaluation.after=false", "tracking.mlflow=false"),
+    *("trainer.threads=1", "intervention.weak_weight=0.3", "tracking.mlflow=false"),
+    *("evaluation.before=false", "evaluation.after=false"),
 ]
 
 
@@ -178,10 +180,11 @@ def test_fitted_on_real_records_it_runs_without_a_query_and_as_a_hybrid(
 ) -> None:
     monkeypatch.setenv("SAGE_CACHE", str(tmp_path / "games"))
     option = tmp_path / "conf" / "intervention" / "mine.yaml"
-    assert main([str(runs), "--write", str(option), "--turn-budget", "8"]) == 0
+    assert main([str(runs), "--write", str(option)]) == 0
     assert "on 1 runs it has not seen" in capsys.readouterr().out
     rule = interventions.build(yaml.safe_load(option.read_text()))
     assert isinstance(rule, Learned)
+    assert (rule.turn_budget, rule.weak_weight, rule.ask_below) == (8, 0.3, 0.0)  # as the runs had it
     labels = {}
     for below in (0, 1):
         line = [
@@ -207,6 +210,16 @@ def test_fitted_on_real_records_it_runs_without_a_query_and_as_a_hybrid(
     # Asked about everything, it is the judge: the first step, before any weight has moved, is the same.
     everything = labels[1][: int((first["step"] == 0).sum())]
     assert everything == first[first["step"] == 0]["label"].tolist()
+
+
+def test_runs_that_differ_in_what_a_word_means_are_refused_in_a_sentence(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(runs, tmp_path / "runs")
+    changed = next(iter(copy.glob("*/attempt_1"))) / "config.yaml"
+    changed.write_text(changed.read_text().replace("weak_weight: 0.3", "weak_weight: 0.7"))
+    assert main([str(copy)]) == 2
+    assert "differ in weak_weight" in capsys.readouterr().err
 
 
 def test_runs_without_a_judge_are_refused_in_a_sentence(

@@ -54,6 +54,11 @@ def fill(template: str, **fields: str) -> str:
     return _FIELD.sub(value, template)
 
 
+def fields(template: str) -> set[str]:
+    """Names of the fields of a template (or of one line of it)."""
+    return {match[1] for match in _FIELD.finditer(template)}
+
+
 def list_admissible(commands: Sequence[str], count: int) -> str:
     """The admissible commands as one line that starts with a line break; empty for `count` 0."""
     if count <= 0 or not commands:

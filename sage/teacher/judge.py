@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -18,48 +17,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sage.config import PromptStyle
-from sage.episode import Label
 from sage.objective.intervention import JudgeQuery, JudgeReply, TurnContext
 from sage.policy.dialogue import Dialogue
 from sage.policy.engine import EngineName
-from sage.policy.generate import reply
+from sage.policy.generate import Reply, reply
 from sage.policy.model import LanguageModel
-from sage.policy.prompts import fill, list_admissible
+from sage.policy.prompts import fields, fill, list_admissible
 from sage.teacher.ahead import Ahead
+from sage.teacher.reading import ends_thinking, opens_thinking, parse_reply
 
 CACHE_VERSION = 1
 """Version of the cache key: sha256 of the JSON of (this, teacher's weight digest, prompt ids, token limit).
 It leaves out library versions and hardware, whose rounding may turn a close call."""
 
-_ANY_WORD = re.compile(r"\b(SKIP|WEAK|STRONG)\b", re.IGNORECASE)
-_FIRST_WORD = re.compile(
-    r"\W*(?:(?:the\s+)?(?:label|answer|decision|verdict|judge?ment|output|response|reply)\b\s*(?:is\b)?\W*)?"
-    r"(SKIP|WEAK|STRONG)\b",
-    re.IGNORECASE,
-)
-_ONLY_WORD = re.compile(r"\W*(SKIP|WEAK|STRONG)\W*", re.IGNORECASE)
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-
-
-def parse_reply(text: str) -> Label | None:
-    """The label a reply gives, None where it gives none or several (method.md section 3, point 3).
-
-    The word has to open the reply (case, punctuation, markdown and a heading such as `Label:` aside) or to
-    stand alone on its last line; a different one of the three words anywhere makes the reply unreadable.
-    """
-    text = _THINKING.sub("", text).replace("_", " ").strip()
-    if len({word.upper() for word in _ANY_WORD.findall(text)}) != 1:
-        return None
-    last_line = text.splitlines()[-1]
-    found = _FIRST_WORD.match(text) or _ONLY_WORD.fullmatch(last_line)
-    return Label(found[1].upper()) if found else None
-
 
 def judge_message(style: PromptStyle, context: TurnContext, sees_feedback: bool) -> str:
-    """The judge's user message; `feedback` is empty where the judge must not see the environment's reply."""
+    """The judge's user message. Where the judge must not see the environment's reply, a line of the template
+    that holds nothing else from the turn is left out, and elsewhere the field is empty."""
     episode, turn = context.episode, context.turn
     return fill(
-        style.judge,
+        style.judge if sees_feedback else _without_feedback(style.judge),
         task_type=episode.task.task_type,
         goal=episode.goal,
         scene=episode.scene,
@@ -70,6 +47,11 @@ def judge_message(style: PromptStyle, context: TurnContext, sees_feedback: bool)
         action=turn.action,
         feedback=turn.feedback if sees_feedback else "",
     )
+
+
+def _without_feedback(template: str) -> str:
+    kept = [line for line in template.split("\n") if fields(line) != {"feedback"}]
+    return "\n".join(kept)
 
 
 def _lasting_first(context: TurnContext, count: int) -> list[str]:
@@ -172,6 +154,7 @@ class TeacherJudge:
             self._learn(asked)
         self._waiting, self._under_way = {}, set()
         prompts = [self._prompt(context) for context in turns]
+        thinking = bool(prompts) and self._opens_thinking(prompts[0])
         keys = [self._key(prompt) for prompt in prompts]
         missing = {
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._recall(key) is None
@@ -181,12 +164,13 @@ class TeacherJudge:
         judged, paid = [], {}
         for key in keys:
             known = self._memory[key]
+            label = parse_reply(known.text, thinking=thinking)
             seconds = self._unpaid.pop(key, None)
             if seconds is None:
-                judged.append(JudgeReply(parse_reply(known.text), known.text, cached=True))
+                judged.append(JudgeReply(label, known.text, cached=True))
                 continue
             paid[key] = known
-            judged.append(JudgeReply(parse_reply(known.text), known.text, seconds, False, known.tokens))
+            judged.append(JudgeReply(label, known.text, seconds, False, known.tokens))
         if self._file and paid:
             self._file.put(paid)
         # Turns that were begun and then came to nothing (their environment failed) leave no trace.
@@ -209,7 +193,7 @@ class TeacherJudge:
             engine=self.engine,
         )
         new = {
-            key: _Known(answer.text, len(prompt) + len(answer.ids))
+            key: _Known(self._text(answer), len(prompt) + len(answer.ids))
             for (key, prompt), answer in zip(prompts.items(), replies, strict=True)
         }
         return _Asked(new, (time.perf_counter() - started) / max(1, len(prompts)))
@@ -217,6 +201,10 @@ class TeacherJudge:
     def _learn(self, asked: _Asked) -> None:
         self._memory.update(asked.new)
         self._unpaid.update(dict.fromkeys(asked.new, asked.seconds))
+
+    def prompt_tokens(self, context: TurnContext) -> int:
+        """Tokens of the query about a turn."""
+        return len(self._prompt(context))
 
     def memory(self) -> dict[str, Any]:
         """Every reply so far, for a checkpoint: a resumed run then asks what the uninterrupted one asks."""
@@ -235,6 +223,14 @@ class TeacherJudge:
     def _prompt(self, context: TurnContext) -> list[int]:
         message = judge_message(self.style, context, self.query.sees_feedback)
         return self._dialogue.open(self.style.judge_system, message)
+
+    def _opens_thinking(self, prompt: list[int]) -> bool:
+        return opens_thinking(str(self.lm.tokenizer.decode(prompt[-16:])))
+
+    def _text(self, answer: Reply) -> str:
+        """What was said; with its special tokens where only those show the end of the thinking."""
+        whole = str(self.lm.tokenizer.decode(answer.ids))
+        return whole if ends_thinking(whole) and not ends_thinking(answer.text) else answer.text
 
     def _key(self, prompt: list[int]) -> str:
         identity = [CACHE_VERSION, self.lm.digest, prompt, self.query.max_new_tokens]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from sage.config import PromptStyle
 from sage.episode import Failure, Label
 from sage.objective.intervention import Judge, JudgeQuery, JudgeReply, TurnContext
 from sage.policy.model import LanguageModel, weights_digest
-from sage.teacher.judge import TeacherJudge, judge_message, parse_reply
+from sage.teacher.judge import TeacherJudge, judge_message
+from sage.teacher.trial import try_judge
 from tests.tiny_models import make_episode, tiny_lm
 
 STYLE = PromptStyle(
@@ -32,38 +35,6 @@ STYLE = PromptStyle(
 QUERY = JudgeQuery(sees_feedback=True, max_new_tokens=8)
 
 
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        ("SKIP", Label.SKIP),
-        ("skip", Label.SKIP),
-        (" Weak.\n", Label.WEAK),
-        ("**STRONG**", Label.STRONG),
-        ("`STRONG`", Label.STRONG),
-        ("_weak_", Label.WEAK),
-        ('"Skip"', Label.SKIP),
-        ("Label: STRONG", Label.STRONG),
-        ("**Verdict:** weak", Label.WEAK),
-        ("The answer is SKIP.", Label.SKIP),
-        ("STRONG: the agent repeats itself.", Label.STRONG),
-        ("STRONG STRONG", Label.STRONG),
-        ("The agent goes in circles.\n\n**STRONG**", Label.STRONG),
-        ("<think>\nmaybe weak, maybe strong\n</think>\n\nSKIP", Label.SKIP),
-        ("", None),
-        ("   ", None),
-        ("yes", None),
-        ("SKIPPED", None),
-        ("SKIP or WEAK", None),
-        ("WEAK\nSTRONG", None),
-        ("not STRONG, rather weak", None),
-        ("You should not skip this one.", None),
-        ("<think>SKIP", None),
-    ],
-)
-def test_parse_reply(text: str, label: Label | None) -> None:
-    assert parse_reply(text) is label
-
-
 def contexts(*numbers: int) -> list[TurnContext]:
     found = []
     for number in numbers:
@@ -80,6 +51,35 @@ def test_the_message_shows_the_turn() -> None:
         "|I look.|look 0|Action: look 0|You see nothing."
     )
     assert judge_message(STYLE, context, False).endswith("|Action: look 0|")
+
+
+SHIPPED = [
+    (path.stem, name, PromptStyle(**style))
+    for path in sorted((Path(__file__).parents[2] / "conf/prompt").glob("*.yaml"))
+    for name, style in yaml.safe_load(path.read_text())["styles"].items()
+]
+
+
+@pytest.mark.parametrize(("env", "name", "style"), SHIPPED, ids=[f"{env}-{name}" for env, name, _ in SHIPPED])
+def test_a_judge_that_does_not_see_the_feedback_is_shown_no_empty_line_or_title_for_it(
+    env: str, name: str, style: PromptStyle
+) -> None:
+    (context,) = contexts(1)
+    context.turn.admissible = ("go", "look")
+    shown, hidden = judge_message(style, context, True), judge_message(style, context, False)
+    assert context.turn.feedback in shown
+    assert context.turn.feedback not in hidden
+    assert "happened then" not in hidden
+    lines = hidden.split("\n")
+    assert all(line.strip() for line in lines)
+    # What is left stands as it stood, and one line is gone.
+    assert lines == [line for line in shown.split("\n") if context.turn.feedback not in line]
+
+
+def test_a_line_that_shows_more_than_the_feedback_stays() -> None:
+    style = STYLE.model_copy(update={"judge": "{goal}\n{action} -> {feedback}\nThen: {feedback}\nOne word:"})
+    (context,) = contexts(1)
+    assert judge_message(style, context, False) == "put a mug in a box\nlook 0 -> \nOne word:"
 
 
 def test_commands_of_the_first_turn_are_listed_first_and_stay_in_order() -> None:
@@ -224,3 +224,30 @@ def test_an_error_of_the_other_thread_is_raised_where_the_replies_are_wanted(tau
     with pytest.raises(AttributeError):
         judge(contexts(1))
     judge.close()
+
+
+def test_a_judge_is_tried_on_a_few_turns(taught: LanguageModel) -> None:
+    judge = TeacherJudge(taught, STYLE, QUERY)
+    turns = contexts(1, 2, 4, 1)
+    trial = try_judge(judge, turns)
+    assert (trial.turns, trial.read, trial.share) == (4, 3, 0.75)
+    assert trial.unread == ("perhaps",)
+    assert trial.reply_tokens == len("SKIP") + len("WEAK") + len("perhaps") + 3  # each with its end token
+    assert trial.tokens == trial.reply_tokens + sum(judge.prompt_tokens(c) for c in turns[:3])
+    assert trial.cut == 1  # "perhaps" and its end token are 8 tokens, as many as are allowed
+    assert trial.seconds > 0
+    assert try_judge(TeacherJudge(taught, STYLE, QUERY), []).share == 0
+
+
+def test_a_prompt_that_opens_the_thinking_makes_a_reply_without_its_end_unreadable(
+    taught: LanguageModel,
+) -> None:
+    tokenizer = copy.deepcopy(taught.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n{%", "assistant\n<think>\n{%")
+    thinks = dataclasses.replace(taught, tokenizer=tokenizer)
+    judge = TeacherJudge(thinks, STYLE, JudgeQuery(sees_feedback=True, max_new_tokens=40))
+    assert tokenizer.decode(judge._prompt(contexts(1)[0])).endswith("<think>\n")
+    key = judge._key(judge._prompt(contexts(1)[0]))
+    for text, label in (("SKIP", None), ("WEAK or SKIP?</think>\n\nSKIP", Label.SKIP)):
+        judge.recall({key: [text, 1]})
+        assert [r.label for r in judge(contexts(1))] == [label]

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.intervals import z_value
+from analysis.runmeans import RunMeans, least_variance
 
 CHUNK_BYTES = 2**20
 """Size of one block of game weights: small enough for a core's own cache, which is what makes it fast."""
@@ -80,20 +81,21 @@ def resample_rows(means: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def crossed_variance(
-    a: np.ndarray, b: np.ndarray, strata: np.ndarray, weights: np.ndarray
+    a: np.ndarray, b: np.ndarray, strata: np.ndarray, weights: np.ndarray, grain: float = 1.0
 ) -> tuple[float, float, tuple[float, float, float]]:
     """Variance of mean(a) − mean(b) when runs and games are both random, with Satterthwaite's df.
 
     `a` and `b` are [runs, games] on the same games. Sum of the run part (Welch's), the game part (of the
-    paired differences) and minus the residue that both contain; never below either part. Returns (variance,
-    df, parts).
+    paired differences) and minus the residue that both contain; never below either part. Neither part is
+    certain without reason: the run part is that of `RunMeans`, and the games' differences have the same prior
+    of half a game (`grain`: how far one play moves a cell). Returns (variance, df, parts).
     """
     parts, df_terms = [], []
     residue = 0.0
     for rows in (a, b):
         n = len(rows)
-        means = _means(rows, weights)
-        run_part = means.var(ddof=1) / n if n > 1 else 0.0
+        sample = RunMeans(_means(rows, weights), least_variance(rows, weights, grain))
+        run_part = sample.variance / n if n > 1 else 0.0
         parts.append(run_part)
         if n > 1:
             df_terms.append(run_part**2 / (n - 1))
@@ -112,13 +114,18 @@ def crossed_variance(
         inside = (strata == stratum) & ~np.isnan(profile)
         size = int(inside.sum())
         if size > 1:
-            part = weights[inside][0] ** 2 * size * profile[inside].var(ddof=1)
+            spread = max(profile[inside].var(ddof=1), 0.5 * grain**2 / (len(profile) + 1))
+            part = weights[inside][0] ** 2 * size * spread
             game_part += part
             df_terms.append(part**2 / (size - 1))
     run_part = parts[0] + parts[1]
     variance = max(run_part + game_part - residue, run_part, game_part)
     df = variance**2 / sum(df_terms) if sum(df_terms) > 0 else float("inf")
     return float(variance), float(df), (float(run_part), float(game_part), float(residue))
+
+
+def _floored(rows: np.ndarray, weights: np.ndarray, grain: float) -> bool:
+    return RunMeans(_means(rows, weights), least_variance(rows, weights, grain)).floored
 
 
 def _means(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -136,8 +143,14 @@ def two_way(
     draws: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    *,
+    grain: float = 1.0,
 ) -> TwoWay:
-    """Interval of mean(a) − mean(b). `means` [draws, runs] may be passed to share one resample of games."""
+    """Interval of mean(a) − mean(b). `means` [draws, runs] may be passed to share one resample of games.
+
+    `grain` is how far one play can move a value (`analysis.runmeans`). Where the spread over runs is less
+    than their games' chance, the draws lack what the variance has, and the interval is Student's, without
+    their shape; everything is nan where the scale of the values is unknown."""
     rng = np.random.default_rng(seed)
     if means is None:
         rows = np.concatenate([rows_a, rows_b])
@@ -146,15 +159,16 @@ def two_way(
     a, b = values[rows_a], values[rows_b]
     difference = float(_means(a, weights).mean() - _means(b, weights).mean())
     drawn = resample_rows(means[:, rows_a], rng) - resample_rows(means[:, rows_b], rng)
-    variance, df, _ = crossed_variance(a, b, strata, weights)
+    variance, df, _ = crossed_variance(a, b, strata, weights, grain)
     se = float(np.sqrt(variance))
     tails = [0.5 - level / 2, 0.5 + level / 2]
     low, high = np.quantile(drawn, tails)
     spread = float(drawn.std())
-    if spread > 0 and se > 0:
-        stretch = se / spread * float(stats.t.ppf(tails[1], df)) / z_value(level)
+    reach = float(stats.t.ppf(tails[1], df))
+    if spread > 0 and not (_floored(a, weights, grain) or _floored(b, weights, grain)):
+        stretch = se / spread * reach / z_value(level)
         centred = np.quantile(drawn - drawn.mean(), tails) * stretch
         bounds = (difference + float(centred[0]), difference + float(centred[1]))
     else:
-        bounds = (difference - se * z_value(level), difference + se * z_value(level))
+        bounds = (difference - se * reach, difference + se * reach)
     return TwoWay(difference, *bounds, float(low), float(high), se, df)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.errors import Refusal
 from analysis.load import CONTEXT_FULL
+from analysis.runmeans import RunMeans, least_variance
 
 AVERAGES = ("micro", "macro", "splits")
 
@@ -33,6 +34,9 @@ class Cells:
     """Episodes of each run that are not ok."""
     context_full: np.ndarray
     """Episodes of each run that the limit on their tokens cut: not won, and ok."""
+    grain: float = 1.0
+    """How far one play can move a cell: the range of a result (1 for wins and losses; of graded ones what was
+    seen, 0 included) over the plays of a game."""
     env: str = ""
     split: str = ""
     source: str = ""
@@ -44,6 +48,16 @@ class Cells:
     def run_means(self) -> np.ndarray:
         """Weighted mean of each run over its ok games."""
         return weighted_means(self.values, self.weights)
+
+    def sample(self, method: str) -> RunMeans:
+        """The run means of a method, with the least variance that they can have."""
+        return self.sample_of(self.rows(method))
+
+    def sample_of(self, rows: np.ndarray) -> RunMeans:
+        """The same for the runs of these rows, which are runs of one recipe."""
+        values = self.values[rows]
+        least = least_variance(values, self.weights, self.grain)
+        return RunMeans(weighted_means(values, self.weights), least)
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -89,6 +103,8 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
     count = np.bincount(flat[known], minlength=shape[0] * shape[1]).reshape(shape)
     total = np.bincount(flat[known], value[known], minlength=shape[0] * shape[1]).reshape(shape)
     table = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+    if not known.any():
+        raise Refusal(f"No episode on {episodes['env'].iloc[0]} {episodes['split'].iloc[0]} is ok.")
     first_run = episodes.iloc[np.unique(run_code, return_index=True)[1]]
     first_game = episodes.iloc[np.unique(game_code, return_index=True)[1]]
     strata, _ = pd.factorize(first_game["split" if average == "splits" else "task_type"], sort=True)
@@ -106,8 +122,15 @@ def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -
         weights=weights,
         not_ok=np.bincount(run_code, ~ok, minlength=len(runs)).astype(int),
         context_full=np.bincount(run_code, full, minlength=len(runs)).astype(int),
+        grain=(1.0 if metric == "won" else _span(value)) / max(1.0, float(count.sum() / (count > 0).sum())),
         **place_of(episodes, average),
     )
+
+
+def _span(value: np.ndarray) -> float:
+    """From the lowest to the highest known value, with 0 among them."""
+    known = value[~np.isnan(value)]
+    return float(known.max(initial=0.0) - known.min(initial=0.0))
 
 
 def numeric(frame: pd.DataFrame) -> list[str]:

@@ -28,6 +28,8 @@ from analysis.significance import benjamini_hochberg, holm, mcnemar, permutation
 
 RECIPE = "recipe; test on this benchmark, interval also for new games"
 CHECKPOINT = "these two checkpoints on games like these; not the recipe"
+SPREADS = ("runs", "games: these runs differ by less than their games leave to chance")
+"""Where the standard error comes from (`analysis.runmeans`)."""
 MIN_RUNS_PERMUTATION = 5
 """Fewer runs a side cannot reach p < 0.05 by permutation with room for a correction (3 against 3: p ≥
 0.10)."""
@@ -130,7 +132,7 @@ def _compare_split(
         row["difference"] = row["mean"] - row["mean_baseline"]
         row["relative"] = row["difference"] / row["mean_baseline"] if row["mean_baseline"] > 0 else np.nan
         if len(mine) > 1 and len(base) > 1:
-            row |= _recipe(table, mine, base, run_means, shared, draws, level, [seed, 2, index], margin)
+            row |= _recipe(table, method, baseline, shared, draws, level, [seed, 2, index], margin)
         else:
             row |= _checkpoints(table, mine, base, metric, level)
         rows.append(row)
@@ -139,22 +141,26 @@ def _compare_split(
 
 def _recipe(
     table: Cells,
-    mine: np.ndarray,
-    base: np.ndarray,
-    run_means: np.ndarray,
+    method: str,
+    baseline: str,
     shared: np.ndarray | None,
     draws: int,
     level: float,
     seed: Any,
     margin: float | None,
 ) -> dict[str, Any]:
-    test = welch(run_means[mine], run_means[base], level)
-    boot = two_way(table.values, mine, base, table.strata, table.weights, shared, draws, level, seed)
+    mine, base = table.sample(method), table.sample(baseline)
+    test = welch(mine, base, level)
+    rows = table.rows(method), table.rows(baseline)
+    boot = two_way(
+        table.values, *rows, table.strata, table.weights, shared, draws, level, seed, grain=table.grain
+    )
     row = {
         "estimand": RECIPE,
         "low": boot.low,
         "high": boot.high,
         "test": "Welch on run means",
+        "spread": SPREADS[mine.floored or base.floored],
         "p": test.p,
         "t": test.t,
         "df": test.df,
@@ -164,10 +170,10 @@ def _recipe(
         "detectable": detectable(test.se, test.df, 1 - level),
     }
     if min(len(mine), len(base)) >= MIN_RUNS_PERMUTATION:
-        row["p_permutation"] = permutation(run_means[mine], run_means[base])[0]
+        row["p_permutation"] = permutation(mine, base)[0]
     if margin is not None:
         row["margin"] = margin
-        row["p_equivalent"] = tost(run_means[mine], run_means[base], margin)
+        row["p_equivalent"] = tost(mine, base, margin)
     return row
 
 
@@ -180,6 +186,7 @@ def _checkpoints(
         "low": np.nan,
         "high": np.nan,
         "test": "none: one run has no spread",
+        "spread": "",
         "p": np.nan,
         "t": np.nan,
         "df": np.nan,
@@ -241,6 +248,8 @@ def checkpoints(records: Records, baseline: str, level: float = 0.95, **choice: 
 def _verdict(row: dict[str, Any], level: float, margin: float | None) -> str:
     """One plain sentence. The corrected p decides; both numbers are in the row."""
     alpha = 1 - level
+    if row["estimand"] == RECIPE and np.isnan(row["p"]):
+        return f"cannot tell: no {row['metric']} differs from 0, so its scale is unknown"
     if row["estimand"] == CHECKPOINT:
         if np.isnan(row["p"]):
             return "cannot tell: one run has no spread"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from analysis.runmeans import run_means
 from sage.records.intervals import wilson
 
 
@@ -25,12 +26,13 @@ def wilsons(wins: Iterable[int], n: Iterable[int], level: float = 0.95) -> tuple
 
 
 def t_interval(values: Any, level: float = 0.95) -> tuple[float, float]:
-    """Student's interval for the mean of run means; the run is the unit. Undefined (nan) below two runs."""
-    values = np.asarray(values, float)
-    if len(values) < 2:
+    """Student's interval for the mean of run means; the run is the unit. Undefined (nan) below two runs, and
+    for plain numbers that do not vary; `RunMeans` know how little they can vary."""
+    sample = run_means(values)
+    if len(sample) < 2:
         return float("nan"), float("nan")
-    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    half = stats.t.ppf(0.5 + level / 2, len(sample) - 1) * np.sqrt(sample.variance / len(sample))
+    return float(sample.mean - half), float(sample.mean + half)
 
 
 def newcombe(wins_a: int, n_a: int, wins_b: int, n_b: int, level: float = 0.95) -> tuple[float, float]:

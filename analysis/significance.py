@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from analysis.errors import Refusal
+from analysis.runmeans import run_means
+
 
 @dataclass(frozen=True)
 class Welch:
@@ -30,23 +33,19 @@ class Welch:
 
 
 def welch(a: Any, b: Any, level: float = 0.95) -> Welch:
-    """Two-sided. Needs two runs on both sides; equal to scipy's `ttest_ind(equal_var=False)`.
+    """Two-sided. Needs two runs on both sides; equal to scipy's `ttest_ind(equal_var=False)` where the runs
+    of both sides differ by more than their games' chance (`RunMeans.variance`).
 
-    Where neither side varies at all the difference has no measured error: t is ±inf (or 0) and p 0 (or 1).
+    `a` and `b` are `RunMeans`, or plain numbers, of which nothing but their spread is known: where neither
+    side of those varies the difference has no measured error, and everything but the difference is nan.
     """
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    difference = float(a.mean() - b.mean())
-    if len(a) < 2 or len(b) < 2:
-        nan = float("nan")
+    a, b = run_means(a), run_means(b)
+    difference, nan = a.mean - b.mean, float("nan")
+    variances = [side.variance / len(side) for side in (a, b)]
+    if len(a) < 2 or len(b) < 2 or np.isnan(variances).all():
         return Welch(difference, nan, nan, nan, nan, nan, nan)
-    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    va, vb = np.nan_to_num(variances)
     se = float(np.sqrt(va + vb))
-    if se == 0:
-        sign = float(np.sign(difference))
-        t = sign * float("inf") if sign else 0.0
-        return Welch(
-            difference, 0.0, float(len(a) + len(b) - 2), t, 0.0 if sign else 1.0, difference, difference
-        )
     df = float((va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)))
     t = difference / se
     half = float(stats.t.ppf(0.5 + level / 2, df)) * se
@@ -61,7 +60,7 @@ def permutation(a: Any, b: Any, draws: int = 100_000, seed: int = 0) -> tuple[fl
     All C(n_a + n_b, n_a) relabellings are enumerated up to 200,000, else `draws` random ones with the +1 of
     Davison and Hinkley (1997). Its smallest p is 0.10 for 3 against 3 runs, 0.008 for 5 against 5.
     """
-    a, b = np.asarray(a, float), np.asarray(b, float)
+    a, b = run_means(a).values, run_means(b).values
     pooled = np.concatenate([a, b])
     size, total = len(a), len(pooled)
     observed = abs(a.mean() - b.mean())
@@ -96,10 +95,11 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def tost(a: Any, b: Any, margin: float) -> float:
-    """p of equivalence within ±margin: two one-sided Welch tests (Schuirmann 1987), the larger p."""
+    """p of equivalence within ±margin: two one-sided Welch tests (Schuirmann 1987), the larger p.
+
+    Raises Refusal where the margin is not positive. nan where `welch` knows no error."""
+    _positive(margin)
     result = welch(a, b)
-    if not result.se > 0:
-        return float("nan") if result.se != result.se else float(abs(result.difference) >= margin)
     lower = stats.t.sf((result.difference + margin) / result.se, result.df)
     upper = stats.t.cdf((result.difference - margin) / result.se, result.df)
     return float(max(lower, upper))
@@ -107,11 +107,15 @@ def tost(a: Any, b: Any, margin: float) -> float:
 
 def non_inferiority(a: Any, b: Any, margin: float) -> float:
     """One-sided p of "mean a lies less than `margin` below mean b": Welch on run means, shifted by the
-    margin."""
+    margin. Raises Refusal where the margin is not positive."""
+    _positive(margin)
     result = welch(a, b)
-    if not result.se > 0:
-        return float("nan") if result.se != result.se else float(result.difference <= -margin)
     return float(stats.t.sf((result.difference + margin) / result.se, result.df))
+
+
+def _positive(margin: float) -> None:
+    if not margin > 0:
+        raise Refusal(f"A margin is a positive number in the metric's unit, such as 0.05, not {margin:g}.")
 
 
 def two_proportions(wins_a: int, n_a: int, wins_b: int, n_b: int) -> tuple[float, float]:

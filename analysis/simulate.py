@@ -93,12 +93,15 @@ class World:
 
         game = second_moment(games, within) - self.rate**2
         run = self.seed_sd**2
+        # Of the chances of two arms on one game only the game itself is common.
+        shared = second_moment(self.game_sd**2, within + self.method_game_sd**2) - self.rate**2
         chance = second_moment(games + run_sd**2 + self.run_game_sd**2, 1.0)
         cross = chance - self.rate**2 - game - run
         return {
             "training run": run,
             "game": game,
             "run × game": cross,
+            "method × game": 2 * (game - shared),
             "decoding noise": self.rate - chance,
             "run × game + decoding": cross + self.rate - chance,
         }
@@ -119,6 +122,11 @@ class Graded:
     def lost_mean(self) -> float:
         """Mean score of a lost episode."""
         return self.wrong_rate * self.wrong + (1 - self.wrong_rate) * 10 * self.parts * self.part_rate
+
+    @property
+    def span(self) -> float:
+        """From the lowest score to the highest."""
+        return 100.0 - min(0.0, self.wrong)
 
     @property
     def slope(self) -> float:

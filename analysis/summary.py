@@ -12,6 +12,7 @@ from analysis.cells import Cells, cells, each_env, each_split
 from analysis.check import select
 from analysis.intervals import t_interval, wilsons
 from analysis.load import CONTEXT_FULL, Records
+from analysis.runmeans import RunMeans
 
 PLACE = ["env", "source", "split"]
 
@@ -89,17 +90,17 @@ def _over_runs(tables: dict[str, Cells], method: str, level: float) -> dict[str,
     """Mean of each score over a method's runs, with Student's interval."""
     row = {}
     for name, table in tables.items():
-        means = table.run_means()[table.rows(method)]
+        means = table.sample(method)
         title = "success" if name == "won" else name
-        row[title] = float(means.mean())
+        row[title] = means.mean
         row[f"{title}_low"], row[f"{title}_high"] = run_interval(means, level, name)
     return row
 
 
-def _spread(means: np.ndarray, level: float, metric: str) -> dict[str, float]:
+def _spread(means: RunMeans, level: float, metric: str) -> dict[str, float]:
     """Standard deviation of run means, nan for one run, and Student's interval of their mean."""
     low, high = run_interval(means, level, metric)
-    return {"sd_runs": float(means.std(ddof=1)) if len(means) > 1 else np.nan, "low": low, "high": high}
+    return {"sd_runs": float(np.sqrt(means.observed)), "low": low, "high": high}
 
 
 def _row(
@@ -113,7 +114,7 @@ def _row(
     metric: str,
 ) -> dict[str, Any]:
     chosen = micro.rows(method)
-    means = micro.run_means()[chosen]
+    means = micro.sample(method)
     unfinished = records.unused
     unfinished = unfinished[(unfinished["method"] == method) & (unfinished["env"] == micro.env)]
     mine = group[group["method"] == method]
@@ -123,9 +124,9 @@ def _row(
         "split": micro.split,
         "method": method,
         "runs": len(chosen),
-        "mean_micro": float(means.mean()),
+        "mean_micro": means.mean,
         **_spread(means, level, metric),
-        "mean_macro": float(macro.run_means()[chosen].mean()),
+        "mean_macro": macro.sample(method).mean,
         **_over_runs(scores, method, level),
         "mean_turns": float(mine.loc[mine["ok"], "turns"].mean()),
         "games": len(micro.games),
@@ -146,7 +147,7 @@ def over_splits(records: Records, level: float = 0.95, metric: str = "won", **ch
     for group in each_env(select(records, **choice)):
         table, scores = cells(group, metric, "splits"), _score_cells(group, metric, "splits")
         for method in sorted(set(table.methods)):
-            means = table.run_means()[table.rows(method)]
+            means = table.sample(method)
             rows.append(
                 {
                     "env": table.env,
@@ -154,7 +155,7 @@ def over_splits(records: Records, level: float = 0.95, metric: str = "won", **ch
                     "split": table.split,
                     "method": method,
                     "runs": len(means),
-                    "mean": float(means.mean()),
+                    "mean": means.mean,
                     **_spread(means, level, metric),
                     **_over_runs(scores, method, level),
                     "games": len(table.games),
@@ -168,20 +169,11 @@ def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **
     episodes = select(records, **choice)
     ok = episodes[episodes["ok"]]
     keys = [*PLACE, "method", "task_type"]
-    runs = ok.groupby([*keys, "run"], sort=True, observed=True)[metric].mean().reset_index()
     rows = []
-    for key, group in runs.groupby(keys, sort=True, observed=True):
-        low, high = run_interval(group[metric], level, metric)
-        rows.append(
-            {
-                **dict(zip(keys, key, strict=True)),
-                "runs": len(group),
-                "mean": float(group[metric].mean()),
-                "sd_runs": float(group[metric].std(ddof=1)),
-                "low": low,
-                "high": high,
-            }
-        )
+    for key, group in ok.groupby(keys, sort=True, observed=True):
+        means = cells(group, metric).sample(str(group["method"].iloc[0]))
+        place = dict(zip(keys, key, strict=True))
+        rows.append({**place, "runs": len(means), "mean": means.mean, **_spread(means, level, metric)})
     frame = pd.DataFrame(rows)
     games = (
         episodes.groupby([*PLACE, "task_type"], observed=True)["task"].nunique().rename("games").reset_index()

@@ -72,7 +72,7 @@ def _split_rows(
     everywhere = all(len(rows) > 1 for rows in members)
     result = []
     for i, (method, rows) in enumerate(zip(methods, members, strict=True)):
-        low, high = t_interval(means[rows], level)
+        low, high = t_interval(table.sample_of(rows), level)
         result.append(
             {
                 "env": table.env,

@@ -5,7 +5,10 @@ random (crossed two-way layout). Components are the ANOVA estimates for a balanc
 McCulloch 1992, chapter 4); negative ones are shown as 0. Intervals come from redrawn mean squares: that of
 the runs as a scaled chi-square (the generalized confidence interval of Weerahandi 1993), the others by
 resampling games jointly, because how noisy a game is differs between games, and a chi-square is then much too
-sure (it covered 58 to 90 %). Unit: variances in (success rate)².
+sure (it covered 58 to 90 %). Nothing is certain without reason: runs that differ by less than their games'
+chance bound the spread over runs as if they differed by just that, and where no play of a game ended
+otherwise than the others the chance of that has the prior of half a game each way. Unit: variances in
+(success rate)². `analysis.spread_of_difference` does the same for the difference of two methods.
 """
 
 from __future__ import annotations
@@ -40,6 +43,18 @@ class MeanSquares:
     games: int
     repeats: int
     by_game: np.ndarray
+    grain: float = 1.0
+    """Range of a single result: 1 for wins and losses."""
+
+    @property
+    def least_noise(self) -> float:
+        """The noise of one play cannot be taken for less: half a game each way (`analysis.runmeans`)."""
+        return 0.5 * self.grain**2 / (self.games * self.repeats + 1)
+
+    @property
+    def residual(self) -> float:
+        """Run × game plus decoding, of a run's mean on one game, never below what chance leaves."""
+        return max(self.cross / self.repeats, self.least_noise / self.repeats)
 
     def components(self) -> dict[str, float]:
         """Unbiased estimates, not truncated."""
@@ -48,20 +63,60 @@ class MeanSquares:
     def drawn(self, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Components under resampled mean squares."""
         s, g, r = self.runs, self.games, self.repeats
-        run = self.run * (s - 1) / rng.chisquare(s - 1, draws)
-        sums = resampled_sums(self.by_game, draws, rng)
-        # g/(g−1): resampled games spread less than new ones would.
-        spread = (sums[:, 1] - sums[:, 0] ** 2 / g) / (g - 1) * g / (g - 1)
-        cross = r * sums[:, 2] / ((s - 1) * (g - 1))
-        error = sums[:, 3] / (s * g * (r - 1)) if r > 1 else np.full(draws, np.nan)
-        redrawn = (_inverted(self.game, s * r * spread), _inverted(self.cross, cross))
-        return _components(np.array([run, *redrawn, _inverted(self.error, error)]), self)
+        run, sums = self.drawn_run(draws, rng), resampled_sums(self.by_game, draws, rng)
+        cross, error = self.drawn_noise(sums, rng)
+        game = inverted(self.game, s * r * spread_of(sums[:, 0], sums[:, 1], g), self.cross)
+        if self.game <= ROUNDING:
+            game = s * r * self.grain**2 * unseen(g, draws, rng)
+        return _components(np.array([run, game, cross, error]), self)
+
+    def drawn_run(self, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """[draws]: mean squares of runs; never below that of run × game, which it contains."""
+        return (
+            max(self.run, self.cross, self.least_noise)
+            * (self.runs - 1)
+            / rng.chisquare(self.runs - 1, draws)
+        )
+
+    def drawn_noise(self, sums: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Mean squares of run × game and of repeats (nan without), from sums of `by_game` over resampled
+        games."""
+        s, g, r = self.runs, self.games, self.repeats
+        cross = inverted(self.cross, r * sums[:, 2] / ((s - 1) * (g - 1)))
+        error = np.full(len(sums), np.nan)
+        nothing = self.grain**2 * unseen(s * g * r, len(sums), rng)
+        if r > 1:
+            error = inverted(self.error, sums[:, 3] / (s * g * (r - 1)))
+            error = nothing if self.error <= ROUNDING else error
+        if self.cross <= ROUNDING:
+            cross = nothing if r == 1 else error + r * self.grain**2 * unseen(s * g, len(sums), rng)
+        return cross, error
 
 
-def _inverted(observed: float, resampled: np.ndarray) -> np.ndarray:
-    """observed²/resampled: as far above the truth as the resample fell below, as with an inverted
-    chi-square."""
-    return observed**2 / np.where(resampled > 0, resampled, observed) if observed > 0 else resampled
+ROUNDING = 1e-12
+"""What is left of a mean square that is exactly 0."""
+
+
+def unseen(plays: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """[draws]: variance p (1 − p) of a play where all of `plays` ended alike; p from Jeffreys' posterior,
+    which is the prior of half a game each way."""
+    chance = rng.beta(0.5, plays + 0.5, draws)
+    return chance * (1 - chance)
+
+
+def spread_of(deviations: np.ndarray, squares: np.ndarray, games: int) -> np.ndarray:
+    """Variance over resampled games, from sums of deviations and of their squares."""
+    # g/(g−1): resampled games spread less than new ones would.
+    return (squares - deviations**2 / games) / (games - 1) * games / (games - 1)
+
+
+def inverted(observed: float, resampled: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """observed²/resampled: as far above the truth as the resample fell below, as with an inverted chi-square.
+    `least` stands in for an observed mean square below it, which contains that of `least`."""
+    ratio = (
+        observed / np.where(resampled > 0, resampled, observed) if observed > 0 else np.ones(len(resampled))
+    )
+    return max(observed, least) * ratio
 
 
 def _components(squares: np.ndarray, shape: MeanSquares) -> dict[str, Any]:
@@ -73,7 +128,7 @@ def _components(squares: np.ndarray, shape: MeanSquares) -> dict[str, Any]:
     return result | {RESIDUE: cross}
 
 
-def mean_squares(values: np.ndarray) -> MeanSquares:
+def mean_squares(values: np.ndarray, grain: float = 1.0) -> MeanSquares:
     """From [runs, games, repeats] without gaps."""
     s, g, r = values.shape
     cell = values.mean(axis=2)
@@ -90,12 +145,20 @@ def mean_squares(values: np.ndarray) -> MeanSquares:
         games=g,
         repeats=r,
         by_game=by_game,
+        grain=grain,
     )
 
 
-def balanced(episodes: pd.DataFrame, metric: str = "won") -> tuple[np.ndarray, int]:
-    """([runs, games, repeats], games left out) of one method: games with an episode that is not ok are left
-    out."""
+def grain_of(episodes: pd.DataFrame, metric: str) -> float:
+    """Range of a single result: 1 for wins and losses, of other metrics what was seen, with 0 among it."""
+    if metric == "won":
+        return 1.0
+    seen = pd.to_numeric(episodes.loc[episodes["ok"], metric]).to_numpy(float)
+    return float(seen.max(initial=0.0) - seen.min(initial=0.0))
+
+
+def full_games(episodes: pd.DataFrame) -> tuple[set[str], int]:
+    """(games of one method that every run played equally often and ok, how often). Refuses a single run."""
     ok = episodes["ok"].to_numpy(bool)
     run_code, runs = pd.factorize(episodes["run"], sort=True)
     game_code, games = pd.factorize(episodes["task"], sort=True)
@@ -108,12 +171,22 @@ def balanced(episodes: pd.DataFrame, metric: str = "won") -> tuple[np.ndarray, i
     counts = np.bincount(run_code * len(games) + game_code, ok, minlength=len(runs) * len(games))
     counts = counts.reshape(len(runs), len(games)).astype(int)
     repeats = int(counts.max())
-    full = (counts == repeats).all(axis=0)
-    if full.sum() < 2:
+    return set(games[(counts == repeats).all(axis=0)]), repeats
+
+
+def balanced(
+    episodes: pd.DataFrame, metric: str = "won", games: set[str] | None = None
+) -> tuple[np.ndarray, int]:
+    """([runs, games, repeats], games left out) of one method: games with an episode that is not ok are left
+    out, and those that are not in `games` where it is given."""
+    full, repeats = full_games(episodes)
+    full = full if games is None else full & games
+    if len(full) < 2:
         raise Refusal("Fewer than two games were played the same number of times by every run.")
-    kept = episodes[ok & full[game_code]].sort_values(["run", "task", "rollout"], kind="stable")
-    values = kept[metric].to_numpy(float).reshape(len(runs), int(full.sum()), repeats)
-    return values, int((~full).sum())
+    kept = episodes[episodes["ok"] & episodes["task"].isin(full)]
+    kept = kept.sort_values(["run", "task", "rollout"], kind="stable")
+    values = kept[metric].to_numpy(float).reshape(kept["run"].nunique(), len(full), repeats)
+    return values, int(episodes["task"].nunique()) - len(full)
 
 
 def variance(
@@ -135,14 +208,21 @@ def variance(
     for group in each_split(select(records, methods=methods, **choice)):
         for method in sorted(group["method"].unique()):
             values, left_out = balanced(group[group["method"] == method], metric)
-            rows += _rows(group, method, values, left_out, level, draws, seed)
+            rows += _rows(group, method, values, left_out, level, draws, seed, grain_of(group, metric))
     return pd.DataFrame(rows)
 
 
 def _rows(
-    group: pd.DataFrame, method: str, values: np.ndarray, left_out: int, level: float, draws: int, seed: int
+    group: pd.DataFrame,
+    method: str,
+    values: np.ndarray,
+    left_out: int,
+    level: float,
+    draws: int,
+    seed: int,
+    grain: float,
 ) -> list[dict[str, Any]]:
-    squares = mean_squares(values)
+    squares = mean_squares(values, grain)
     s, g, r = squares.runs, squares.games, squares.repeats
     drawn = squares.drawn(draws, np.random.default_rng(seed))
     sizes = {"training run": s, "game": g, "run × game": s * g, RESIDUE: s * g * r, DECODING: s * g * r}
@@ -153,8 +233,9 @@ def _rows(
         RESIDUE: "more runs or games; repeats would tell the parts apart",
         DECODING: "more runs, games or repeats",
     }
-    # What is left of a component that is exactly 0 is rounding.
-    parts = {name: value if value > 1e-12 else 0.0 for name, value in squares.components().items()}
+    parts = {name: value if value > ROUNDING else 0.0 for name, value in squares.components().items()}
+    noise = DECODING if r > 1 else RESIDUE
+    parts[noise] = max(parts[noise], squares.least_noise)
     in_mean = {name: value / sizes[name] for name, value in parts.items()}
     total = sum(in_mean.values())
     rows = []
@@ -235,16 +316,23 @@ def contrast(records: Records, baseline: str, metric: str = "won", **choice: Any
     for group in each_split(select(records, **choice)):
         if baseline not in set(group["method"]):
             raise Refusal(f"There is no run of the baseline {baseline!r} on {group['split'].iloc[0]}.")
-        base, _ = balanced(group[group["method"] == baseline], metric)
         for method in sorted(set(group["method"]) - {baseline}):
-            values, _ = balanced(group[group["method"] == method], metric)
-            row = pilot(values, base)
+            values, base = both_sides(group, method, baseline, metric)
+            row = pilot(values, base, grain_of(group, metric))
             place = {name: group[name].iloc[0] for name in ("env", "source", "split")}
             rows.append({**place, "method": method, "baseline": baseline, "games": values.shape[1], **row})
     return pd.DataFrame(rows)
 
 
-def pilot(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
+def both_sides(group: pd.DataFrame, method: str, baseline: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """[runs, games, repeats] of both methods on the games that are ok in every run of both."""
+    sides = [group[group["method"] == name] for name in (method, baseline)]
+    games = full_games(sides[0])[0] & full_games(sides[1])[0]
+    values, base = (balanced(side, metric, games)[0] for side in sides)
+    return values, base
+
+
+def pilot(values: np.ndarray, base: np.ndarray, grain: float = 1.0) -> dict[str, float]:
     """Pooled variance components of a contrast from two [runs, games, repeats] tables on the same games."""
     if values.shape[1] != base.shape[1]:
         raise Refusal(
@@ -254,9 +342,9 @@ def pilot(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
     weights /= weights.sum()
     run_var = residual = 0.0
     for weight, table in zip(weights, (values, base), strict=True):
-        squares = mean_squares(table)
+        squares = mean_squares(table, grain)
         run_var += weight * squares.components()["training run"]
-        residual += weight * squares.cross / squares.repeats
+        residual += weight * squares.residual
     profile = values.mean(axis=(0, 2)) - base.mean(axis=(0, 2))
     noise = residual * (1 / len(values) + 1 / len(base))
     return {
@@ -267,7 +355,14 @@ def pilot(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
     }
 
 
-def tables(records: Records, **options: Any) -> dict[str, pd.DataFrame]:
-    """`variance` and `precision`."""
+def tables(records: Records, baseline: str | None = None, **options: Any) -> dict[str, pd.DataFrame]:
+    """`variance`, `precision`, and `difference`: what the difference of each method to `baseline` (left out:
+    to `opd` where it is there, or of the only two methods) is made of."""
+    from analysis.spread_of_difference import chosen_baseline, difference
+
     components = variance(records, **options)
-    return {"variance": components, "precision": precision(components)}
+    found = {"variance": components, "precision": precision(components)}
+    against = chosen_baseline(components["method"].unique(), baseline)
+    if against is not None:
+        found["difference"] = difference(records, against, **options)
+    return found

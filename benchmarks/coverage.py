@@ -26,6 +26,7 @@ from analysis.bootstrap import two_way
 from analysis.intervals import newcombe, newcombe_paired, t_interval, wilsons
 from analysis.power import plannable, standard_error
 from analysis.render import markdown
+from analysis.runmeans import RunMeans, least_variance
 from analysis.significance import (
     benjamini_hochberg,
     holm,
@@ -37,8 +38,9 @@ from analysis.significance import (
     welch,
 )
 from analysis.simulate import Graded, World
+from analysis.spread_of_difference import INTERACTION, drawn_components
 from analysis.thresholds import selection_bias
-from analysis.variance import mean_squares
+from analysis.variance import RESIDUE, mean_squares
 
 RUNS = (3, 5, 10)
 SEED_SDS = (0.0, 0.04, 0.08)
@@ -57,6 +59,13 @@ def generator(study: int, runs: int, seed_sd: float) -> np.random.Generator:
     return np.random.default_rng([study, runs, int(1000 * seed_sd)])
 
 
+def sample(table: np.ndarray, weights: np.ndarray | None = None, grain: float = 1.0) -> RunMeans:
+    """The run means of one recipe's [runs, games] results, as `Cells.sample` makes them."""
+    if weights is None:
+        weights = np.full(table.shape[1], 1 / table.shape[1])
+    return RunMeans(table @ weights, least_variance(table, weights, grain))
+
+
 def comparison(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[str, float]:
     """Coverage of the intervals of a true difference of 0.05, for these games and for new ones."""
     world = World(seed_sd=seed_sd, effect=0.05, games=GAMES)
@@ -67,7 +76,7 @@ def comparison(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> dict[
     def study(rep: int) -> dict[str, bool]:
         table, here = world.draw(runs, rng)
         boot = two_way(table.reshape(2 * runs, GAMES), a, b, strata, weights, draws=draws, seed=rep)
-        test = welch(table[1].mean(axis=1), table[0].mean(axis=1))
+        test = welch(sample(table[1]), sample(table[0]))
         return {
             "two-way calibrated, new games": boot.low <= 0.05 <= boot.high,
             "two-way calibrated, these games": boot.low <= here <= boot.high,
@@ -92,11 +101,12 @@ def other_estimands(runs: int, seed_sd: float, reps: int, draws: int = 1000) -> 
         table, expected = world.draw_arms((0.55, 0.60), runs, rng)
         values, gap = table.reshape(2 * runs, GAMES), expected[1] - expected[0]
         boot = two_way(values, a, b, TASK_TYPES, macro, draws=draws, seed=rep)
-        test = welch(table[1] @ macro, table[0] @ macro)
+        test = welch(sample(table[1], macro), sample(table[0], macro))
         scores = graded.score(values, rng)
-        score_boot = two_way(scores, a, b, one, even, draws=draws, seed=rep)
-        score_test = welch(scores[a].mean(axis=1), scores[b].mean(axis=1))
-        low, high = t_interval(scores[b].mean(axis=1))
+        score_boot = two_way(scores, a, b, one, even, draws=draws, seed=rep, grain=graded.span)
+        mine, base = (sample(scores[rows], grain=graded.span) for rows in (a, b))
+        score_test = welch(mine, base)
+        low, high = t_interval(base)
         new, here = 0.05 * graded.slope, float(gap.mean()) * graded.slope
         mean_here = graded.lost_mean + graded.slope * float(expected[0].mean())
         return {
@@ -118,7 +128,7 @@ def single(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
     def study() -> dict[str, bool]:
         table, expected = world.draw_arms((0.55,), runs, rng)
         truth, means = float(expected[0].mean()), table[0].mean(axis=1)
-        low, high = t_interval(means)
+        low, high = t_interval(sample(table[0]))
         drawn = means[rng.integers(0, runs, (1000, runs))].mean(axis=1)
         low_b, high_b = np.quantile(drawn, [0.025, 0.975])
         rate = float(np.clip(0.55 + seed_sd * rng.normal(), 0.02, 0.98))
@@ -141,12 +151,12 @@ def false_positives(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
 
     def study() -> dict[str, bool]:
         table, _ = null.draw(runs, rng)
-        base, method = table[0].mean(axis=1), table[1].mean(axis=1)
+        base, method = sample(table[0]), sample(table[1])
         row = {"Welch on run means": welch(method, base).p < 0.05}
         if runs >= 5:
             row["run-label permutation"] = permutation(method, base)[0] <= 0.05
         other, here = at_margin.draw(runs, rng)
-        better, worse = other[1].mean(axis=1), other[0].mean(axis=1)
+        better, worse = sample(other[1]), sample(other[0])
         row["TOST at its margin"] = tost(better, worse, here) < 0.05
         row["non-inferiority at its margin"] = non_inferiority(worse, better, here) < 0.05
         only_a = int((table[1] * (1 - table[0])).sum())
@@ -164,8 +174,8 @@ def families(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
     rng = generator(6, runs, seed_sd)
 
     def p_values(rates: tuple[float, ...]) -> np.ndarray:
-        means = world.draw_arms(rates, runs, rng)[0].mean(axis=2)
-        return np.array([welch(mine, means[0]).p for mine in means[1:]])
+        base, *others = (sample(arm) for arm in world.draw_arms(rates, runs, rng)[0])
+        return np.array([welch(mine, base).p for mine in others])
 
     def study() -> dict[str, float]:
         nulls = p_values((0.55, 0.55, 0.55, 0.55))
@@ -180,9 +190,17 @@ def families(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
 
 
 def components(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
-    """Coverage of the variance components' intervals, games played once and three times."""
+    """Coverage of the variance components' intervals, games played once and three times, and of those of the
+    difference of two methods."""
     world = World(seed_sd=seed_sd, games=GAMES, method_game_sd=0.0)
     truth = world.components()
+    unlike = World(seed_sd=seed_sd, games=GAMES)
+    rest = unlike.components()
+    gaps = {
+        "training run": 2 * seed_sd**2,
+        INTERACTION: rest["method × game"],
+        RESIDUE: 2 * rest[RESIDUE],
+    }
     rng = generator(3, runs, seed_sd)
 
     def study() -> dict[str, bool]:
@@ -193,6 +211,12 @@ def components(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
             for name, sample in drawn.items():
                 low, high = np.quantile(np.maximum(sample, 0), [0.025, 0.975])
                 row[name if repeats == 1 else f"{name}, 3 plays"] = bool(low <= truth[name] <= high)
+        arms = unlike.draw_arms((world.rate, world.rate), runs, rng)[0]
+        sides = (mean_squares(arms[1][..., None]), mean_squares(arms[0][..., None]))
+        profile = arms[1].mean(axis=0) - arms[0].mean(axis=0)
+        for name, sample in drawn_components(sides, profile, 400, rng).items():
+            low, high = np.quantile(np.maximum(sample, 0), [0.025, 0.975])
+            row[f"difference: {name}"] = bool(low <= gaps[name] <= high)
         return row
 
     return shares(study() for _ in range(reps))
@@ -208,7 +232,8 @@ def planned_power(runs: int, seed_sd: float, reps: int) -> dict[str, float]:
 
     def study() -> dict[str, bool]:
         table, _ = world.draw(runs, rng)
-        return {"power at the detectable difference": welch(*table[::-1].mean(axis=2)).p < 0.05}
+        found = welch(sample(table[1]), sample(table[0])).p < 0.05
+        return {"power at the detectable difference": found}
 
     return {"detectable difference": effect, **shares(study() for _ in range(reps))}
 

@@ -8,6 +8,7 @@ from analysis.check import select
 from analysis.load import Records
 from analysis.power import table as power_table
 from analysis.report.section import Options, Section
+from analysis.spread_of_difference import difference
 from analysis.variance import contrast, precision, variance
 
 
@@ -29,6 +30,16 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
     section.table("variance", frame, "Components with intervals of their sd", folded=True)
     if options.baseline not in spread:
         return
+    if len(spread) > 1:
+        gaps = difference(
+            records, options.baseline, options.level, options.metric, seed=options.seed, **choice
+        )
+        section.table(
+            "variance_of_difference",
+            gaps,
+            f"What the differences to {options.baseline} are made of; how hard a game is cancels",
+            folded=True,
+        )
     pilot = contrast(records, options.baseline, options.metric, **choice)
     if len(pilot):
         section.table("pilot", pilot, "Spread as a pilot for the next study", folded=True)

@@ -48,9 +48,13 @@ def test_welch_is_scipys():
     assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_welch_without_spread():
-    assert welch([0.5, 0.5], [0.4, 0.4]).p == 0
-    assert welch([0.5, 0.5], [0.5, 0.5]).p == 1
+def test_plain_numbers_without_spread_are_never_certain():
+    """A spread that nobody knows is no spread of 0: neither a difference nor equality follows."""
+    for same in ([0.4, 0.4, 0.4], [5 / 12] * 3):
+        test = welch(same, [0.5, 0.5])
+        assert test.difference == pytest.approx(same[0] - 0.5)
+        assert np.isnan([test.p, test.se, test.low, test.high, tost(same, [0.5, 0.5], 0.5)]).all()
+    assert welch([0.5, 0.5], [0.4, 0.5]).p < 1  # one side varies
     assert np.isnan(welch([0.5], [0.4, 0.3]).p)
 
 
@@ -173,5 +177,10 @@ def test_one_run_has_no_power():
 def test_non_inferiority_is_scipys_shifted_test():
     theirs = stats.ttest_ind(A + 0.05, B, equal_var=False, alternative="greater")
     assert non_inferiority(A, B, 0.05) == pytest.approx(theirs.pvalue)
-    assert non_inferiority([0.5, 0.5], [0.5, 0.5], 0.05) == 0
+    assert np.isnan(non_inferiority([0.5, 0.5], [0.5, 0.5], 0.05))
+    for margin in (0.0, -0.05, float("nan")):
+        with pytest.raises(Refusal, match="A margin is a positive number"):
+            non_inferiority(A, B, margin)
+        with pytest.raises(Refusal, match="A margin is a positive number"):
+            tost(A, B, margin)
     assert np.isnan(non_inferiority([0.5], [0.5, 0.6], 0.05))

@@ -11,7 +11,17 @@ from statsmodels.stats.anova import anova_lm
 from analysis.errors import Refusal
 from analysis.load import from_episodes
 from analysis.simulate import World
-from analysis.variance import DECODING, RESIDUE, contrast, mean_squares, pilot, precision, variance
+from analysis.spread_of_difference import INTERACTION, components
+from analysis.variance import (
+    DECODING,
+    RESIDUE,
+    contrast,
+    mean_squares,
+    pilot,
+    precision,
+    tables,
+    variance,
+)
 from tests.analysis.synthetic import episode_table
 
 
@@ -132,3 +142,49 @@ def test_world_components_add_up():
     found = mean_squares(world.draw_arms((world.rate,), 40, np.random.default_rng(0), 2)[0][0]).components()
     assert found["game"] == pytest.approx(parts["game"], rel=0.08)
     assert found[DECODING] == pytest.approx(parts[DECODING], rel=0.03)
+
+
+def test_the_difference_is_decomposed_without_bias_and_games_cancel():
+    """Means of the estimates over simulated pairs of methods, with three runs against five, are the truth."""
+    rng = np.random.default_rng(4)
+    found = []
+    for _ in range(400):
+        shared = rng.normal(0, 2, (1, 30, 1))  # how hard the games are, for both
+        a = shared + rng.normal(0, 0.7, (1, 30, 1)) + table(3, 30, 1, rng, (0.3, 0, 0, 0.5))
+        b = shared + table(5, 30, 1, rng, (0.4, 0, 0, 0.6))
+        squares = (mean_squares(a), mean_squares(b))
+        # Untruncated, to see the bias: what `components` shows is never negative.
+        runs = sum(side.components()["training run"] for side in squares)
+        parts, _ = components(squares, a.mean(axis=(0, 2)) - b.mean(axis=(0, 2)))
+        found.append((runs, parts[INTERACTION], parts[RESIDUE]))
+    assert np.mean(found, axis=0) == pytest.approx([0.3**2 + 0.4**2, 0.7**2, 0.5**2 + 0.6**2], rel=0.1)
+
+
+def test_the_variance_of_a_difference_is_the_sum_of_its_parts():
+    records = from_episodes(episode_table({"opd": 0.0, "sage_opd": 0.5}, games=60, run_sd=0.6))
+    frame = tables(records, draws=500)["difference"].set_index("component")
+    assert frame["share"].sum() == pytest.approx(1)
+    assert (frame["low"] <= frame["sd"]).all()
+    assert (frame["sd"] <= frame["high"]).all()
+    cells_of = records.episodes.pivot_table(index=["method", "run"], columns="task", values="won")
+    means = cells_of.mean(axis=1).groupby("method")
+    welch_part = sum(means.var(ddof=1) / means.size())
+    on_these_games = frame["in_difference"].drop(INTERACTION).sum()
+    assert on_these_games == pytest.approx(welch_part)
+    assert set(tables(records, baseline="sage_opd", draws=50)["difference"]["method"]) == {"opd"}
+    with pytest.raises(Refusal, match="no run of the baseline 'sft'; methods here are opd, sage_opd"):
+        tables(records, baseline="sft", draws=50)
+    one = from_episodes(episode_table({"opd": 0.0}, games=10))
+    assert "difference" not in tables(one, draws=50)
+
+
+def test_no_component_is_certain_without_reason():
+    """Runs that won everything: every component may be more than 0, and the mean has an error."""
+    games = episode_table({"opd": 0.0, "sage_opd": 0.0}, seeds=(0, 1, 2), games=10).assign(won=1)
+    found = tables(from_episodes(games), draws=2000)
+    for name in ("variance", "difference"):
+        assert (found[name]["high"] > 0.05).all(), name
+        assert (found[name]["low"] <= found[name]["sd"]).all()
+    assert (found["precision"]["se_now"] > 0.02).all()
+    repeated = variance(from_episodes(pd.concat([games, games.assign(rollout=1)])))
+    assert (repeated["high"] > 0.05).all()

@@ -53,7 +53,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
     plan = plan_hash(config.launch.plan)
     with ExitStack() as stack:
         clock = PhaseClock(_seconds_before(folder))
-        student = load_model(config.student)
+        student = load_model(config.student, role="student")
         trains = config.task == "train" and config.trainer.steps > 0
         models = _models(config, student) if trains else None
         accelerator = make_accelerator(models or Pair(student, student, 0, None))
@@ -283,7 +283,7 @@ def _training_settings(config: RunConfig, style: PromptStyle, student: LanguageM
 
 def _models(config: RunConfig, student: LanguageModel) -> Pair:
     """Student, teacher, and the reference model where the divergence has one: as they are now."""
-    teacher = load_model(config.teacher)
+    teacher = load_model(config.teacher, role="teacher")
     anchor = config.divergence.anchor
     if anchor is None:
         return pair(student, teacher)

@@ -89,9 +89,11 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from sage.launch.own_model import complete
+
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            return hydra_compose("config", list(overrides))
+            return hydra_compose("config", complete(overrides)[0])
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             from sage.explain import explain
 

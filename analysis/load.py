@@ -49,6 +49,8 @@ INVOCATION_KEYS = (
     "rollout.workers",
     "rollout.engine",
     "rollout.draft_tokens",
+    "rollout.judge_batch",
+    "rollout.judge_ahead",
     "trainer.threads",
 )
 """Config keys that cannot change a result; the run digest leaves out the same ones."""

@@ -114,15 +114,19 @@ class RolloutSettings(Settings):
     `context_full`."""
     slots: int = Field(ge=1)
     """Episodes decoded side by side."""
-    engine: Literal["auto", "hf", "packed", "vllm"]
-    """What decodes: `hf` is transformers' own forward, for any model; `packed` runs a plain Llama's or Qwen's
-    modules without padding, for small models on a CPU, where `auto` takes it. They agree to rounding. `vllm`
-    is vLLM in this process, for the student only: it samples with random numbers of its own."""
+    engine: Literal["auto", "hf", "packed", "rowwise", "stepwise", "vllm"]
+    """What decodes: `hf` is transformers' own forward over padded rows; `packed` runs a plain Llama's or
+    Qwen's modules without padding, for small models on a CPU; `rowwise` runs each row alone and `stepwise`
+    moreover one token at a time, for models with a running state. They agree to rounding, which is measured
+    before anything is played: `auto` takes the first that is right. `vllm` is vLLM in this process, for the
+    student only: it samples with random numbers of its own."""
     vllm: dict[str, Any]
     """Arguments of `vllm.LLM` (max_model_len, gpu_memory_utilization, ...) where the engine is vllm."""
     draft_tokens: int = Field(ge=0)
     """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none. It
     changes speed, never what is sampled."""
+    judge_batch: int = Field(ge=1)
+    """Turns that the judge is asked about side by side. It changes speed, never a decision."""
     judge_ahead: bool
     """The judge is asked in a thread of its own while other turns are still played, a batch at a time. It
     changes speed, never a decision."""
@@ -291,7 +295,7 @@ class RunConfig(Settings):
         data = self.model_dump(mode="json")
         for invocation in ("tracking", "launch", "pretrain"):
             data.pop(invocation)
-        for speed in ("workers", "draft_tokens", "vllm", "judge_ahead"):
+        for speed in ("workers", "draft_tokens", "vllm", "judge_batch", "judge_ahead"):
             data["rollout"].pop(speed)
         if data["rollout"]["engine"] != "vllm":
             data["rollout"].pop("engine")  # the others sample the same

@@ -24,7 +24,7 @@ from sage.episode import Episode, Status, Task, Turn
 from sage.evaluate import Evaluator
 from sage.objective.intervention import Ask, TurnContext, no_judge
 from sage.players import golden, training_play
-from sage.policy.engine import local
+from sage.policy.engine import local, right_engine
 from sage.policy.generate import Sampling
 from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
@@ -56,6 +56,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         student = load_model(config.student, role="student")
         trains = config.task == "train" and config.trainer.steps > 0
         models = _models(config, student) if trains else None
+        _check_engines(config, student, models)
         accelerator = make_accelerator(models or Pair(student, student, 0, None))
         main = accelerator.is_main_process
         if config.rollout.engine == "vllm" and accelerator.num_processes > 1:
@@ -292,6 +293,15 @@ def _models(config: RunConfig, student: LanguageModel) -> Pair:
     return pair(student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference})))
 
 
+def _check_engines(config: RunConfig, student: LanguageModel, models: Pair | None) -> None:
+    """Raises ModelError where what would decode is not right for a model, before anything is played."""
+    engine = config.rollout.engine
+    if engine != "vllm":
+        right_engine(student, engine)
+    if models is not None and (config.intervention.query is not None or config.rollout.player == "teacher"):
+        right_engine(models.teacher, local(engine))
+
+
 def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> Ask:
     query = config.intervention.query
     if query is None:
@@ -303,8 +313,16 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
             " nothing; set launch.judge_cache=null."
         )
     file = Path(kept).expanduser() if kept else None
-    engine = local(config.rollout.engine)
-    judge = TeacherJudge(teacher, style, query, cache_file=file, engine=engine)
+    how = config.rollout
+    judge = TeacherJudge(
+        teacher,
+        style,
+        query,
+        batch=how.judge_batch,
+        cache_file=file,
+        engine=local(how.engine),
+        draft_tokens=how.draft_tokens,
+    )
     stack.callback(judge.close)
     return judge
 

@@ -236,3 +236,16 @@ def test_the_base_preset_evaluates_only(tmp_path: Path) -> None:
 def test_a_teacher_equal_to_the_student_gives_loss_zero(tmp_path: Path) -> None:
     steps = read(one(tmp_path, "teacher.path=sage://tiny-student", "method=opd").path, "steps").to_pylist()
     assert all(abs(s["loss"]) < 1e-7 for s in steps)
+
+
+def test_the_judge_s_batch_and_guesses_are_the_run_s() -> None:
+    from contextlib import ExitStack
+
+    from sage.policy.prompts import choose_style
+    from sage.run import _judge
+    from tests.tiny_models import tiny_lm
+
+    config = load(["rollout.judge_batch=3", "rollout.draft_tokens=0", "launch.judge_cache=null"])
+    with ExitStack() as stack:
+        judge = _judge(config, choose_style(config.prompt, config.student.path), tiny_lm(0), stack)
+        assert (judge.batch, judge.draft_tokens) == (3, 0)  # type: ignore[attr-defined]

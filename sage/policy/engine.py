@@ -1,22 +1,25 @@
-"""What decodes: rows of a key/value cache that is kept across turns, behind one interface (`rollout.engine`).
+"""Which engine decodes (`rollout.engine`): the fastest one that is right for the model, or the one asked for.
 
-`hf` runs any causal LM through transformers, all rows padded into one rectangle; `packed` runs the modules of
-a plain Llama or Qwen one after another over packed rows (`sage.policy.packed`). Both compute what a plain
-forward over each row's tokens computes, to rounding.
+Right means that its incremental decoding is the model's plain forward, to rounding: what plays is what
+trains. It is measured once for each model of a process (`sage.policy.equivalence`), before anything is
+played; an engine that was asked for by name and is not right is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
+from weakref import WeakKeyDictionary
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from sage.policy.engines import BuiltName, Engine, EngineName, build_engine, candidates
+from sage.policy.equivalence import Report, engine_error
+from sage.policy.model import LanguageModel, ModelError
 
-    from sage.policy.model import LanguageModel
+__all__ = ["Engine", "EngineName", "StudentEngine", "engine_report", "local", "make_engine", "right_engine"]
 
-EngineName = Literal["auto", "hf", "packed"]
 StudentEngine = EngineName | Literal["vllm"]
+
+_measured: WeakKeyDictionary[object, dict[BuiltName, Report]] = WeakKeyDictionary()
+"""What was found about the engines of each model of this process; training its weights changes nothing."""
 
 
 def local(name: StudentEngine) -> EngineName:
@@ -24,48 +27,33 @@ def local(name: StudentEngine) -> EngineName:
     return "auto" if name == "vllm" else name
 
 
-class Engine(Protocol):
-    """Rows of one cache. Rows `0..n-1` are in use; the caller keeps them contiguous."""
+def right_engine(lm: LanguageModel, name: EngineName = "auto") -> BuiltName:
+    """`name`, or for `auto` the first of `candidates`, that decodes what the plain forward computes.
 
-    lengths: list[int]
-    """Tokens in the cache per row; a caller that lowers one drops that row's newest tokens."""
-    shares: bool
-    """Whether tokens that are `shared` are computed once."""
+    Raises ModelError where it does not, or where none does.
+    """
+    report = engine_report(lm, name)
+    if report.equal:
+        return report.engine
+    what = f"the model {lm.name!r} ({type(lm.model).__name__})"
+    if name == "auto":
+        raise ModelError(f"No engine plays {what} as it is trained: {report.finding()}; take another model.")
+    raise ModelError(f"rollout.engine={name} is not right for {what}: {report.finding()}; use auto.")
 
-    def extend(
-        self,
-        rows: slice,
-        ids: Sequence[Sequence[int]],
-        keep: Sequence[int],
-        shared: Sequence[tuple[int, int]] | None = None,
-    ) -> Tensor:
-        """Append `ids[b]` to row b of `rows` (none: it rests); logits [Σ keep, V] after each row's last
-        `keep[b]` tokens, float32, row after row.
 
-        shared[b] = (row, n): the first n of `ids[b]` are that earlier row's first n tokens, and row b is
-        empty.
-        """
-        ...
-
-    def release(self, row: int, last: int) -> None:
-        """Free `row` by giving its place to row `last`, the last one in use."""
-        ...
+def engine_report(lm: LanguageModel, name: EngineName = "auto") -> Report:
+    """What was found about the engine of that name; for `auto` about the one that it chooses, or, where none
+    is right, the last one tried. Measured once for each model and engine of this process."""
+    known = _measured.setdefault(lm.model, {})
+    for candidate in candidates(lm) if name == "auto" else (name,):
+        if candidate not in known:
+            known[candidate] = engine_error(lm, candidate)
+        report = known[candidate]
+        if report.equal:
+            break
+    return report
 
 
 def make_engine(lm: LanguageModel, slots: int, name: EngineName) -> Engine:
-    """Room for `slots` rows. `auto` is `packed` for a model it knows on a CPU, else `hf`.
-
-    Raises ModelError where `packed` is asked for by name and does not know the model.
-    """
-    from sage.policy.model import ModelError
-    from sage.policy.packed import PackedEngine, knows
-    from sage.policy.padded import PaddedEngine
-
-    if name == "packed" and not knows(lm):
-        raise ModelError(
-            f"rollout.engine=packed does not know the architecture of {lm.name!r} "
-            f"({type(lm.model).__name__}); use rollout.engine=hf."
-        )
-    if name == "packed" or (name == "auto" and knows(lm) and lm.device.type == "cpu"):
-        return PackedEngine(lm, slots)
-    return PaddedEngine(lm, slots)
+    """Room for `slots` rows on the engine that is right; raises what `right_engine` raises."""
+    return build_engine(lm, slots, right_engine(lm, name))

@@ -117,7 +117,8 @@ class Decodes(Protocol):
 class Decoder:
     """`Decodes` over one engine with room for `slots` rows.
 
-    draft_tokens: most tokens that are guessed ahead (`sage.policy.drafts`); changes speed, never an answer.
+    draft_tokens: most tokens that are guessed ahead (`sage.policy.drafts`), none on an engine that takes no
+    token back; changes speed, never an answer.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Decoder:
     ) -> None:
         self.lm = lm
         self.engine = make_engine(lm, slots, engine)
-        self.draft_tokens = draft_tokens
+        self.draft_tokens = draft_tokens if self.engine.takes_back else 0
         self._drafts = Drafts(slots)
 
     @property
@@ -227,14 +228,18 @@ def reply(
     stop: str | None = None,
     batch: int = 64,
     engine: EngineName = "auto",
+    draft_tokens: int = 10,
 ) -> list[Reply]:
-    """One greedy reply to each independent prompt; order is kept. Prompts that begin alike go together."""
+    """One greedy reply to each independent prompt; order is kept. Prompts that begin alike go together.
+
+    `batch` (prompts side by side), `engine` and `draft_tokens` (most tokens guessed ahead) change speed only.
+    """
     if not prompts:
         return []
     replies: dict[int, Reply] = {}
     sampling = Sampling(0.0, 1.0, max_new_tokens, stop)
     limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=10)
+    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=draft_tokens)
     # Neighbours in this order share the most; an engine that pads wants neighbours of one length.
     key = prompts.__getitem__ if decoder.engine.shares else lambda i: len(prompts[i])
     order = sorted(range(len(prompts)), key=key)

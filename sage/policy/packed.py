@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sage.policy.model import LanguageModel
+from sage.policy.model import LanguageModel, ModelError
 
 ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Classes of transformers whose layers are norm, attention with rotary positions, norm, feed-forward."""
@@ -83,11 +83,17 @@ class _Part:
 
 
 class PackedEngine:
-    """See `sage.policy.engine.Engine`. Reads the model's parameters live: they may be trained in between."""
+    """See `sage.policy.engines.Engine`. Reads the model's parameters live: they may be trained in between.
+
+    Raises ModelError where it does not know the model.
+    """
 
     shares = True
+    takes_back = True
 
     def __init__(self, lm: LanguageModel, slots: int) -> None:
+        if not knows(lm):
+            raise ModelError("it does not know this architecture")
         self.lm = lm
         self.lengths = [0] * slots
         self._slot = list(range(slots))

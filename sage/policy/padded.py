@@ -2,7 +2,8 @@
 
 Shape suffixes: B rows, Q new tokens per row (right-aligned, ragged rows are padded on the left), K cached
 positions, V vocabulary. Padding columns write to positions past the row's end, which are masked and later
-overwritten, and may read position 0 only, so that they are never NaN.
+overwritten, and may read position 0 only, so that they are never NaN. Masks are per kind of layer and in the
+form that the model's attention takes (`sage.policy.masks`).
 """
 
 from __future__ import annotations
@@ -14,17 +15,27 @@ import torch
 from torch import Tensor
 
 from sage.policy.cache import SlotCache
-from sage.policy.model import LanguageModel
+from sage.policy.layers import keeps_state
+from sage.policy.masks import Masks
+from sage.policy.model import LanguageModel, ModelError
 
 
 class PaddedEngine:
-    """See `sage.policy.engine.Engine`; computes shared tokens again."""
+    """See `sage.policy.engines.Engine`; computes shared tokens again.
+
+    Raises ModelError where the model keeps a running state, or its attention takes no mask of our making.
+    """
 
     shares = False
+    takes_back = True
 
     def __init__(self, lm: LanguageModel, slots: int) -> None:
+        if keeps_state(lm):
+            raise ModelError("it keeps a running state, which padding would change")
         self.lm = lm
-        self.cache = SlotCache(slots, lm.model.config.get_text_config().num_hidden_layers)
+        config = lm.model.config.get_text_config()
+        self._masks = Masks(config, lm.model.dtype)
+        self.cache = SlotCache(slots, config.num_hidden_layers)
         self.lengths = [0] * slots
 
     @torch.inference_mode()
@@ -68,11 +79,10 @@ class PaddedEngine:
         window.positions_BQ = torch.from_numpy(write_BQ).to(device)
         window.kv_length = kv_length
         see = torch.from_numpy(see_BQ).to(device)
-        mask_B1QK = torch.arange(kv_length, device=device)[None, None, None, :] <= see[:, None, :, None]
         most = max(keep)
         output = self.lm.model(
             input_ids=torch.from_numpy(ids_BQ).to(device),
-            attention_mask=mask_B1QK,
+            attention_mask=self._masks.at(see, kv_length),
             position_ids=see,
             past_key_values=self.cache,
             use_cache=True,

@@ -117,8 +117,10 @@ class TeacherJudge:
         batch: int = 64,
         cache_file: Path | None = None,
         engine: EngineName = "auto",
+        draft_tokens: int = 10,
     ) -> None:
         self.lm, self.style, self.query, self.batch, self.engine = lm, style, query, batch, engine
+        self.draft_tokens = draft_tokens
         self.queries = 0
         """Queries that reached the model."""
         self.cached = 0
@@ -191,6 +193,7 @@ class TeacherJudge:
             self.query.max_new_tokens,
             batch=self.batch,
             engine=self.engine,
+            draft_tokens=self.draft_tokens,
         )
         new = {
             key: _Known(self._text(answer), len(prompt) + len(answer.ids))

@@ -251,3 +251,22 @@ def test_a_prompt_that_opens_the_thinking_makes_a_reply_without_its_end_unreadab
     for text, label in (("SKIP", None), ("WEAK or SKIP?</think>\n\nSKIP", Label.SKIP)):
         judge.recall({key: [text, 1]})
         assert [r.label for r in judge(contexts(1))] == [label]
+
+
+def test_batch_and_guesses_of_the_judge_change_no_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sage.policy import generate
+
+    seen: list[tuple[int, int]] = []
+
+    class Counted(generate.Decoder):
+        def __init__(self, lm: LanguageModel, slots: int, **how: int) -> None:
+            seen.append((slots, how["draft_tokens"]))
+            super().__init__(lm, slots, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generate, "Decoder", Counted)
+    episode = make_episode(1, 5)
+    contexts = [TurnContext(episode, turn) for turn in episode.turns]
+    few = TeacherJudge(tiny_lm(3), STYLE, QUERY, batch=2, draft_tokens=0)(contexts)
+    many = TeacherJudge(tiny_lm(3), STYLE, QUERY, batch=64, draft_tokens=6)(contexts)
+    assert [reply.text for reply in few] == [reply.text for reply in many]
+    assert seen == [(2, 0), (5, 6)]

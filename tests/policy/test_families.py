@@ -1,0 +1,151 @@
+"""What plays is what trains, for a small random model of each family; what cannot be right is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sage.policy import engine as choice
+from sage.policy.engine import engine_report, make_engine, right_engine
+from sage.policy.equivalence import SHORT, engine_error, plain_logits
+from sage.policy.generate import Decoder, Sampling
+from sage.policy.masks import Masks
+from sage.policy.model import ModelError
+from sage.policy.padded import PaddedEngine
+from sage.policy.rowwise import RowEngine
+from tests.families import FAMILIES, WINDOW, family
+
+# Reference implementations of recurrent layers say that a faster package is missing.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+NOT_PLAYED = ("Llama, dynamic RoPE", "RecurrentGemma")
+HYBRIDS = ("Qwen3-Next", "Qwen3.5", "LFM2", "LFM2-MoE", "Granite 4, hybrid", "Falcon-H1", "Jamba")
+GREEDY = Sampling(0.0, 1.0, 12)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_decoding_is_the_plain_forward_or_the_model_is_refused(name: str) -> None:
+    lm = family(name)
+    report = engine_report(lm)
+    if name in NOT_PLAYED:
+        with pytest.raises(ModelError, match=r"No engine plays the model .* as it is trained") as refused:
+            right_engine(lm)
+        assert len(str(refused.value)) < 400
+        return
+    assert report.equal, report.finding()
+    assert report.difference < 2e-4
+    assert report.took_back == (name not in HYBRIDS)
+    assert report.length >= 1.5 * (report.window or 0)
+
+
+@pytest.mark.parametrize("name", ["Gemma 3", "gpt-oss", "Llama 4, text", "Qwen3.5", "LFM2", "Jamba"])
+def test_greedy_answers_past_the_window_are_the_plain_forward_s(name: str) -> None:
+    lm = family(name)
+    decoder = Decoder(lm, 3, draft_tokens=4)
+    generator = torch.Generator().manual_seed(5)
+    history: list[list[int]] = [[], [], []]
+    for lengths in ((40, 7, 19), (1, 9, 25)):
+        prompts = [torch.randint(256, (n,), generator=generator).tolist() for n in lengths]
+        unseen = [
+            h[decoder.lengths[row] :] + p for row, (h, p) in enumerate(zip(history, prompts, strict=True))
+        ]
+        replies = decoder.answer(slice(0, 3), unseen, GREEDY, None, [500] * 3)
+        for row in range(3):
+            history[row] += prompts[row]
+            for token in replies[row].ids:
+                assert token == int(plain_logits(lm, history[row], 1).argmax())
+                history[row].append(token)
+
+
+def test_rows_of_a_mixture_of_experts_do_not_mix() -> None:
+    lm = family("Qwen3-MoE")
+    ids = [[1, 2, 3, 4, 5, 6, 7], [9] * 30, [200, 100]]
+    together = make_engine(lm, 3, "hf").extend(slice(0, 3), ids, [1, 1, 1])
+    other = make_engine(lm, 3, "hf").extend(slice(0, 3), [ids[0], [8] * 30, [3, 4]], [1, 1, 1])
+    torch.testing.assert_close(together[0], other[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_masks_come_in_the_form_that_the_attention_takes(attention: str) -> None:
+    report = engine_error(family("Gemma 3", attn_implementation=attention), "hf")
+    assert report.equal, report.finding()
+
+
+def test_an_engine_that_is_wrong_is_found_passed_over_and_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = Masks.at
+
+    def without_window(self: Masks, position: torch.Tensor, kv_length: int) -> object:
+        masks = right(self, position, kv_length)
+        assert isinstance(masks, dict)
+        return dict.fromkeys(masks, masks["full_attention"])
+
+    monkeypatch.setattr(Masks, "at", without_window)
+    lm = family("Gemma 3")
+    assert not engine_error(lm, "hf").equal
+    assert right_engine(lm) == "rowwise"
+    assert isinstance(make_engine(lm, 2, "auto"), RowEngine)
+    with pytest.raises(
+        ModelError, match=r"rollout.engine=hf is not right for the model 'Gemma 3'"
+    ) as refused:
+        make_engine(lm, 2, "hf")
+    assert "window 16" in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_an_error_of_one_position_at_the_border_of_the_window_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm = family("Mistral, windowed")
+    plain = Masks.at
+
+    def one_more(self: Masks, position: torch.Tensor, kv_length: int) -> torch.Tensor:
+        mask = plain(self, position, kv_length)
+        assert isinstance(mask, torch.Tensor)
+        key = torch.arange(kv_length)[None, None, None, :]
+        return mask | (key == position[:, None, :, None] - WINDOW)
+
+    monkeypatch.setattr(Masks, "at", one_more)
+    assert not engine_error(lm, "hf").equal
+
+
+def test_a_window_too_long_for_the_time_is_narrowed_and_left_as_it_was() -> None:
+    lm = family("Gemma 3")
+    lm.model.config.sliding_window = 4096
+    report = engine_error(lm, "hf", operations=1e9)
+    assert report.equal, report.finding()
+    assert report.narrowed
+    assert (report.length, report.window) == (SHORT, 4096)
+    assert "window 4096 narrowed to 16" in report.finding()
+    assert lm.model.config.sliding_window == 4096
+
+
+def test_half_precision_is_judged_by_its_own_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = family("Gemma 3", dtype=torch.bfloat16)
+    report = engine_error(lm, "hf")
+    assert report.equal, report.finding()
+    monkeypatch.setattr(Masks, "at", lambda self, position, kv_length: None)
+    assert not engine_error(lm, "hf").equal
+
+
+def test_a_model_with_a_running_state_gets_no_guesses_and_cannot_be_taken_back() -> None:
+    lm = family("LFM2")
+    decoder = Decoder(lm, 1, draft_tokens=8)
+    assert decoder.draft_tokens == 0
+    engine = make_engine(lm, 1, "auto")
+    engine.extend(slice(0, 1), [[1, 2, 3]], [1])
+    engine.lengths[0] -= 1
+    with pytest.raises(ModelError, match="cannot take tokens back"):
+        engine.extend(slice(0, 1), [[4]], [1])
+    with pytest.raises(ModelError, match=r"rollout\.engine=hf .* keeps a running state"):
+        make_engine(lm, 1, "hf")
+    with pytest.raises(ModelError, match="does not know this architecture"):
+        make_engine(lm, 1, "packed")
+
+
+def test_each_model_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = family("Gemma 3")
+    assert isinstance(make_engine(lm, 2, "auto"), PaddedEngine)
+    monkeypatch.setattr(choice, "engine_error", lambda *_: pytest.fail("measured again"))
+    make_engine(lm, 5, "hf")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from analysis.errors import Refusal
-from analysis.load import Records, comparable
+from analysis.load import Records
 
 GAME = ["env", "split", "source", "task", "rollout"]
 
@@ -38,8 +38,8 @@ def check_configs(records: Records) -> None:
 
 
 def _differences(records: Records, first: str, second: str) -> str:
-    left, right = (comparable(records.configs.get(run, {})) for run in (first, second))
-    keys = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
+    left, right = (records.configs.get(run, {}) for run in (first, second))
+    keys = [key for key in sorted((left.keys() | right.keys()) - {"seed"}) if left.get(key) != right.get(key)]
     shown = ", ".join(f"{key} ({left.get(key)} and {right.get(key)})" for key in keys[:4])
     return shown + (f" and {len(keys) - 4} more keys" if len(keys) > 4 else "")
 

@@ -9,7 +9,6 @@ Reads record format version 1 (`sage/records/schema.py`): `runs/<digest12>/attem
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import Refusal
+from sage.records.identity import recipe_of, recorded_settings
 
 FORMAT_VERSION = 1
 TABLES = ("episodes", "turns", "steps")
@@ -42,18 +42,6 @@ NOT_OK = ("env_error", "policy_error")
 """Statuses that say nothing about the agent."""
 CONTEXT_FULL = "context_full"
 """Status of an episode that the limit on its tokens cut: not won, and counted apart beside every rate."""
-
-INVOCATION_KEYS = (
-    "tracking",
-    "launch",
-    "rollout.workers",
-    "rollout.engine",
-    "rollout.draft_tokens",
-    "rollout.judge_batch",
-    "rollout.judge_ahead",
-    "trainer.threads",
-)
-"""Config keys that cannot change a result; the run digest leaves out the same ones."""
 
 RUN_COLUMNS = (
     "run",
@@ -275,7 +263,7 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
     """One attempt directory. Rows are read only where the run is done."""
     status, provenance = _read_status(directory), _read_json(directory / "provenance.json")
     identity = _read_json(directory / "run.json")
-    config = identity.get("fields") or _read_config(directory / "config.yaml")
+    config = {} if identity else _read_config(directory / "config.yaml")
     used = status["state"] == "done"
     frames = {name: _read_table(directory, name) if used else pd.DataFrame() for name in tables}
     episodes = frames.get("episodes", pd.DataFrame())
@@ -284,9 +272,7 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
     reason = str(status.get("reason") or status.get("error") or "")
     if used and "episodes" in tables and not len(episodes):
         used, reason = False, "finished without a single episode"
-    flat = flatten(config)
-    if identity:
-        flat["(game manifest)"] = identity.get("manifest_digest", "")
+    flat = recorded_settings(identity, config)
     run = str(some["run"].iloc[0]) if len(some) and "run" in some else digest[:12]
     row = {
         "run": run,
@@ -299,7 +285,7 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
         "state": status["state"],
         "used": used,
         "reason": reason,
-        "config_id": config_id(flat) if flat else "",
+        "config_id": recipe_of(flat),
         "commit": str((provenance.get("code") or {}).get("commit") or ""),
         "plan": str(provenance.get("plan_sha256") or ""),
         "started": _started(status, provenance),
@@ -348,34 +334,6 @@ def _started(status: dict[str, Any], provenance: dict[str, Any]) -> str:
     return str(provenance.get("time") or "")
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def comparable(flat: dict[str, Any]) -> dict[str, Any]:
-    """The config keys that must agree between two runs of one method: all but the seed and the invocation."""
-    skip = ("seed", *INVOCATION_KEYS)
-    return {
-        key: value
-        for key, value in flat.items()
-        if not any(key == name or key.startswith(name + ".") for name in skip)
-    }
-
-
-def config_id(flat: dict[str, Any]) -> str:
-    """First 12 hex digits of the SHA-256 of `comparable` as canonical JSON; equal for the seeds of one
-    recipe."""
-    text = json.dumps(comparable(flat), sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def _vary(records: Records, keys: Sequence[str]) -> Records:
     """Rename each method to `method[key=value]` and add the values as columns of runs and episodes."""
     runs = records.runs.copy()
@@ -400,7 +358,7 @@ def _vary(records: Records, keys: Sequence[str]) -> Records:
         run: {key: value for key, value in flat.items() if key not in keys}
         for run, flat in records.configs.items()
     }
-    runs["config_id"] = [config_id(configs[run]) if configs.get(run) else "" for run in runs["run"]]
+    runs["config_id"] = [recipe_of(configs.get(run, {})) for run in runs["run"]]
     return replace(records, **tables, configs=configs)
 
 

@@ -95,7 +95,7 @@ class Step:
             decide(batch, config.intervention, ask, turn_streams(0, 1))
         self.optimizer.clear()
         rules = Objective(config.confidence, config.normalization, config.divergence)
-        accumulate_gradient(self.models, rules, batch, micro_batch=config.trainer.micro_batch, clock=clock)
+        accumulate_gradient(self.models, rules, batch, micro_batch=config.speed.micro_batch, clock=clock)
         with clock.phase("student"):
             self.optimizer.step()
 
@@ -151,9 +151,9 @@ def engines(repeats: int, split: str | None) -> None:
         return [episode.token_ids for episode in episodes]
 
     settings = {
-        "engine=hf, draft_tokens=0": ["rollout.engine=hf", "rollout.draft_tokens=0"],
-        "engine=packed, draft_tokens=0": ["rollout.engine=packed", "rollout.draft_tokens=0"],
-        "engine=packed, draft_tokens=10": ["rollout.engine=packed"],
+        "engine=hf, draft_tokens=0": ["speed.engine=hf", "speed.draft_tokens=0"],
+        "engine=packed, draft_tokens=0": ["speed.engine=packed", "speed.draft_tokens=0"],
+        "engine=packed, draft_tokens=10": ["speed.engine=packed"],
     }
     timed = take_steps(settings, ids, repeats)
     results = [one.result for one in timed.values()]
@@ -165,7 +165,7 @@ def engines(repeats: int, split: str | None) -> None:
 def ahead(overrides: list[str], repeats: int) -> None:
     """Play and judge the episodes of one step, the judge in a thread of its own or after all were played."""
     sides = ("judge_ahead=false", "judge_ahead=true")
-    settings = {side: [f"rollout.{side}", *overrides] for side in sides}
+    settings = {side: [f"speed.{side}", *overrides] for side in sides}
     timed = take_steps(settings, Step.judged, repeats)
     after, before = [one.result for one in timed.values()]
     print(f"{torch.get_num_threads()} threads; equal episodes and decisions: {after == before}\n")
@@ -175,7 +175,7 @@ def ahead(overrides: list[str], repeats: int) -> None:
 def side_by_side(overrides: list[str], repeats: int) -> None:
     """Wall time of one small run pinned to a core, and of two at once on a core each."""
     cores = sorted(os.sched_getaffinity(0))[:2]
-    small = ["tracking=none", "trainer.steps=4", "evaluation.limit=32", "trainer.threads=1", *overrides]
+    small = ["tracking=none", "trainer.steps=4", "evaluation.limit=32", "speed.threads=1", *overrides]
     alone: list[float] = []
     together: list[float] = []
     for number in range(repeats):

@@ -71,8 +71,9 @@ def main() -> None:
     print("\n| what | CPU s | wall s |\n|---|---|---|")
     setup()
     from sage.records import provenance
+    from sage.records.identity import Identity
     from sage.records.rows import RunKey, episode_rows
-    from sage.records.rundir import Identity, new_attempt
+    from sage.records.rundir import new_attempt
     from sage.records.summary import summarize
     from sage.records.tables import Tables
     from sage.settings import load

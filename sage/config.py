@@ -1,11 +1,12 @@
 """The run config: Hydra chooses, this model validates once at the door, and this object travels on.
 
 YAML (`conf/`) is the only home of default values; no field here has one. Every field's docstring states
-what setting it changes. `RunConfig.digest_fields()` leaves out what only describes the invocation.
+what setting it changes. What cannot change a result is said in one place, `NOT_A_RESULT`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -21,8 +22,27 @@ from sage.registry import (
     normalizations,
 )
 
-SCHEMA_VERSION = 1
-"""Version of the config's meaning; read by the run digest. Raise it when a field changes meaning."""
+SCHEMA_VERSION = 2
+"""Version of the config's meaning; read by the run digest. Raise it when a field changes meaning.
+Version 2 moved what changes only speed into the group `speed` (`sage.records.identity` reads version 1)."""
+
+NOT_A_RESULT = ("tracking", "launch", "pretrain", "speed", "env.data")
+"""Settings (dotted, with everything below them) that cannot change a result: they are no part of a run's
+identity, of its recipe, or of what a plan declares. Written into `run.json`; `analysis` reads it there.
+`env.data` is where an environment's files lie: what they are is in the digest of the game manifest."""
+
+def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested plain data that lacks the settings of these dotted names; one that is not there is no
+    error."""
+    left = dict(data)
+    for name in names:
+        head, _, rest = name.partition(".")
+        if not rest:
+            left.pop(head, None)
+        elif isinstance(left.get(head), Mapping):
+            left[head] = without(left[head], [rest])
+    return left
+
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -112,28 +132,9 @@ class RolloutSettings(Settings):
     max_context: int = Field(ge=1)
     """Episode token limit (or the model's own reach, where that is less); an episode that would pass it ends
     `context_full`."""
-    slots: int = Field(ge=1)
-    """Episodes decoded side by side."""
-    engine: Literal["auto", "hf", "packed", "rowwise", "stepwise", "vllm"]
-    """What decodes: `hf` is transformers' own forward over padded rows; `packed` runs a plain Llama's or
-    Qwen's modules without padding, for small models on a CPU; `rowwise` runs each row alone and `stepwise`
-    moreover one token at a time, for models with a running state. They agree to rounding, which is measured
-    before anything is played: `auto` takes the first that is right. `vllm` is vLLM in this process, for the
-    student only: it samples with random numbers of its own."""
-    vllm: dict[str, Any]
-    """Arguments of `vllm.LLM` (max_model_len, gpu_memory_utilization, ...) where the engine is vllm."""
-    draft_tokens: int = Field(ge=0)
-    """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none. It
-    changes speed, never what is sampled."""
-    judge_batch: int = Field(ge=1)
-    """Turns that the judge is asked about side by side. It changes speed, never a decision."""
-    judge_ahead: bool
-    """The judge is asked in a thread of its own while other turns are still played, a batch at a time. It
-    changes speed, never a decision."""
-    workers: int = Field(ge=0)
-    """Environment processes; 0 plays in this process."""
-    step_timeout_s: float = Field(gt=0)
-    """An environment step longer than this is an `env_error`."""
+    decoder: Literal["local", "vllm"]
+    """Who samples the student's answers: our own engines (`speed.engine` says which; they agree to rounding),
+    or vLLM in this process (`speed.vllm`), which draws random numbers of its own and is another result."""
 
 
 class TrainerSettings(Settings):
@@ -143,8 +144,6 @@ class TrainerSettings(Settings):
     """Optimizer steps; 0 evaluates only."""
     tasks_per_step: int = Field(ge=1)
     """Tasks drawn for one optimizer batch (over all processes)."""
-    micro_batch: int = Field(ge=1)
-    """Episodes per forward/backward; changes memory and speed, never the result."""
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
@@ -152,15 +151,44 @@ class TrainerSettings(Settings):
     teacher_budget: int | None = Field(ge=1)
     """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with
     the step that reaches it, or with `steps`; null for no limit. To compare methods at equal teacher cost."""
-    checkpoint_every: int = Field(ge=0)
-    """Optimizer steps between complete checkpoints; 0 writes only the last one."""
     log_skipped: bool
     """Whether turns of weight 0 are scored for the records too. `false` keeps them out of both models'
     vocabulary projections: the loss is the same, a step gets cheaper with the share that is skipped, and
     their confidence and divergence are missing in the turns table. A confidence that compares turns still
-    reads the models at all of them."""
+    reads the models at all of them. It is another result: a run with thinner records must not stand in for
+    one with all of them."""
+
+
+class SpeedSettings(Settings):
+    """How fast a run goes and how much memory it takes; never a result, and so no part of its identity."""
+
+    engine: Literal["auto", "hf", "packed", "rowwise", "stepwise"]
+    """What runs our own decoding: `hf` is transformers' own forward over padded rows; `packed` runs a plain
+    Llama's or Qwen's modules without padding, for small models on a CPU; `rowwise` runs each row alone and
+    `stepwise` moreover one token at a time, for models with a running state. They agree to rounding, which is
+    measured before anything is played: `auto` takes the first that is right. Where `rollout.decoder=vllm` it
+    serves the teacher alone."""
+    vllm: dict[str, Any]
+    """Arguments of `vllm.LLM` (max_model_len, gpu_memory_utilization, ...) where `rollout.decoder=vllm`."""
+    draft_tokens: int = Field(ge=0)
+    """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none."""
+    slots: int = Field(ge=1)
+    """Episodes decoded side by side."""
+    workers: int = Field(ge=0)
+    """Environment processes; 0 plays in this process."""
+    step_timeout_s: float = Field(gt=0)
+    """An environment step longer than this is an `env_error`."""
+    judge_batch: int = Field(ge=1)
+    """Turns that the judge is asked about side by side."""
+    judge_ahead: bool
+    """The judge is asked in a thread of its own while other turns are still played, `judge_batch` at a
+    time."""
+    micro_batch: int = Field(ge=1)
+    """Episodes per forward/backward."""
     threads: int = Field(ge=0)
     """torch threads of this process; 0 leaves torch's choice."""
+    checkpoint_every: int = Field(ge=0)
+    """Optimizer steps between complete checkpoints; 0 writes only the last one."""
 
 
 class EvaluationSettings(Settings):
@@ -273,6 +301,7 @@ class RunConfig(Settings):
     """Name of the preset, for tables only: what runs is the groups it composed."""
     rollout: RolloutSettings
     trainer: TrainerSettings
+    speed: SpeedSettings
     evaluation: EvaluationSettings
     pretrain: PretrainSettings
     tracking: TrackingSettings
@@ -291,17 +320,5 @@ class RunConfig(Settings):
         return self
 
     def digest_fields(self) -> dict[str, Any]:
-        """Plain data of everything that can change a result."""
-        data = self.model_dump(mode="json")
-        for invocation in ("tracking", "launch", "pretrain"):
-            data.pop(invocation)
-        for speed in ("workers", "draft_tokens", "vllm", "judge_batch", "judge_ahead"):
-            data["rollout"].pop(speed)
-        if data["rollout"]["engine"] != "vllm":
-            data["rollout"].pop("engine")  # the others sample the same
-        data["trainer"].pop("threads")
-        if data["trainer"]["log_skipped"]:
-            data["trainer"].pop("log_skipped")  # complete records keep the identity from before the choice
-        # Where the games lie; what they are is in the manifest's digest.
-        data["env"].pop("data", None)
-        return data
+        """Plain data of everything that can change a result: all but `NOT_A_RESULT`."""
+        return without(self.model_dump(mode="json"), NOT_A_RESULT)

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from sage import checkpoint
-from sage.config import TrainerSettings
+from sage.config import SpeedSettings, TrainerSettings
 from sage.episode import Decision, Episode, Label, Status, Task
 from sage.objective.confidence import Unweighted
 from sage.objective.curriculum import Curriculum
@@ -127,6 +127,7 @@ def distill(
     models: Pair,
     rules: Rules,
     trainer: TrainerSettings,
+    speed: SpeedSettings,
     seed: int,
     tasks: Sequence[Task],
     episodes_per_task: int,
@@ -177,7 +178,7 @@ def distill(
         # decide
         scored: Scored | None = None
         if rules.intervention.needs_scores:
-            confidence, size = rules.objective.confidence, trainer.micro_batch
+            confidence, size = rules.objective.confidence, speed.micro_batch
             scored = score_batch(models, confidence, batch, micro_batch=size, with_student=True, clock=clock)
         with clock.phase("judge"):
             decide(batch, rules.intervention, ask, turn_streams(seed, step))
@@ -188,7 +189,7 @@ def distill(
             models,
             rules.objective,
             batch,
-            micro_batch=trainer.micro_batch,
+            micro_batch=speed.micro_batch,
             add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
             clock=clock,
             log_skipped=trainer.log_skipped,
@@ -199,7 +200,7 @@ def distill(
         imitated: BatchLoss | None = None
         if gold is not None:
             first = [job for job in mine if job.rollout_index % episodes_per_task == 0]
-            imitated = imitate(gold, first, models, trainer.micro_batch, accelerator, clock)
+            imitated = imitate(gold, first, models, speed.micro_batch, accelerator, clock)
 
         with unbroken():
             # step
@@ -245,7 +246,7 @@ def distill(
         last = _is_last(progress, trainer)
         if after_step is not None:
             after_step(step, last)
-        if last or (trainer.checkpoint_every and step % trainer.checkpoint_every == 0):
+        if last or (speed.checkpoint_every and step % speed.checkpoint_every == 0):
             _save(checkpoints, progress, models, optimizer, change, accelerator, learners)
     before_stop(None)
     return progress

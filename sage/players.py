@@ -11,7 +11,6 @@ from sage.distill import Gold, Play
 from sage.envs.pool import EnvPool
 from sage.episode import Episode
 from sage.policy.dialogue import Dialogue
-from sage.policy.engine import local
 from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.rollout import Job, OnTurns, PlaySettings, play
 from sage.scoring import Pair
@@ -81,7 +80,7 @@ def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -
         )
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
-        how = replace(settings, turn_budget=turn_limit, engine=local(settings.engine))
+        how = replace(settings, turn_budget=turn_limit, decoder="local")
         episodes = play(models.teacher, pool, jobs, how)
         for episode in episodes:
             # Its cache is kept over the turns: every token of the conversation goes through once.
@@ -95,7 +94,7 @@ def _by_expert(models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
     answers = ExpertAnswers(pool, settings.style, Dialogue(models.student.tokenizer))
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
-        how = replace(settings, turn_budget=turn_limit, engine=local(settings.engine))
+        how = replace(settings, turn_budget=turn_limit, decoder="local")
         return play(models.student, pool, jobs, how, opening=answers)
 
     return play_jobs

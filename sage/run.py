@@ -24,7 +24,7 @@ from sage.episode import Episode, Status, Task, Turn
 from sage.evaluate import Evaluator
 from sage.objective.intervention import Ask, TurnContext, no_judge
 from sage.players import golden, training_play
-from sage.policy.engine import local, right_engine
+from sage.policy.engine import right_engine
 from sage.policy.generate import Sampling
 from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
     """One run into `folder`, from its newest checkpoint on where it has one; leaves the folder `done`."""
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
+    if config.speed.threads:
+        torch.set_num_threads(config.speed.threads)
     plan = plan_hash(config.launch.plan)
     with ExitStack() as stack:
         clock = PhaseClock(_seconds_before(folder))
@@ -59,10 +59,10 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         _check_engines(config, student, models)
         accelerator = make_accelerator(models or Pair(student, student, 0, None))
         main = accelerator.is_main_process
-        if config.rollout.engine == "vllm" and accelerator.num_processes > 1:
+        if config.rollout.decoder == "vllm" and accelerator.num_processes > 1:
             raise ConfigError(
-                f"rollout.engine=vllm plays in one process, and {accelerator.num_processes} were started; "
-                "start one, or use rollout.engine=hf."
+                f"rollout.decoder=vllm plays in one process, and {accelerator.num_processes} were started; "
+                "start one, or use rollout.decoder=local."
             )
 
         exporter = None
@@ -80,8 +80,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         style = choose_style(config.prompt, config.student.path)
         pool = EnvPool(
             config.env.make,
-            config.rollout.workers,
-            config.rollout.step_timeout_s,
+            config.speed.workers,
+            config.speed.step_timeout_s,
             distances=config.env.gives_distances(),
         )
         stack.enter_context(pool)
@@ -123,6 +123,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                     ),
                 ),
                 trainer=config.trainer,
+                speed=config.speed,
                 seed=config.seed,
                 tasks=book.tasks("train", None),
                 episodes_per_task=config.rollout.episodes_per_task,
@@ -263,10 +264,11 @@ def _play_settings(
         stream=stream,
         turn_budget=config.env.turn_budget,
         max_context=min(config.rollout.max_context, reach),
-        slots=config.rollout.slots,
-        engine=config.rollout.engine,
-        draft_tokens=config.rollout.draft_tokens,
-        vllm=config.rollout.vllm,
+        slots=config.speed.slots,
+        engine=config.speed.engine,
+        decoder=config.rollout.decoder,
+        draft_tokens=config.speed.draft_tokens,
+        vllm=config.speed.vllm,
     )
 
 
@@ -295,11 +297,11 @@ def _models(config: RunConfig, student: LanguageModel) -> Pair:
 
 def _check_engines(config: RunConfig, student: LanguageModel, models: Pair | None) -> None:
     """Raises ModelError where what would decode is not right for a model, before anything is played."""
-    engine = config.rollout.engine
-    if engine != "vllm":
+    engine = config.speed.engine
+    if config.rollout.decoder == "local":
         right_engine(student, engine)
     if models is not None and (config.intervention.query is not None or config.rollout.player == "teacher"):
-        right_engine(models.teacher, local(engine))
+        right_engine(models.teacher, engine)
 
 
 def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> Ask:
@@ -313,15 +315,15 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
             " nothing; set launch.judge_cache=null."
         )
     file = Path(kept).expanduser() if kept else None
-    how = config.rollout
+    speed = config.speed
     judge = TeacherJudge(
         teacher,
         style,
         query,
-        batch=how.judge_batch,
+        batch=speed.judge_batch,
         cache_file=file,
-        engine=local(how.engine),
-        draft_tokens=how.draft_tokens,
+        engine=speed.engine,
+        draft_tokens=speed.draft_tokens,
     )
     stack.callback(judge.close)
     return judge
@@ -329,7 +331,7 @@ def _judge(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack:
 
 def _ahead(config: RunConfig, ask: Ask) -> OnTurns | None:
     """Begins to ask about turns as they are played; None where all are asked about afterwards."""
-    if not config.rollout.judge_ahead or not isinstance(ask, TeacherJudge):
+    if not config.speed.judge_ahead or not isinstance(ask, TeacherJudge):
         return None
 
     def begin(played: Sequence[tuple[Episode, Turn]]) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from sage import registry
 from sage.config import RunConfig
+from sage.moved import new_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -127,6 +128,8 @@ def register_components(plugins: Iterable[str] = ()) -> None:
 
 def unknown_setting(key: str, known: Iterable[str]) -> str:
     """The sentence about a key that is none of the `known` dotted names: the nearest one, or who has it."""
+    if moved := new_name(key):
+        return f"{key!r} is {moved!r} now"
     parent = key.rpartition(".")[0]
     if _takes_any_key(parent):
         return f"{key!r} is not there yet; {parent!r} takes any key, put in with a plus: +{key}=..."

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from sage.config import TrainerSettings
+from sage.config import SpeedSettings, TrainerSettings
 from sage.distill import Gold, Rules, StepReport, Summary, distill, make_accelerator
 from sage.envs.pool import EnvPool
 from sage.episode import Decision, Episode, Label, Task
@@ -32,15 +32,25 @@ from tests.tiny_models import tiny_lm
 TRAINER = TrainerSettings(
     steps=4,
     tasks_per_step=4,
-    micro_batch=2,
     learning_rate=1e-3,
     warmup_steps=2,
     weight_decay=0.1,
     clip_norm=1.0,
     teacher_budget=None,
-    checkpoint_every=0,
     log_skipped=True,
+)
+SPEED = SpeedSettings(
+    engine="auto",
+    vllm={},
+    draft_tokens=0,
+    slots=4,
+    workers=0,
+    step_timeout_s=10,
+    judge_batch=64,
+    judge_ahead=False,
+    micro_batch=2,
     threads=1,
+    checkpoint_every=0,
 )
 
 
@@ -74,6 +84,7 @@ def train(
     *,
     models: Pair | None = None,
     trainer: TrainerSettings = TRAINER,
+    speed: SpeedSettings = SPEED,
     intervention: Intervention = JUDGE,
     curriculum: Curriculum | None = None,
     chosen: Sequence[Task] | None = None,
@@ -96,7 +107,7 @@ def train(
             stream="train",
             turn_budget=turn_limit,
             max_context=400,
-            slots=4,
+            slots=speed.slots,
         )
         return play(both.student, pool, jobs, settings)
 
@@ -109,6 +120,7 @@ def train(
         models=both,
         rules=Rules(intervention, curriculum or Full(name="full"), OBJECTIVE),
         trainer=trainer,
+        speed=speed,
         seed=0,
         tasks=chosen or tasks(6),
         episodes_per_task=1,

@@ -69,15 +69,6 @@ def test_yaml_is_the_only_home_of_defaults() -> None:
     assert [name for name, field in RunConfig.model_fields.items() if not field.is_required()] == []
 
 
-def test_speed_is_no_part_of_a_run_s_identity_and_less_complete_records_are() -> None:
-    default = load([]).digest_fields()
-    assert (
-        load(["rollout.engine=hf", "rollout.draft_tokens=0", "trainer.threads=1"]).digest_fields() == default
-    )
-    assert "log_skipped" not in default["trainer"]  # runs from before the choice keep their identity
-    assert load(["trainer.log_skipped=false"]).digest_fields() != default
-
-
 def test_a_config_survives_json() -> None:
     config = load(["method=no_norm", "seed=3"])
     assert validate(config.model_dump(mode="json")) == config
@@ -106,7 +97,7 @@ REFUSALS = {
     "seed=${nothing}": "The config cannot be resolved at 'seed'",
     "plugins=[no.such.module]": "The plugin 'no.such.module' cannot be imported",
     "zzz.qqq=1": "'zzz.qqq' is not a setting.",
-    "rollout.vllm.max_model_len=9": "'rollout.vllm' takes any key, put in with a plus: +rollout.vllm.",
+    "speed.vllm.max_model_len=9": "'speed.vllm' takes any key, put in with a plus: +speed.vllm.",
 }
 
 
@@ -122,7 +113,7 @@ def test_a_refusal_is_one_sentence_with_the_nearest_right_name(override: str) ->
 
 def test_all_problems_are_counted() -> None:
     with pytest.raises(ConfigError, match=r"steps=-1 is refused.*\(1 more after that\.\)"):
-        load(["trainer.steps=-1", "trainer.micro_batch=0"])
+        load(["trainer.steps=-1", "trainer.tasks_per_step=0"])
 
 
 def test_known_settings_are_dotted_and_complete() -> None:

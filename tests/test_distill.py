@@ -28,7 +28,7 @@ from sage.records.ledger import TEACHER
 from sage.records.schema import STEPS
 from sage.stopping import Stopped, stop_on_signals
 from sage.teacher.judge import JudgeQuery, TeacherJudge
-from tests.distill_run import JUDGE, STYLE, TRAINER, fresh_models, plain, train
+from tests.distill_run import JUDGE, SPEED, STYLE, TRAINER, fresh_models, plain, train
 from tests.letters import tasks
 from tests.tiny_models import make_episode, tiny_lm
 
@@ -112,7 +112,7 @@ def test_skipped_turns_left_out_of_the_records_do_not_change_training(
 
 def test_resuming_gives_what_an_uninterrupted_run_gives(straight: tuple[Path, Any], tmp_path: Path) -> None:
     _, (summary, reports, both) = straight
-    trainer = TRAINER.model_copy(update={"checkpoint_every": 2})
+    speed = SPEED.model_copy(update={"checkpoint_every": 2})
 
     class Killed(Exception):
         pass
@@ -123,14 +123,14 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(straight: tuple[Path, An
             raise Killed
 
     with pytest.raises(Killed):
-        train(tmp_path, trainer=trainer, on_step=die)
+        train(tmp_path, speed=speed, on_step=die)
     assert checkpoint.latest(tmp_path / "checkpoints").name == "step-000002"  # type: ignore[union-attr]
-    resumed, rest, other = train(tmp_path, trainer=trainer)
+    resumed, rest, other = train(tmp_path, speed=speed)
     assert [r.step for r in rest] == [3, 4]
     assert plain(rest) == plain(reports)[2:]
     assert resumed == summary
     assert_equal_weights(weights(both.student), weights(other.student))
-    nothing, none, same = train(tmp_path, trainer=trainer)
+    nothing, none, same = train(tmp_path, speed=speed)
     assert (nothing, none) == (summary, [])
     assert_equal_weights(weights(same.student), weights(both.student))
 

@@ -18,7 +18,7 @@ def test_an_environment_of_ones_own_is_one_file_and_two_yamls(tmp_path: Path) ->
     paths = (ROOT, ROOT / "sweeps", EXAMPLE)
     line = [
         *("--config-dir", str(EXAMPLE / "conf"), "plugins=[drawers]", "env=drawers"),
-        *("trainer.steps=2", "trainer.tasks_per_step=4", "trainer.threads=1", "tracking=none"),
+        *("trainer.steps=2", "trainer.tasks_per_step=4", "speed.threads=1", "tracking=none"),
     ]
     ended = subprocess.run(
         [sys.executable, "-m", "sage", *line],

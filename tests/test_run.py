@@ -22,8 +22,8 @@ SMALL = [
     "env.turn_budget=6",
     "trainer.steps=2",
     "trainer.tasks_per_step=3",
-    "trainer.checkpoint_every=1",
-    "trainer.threads=1",
+    "speed.checkpoint_every=1",
+    "speed.threads=1",
     "evaluation.limit=3",
     "tracking.mlflow=false",
 ]
@@ -165,7 +165,7 @@ def test_a_second_run_of_the_same_teacher_asks_nothing_twice(tmp_path: Path) -> 
 def test_the_expert_plays_what_is_imitated_also_in_worker_processes(tmp_path: Path) -> None:
     line = ("method=sft_expert", "env.turn_budget=30", "trainer.steps=1", "evaluation.before=false")
     folders = [
-        one(tmp_path / str(n), *line, "evaluation.after=false", f"rollout.workers={n}") for n in (0, 1)
+        one(tmp_path / str(n), *line, "evaluation.after=false", f"speed.workers={n}") for n in (0, 1)
     ]
     assert numbers(folders[0]) == numbers(folders[1])
     episodes, turns = (read(folders[0].path, table).to_pylist() for table in ("episodes", "turns"))
@@ -245,7 +245,7 @@ def test_the_judge_s_batch_and_guesses_are_the_run_s() -> None:
     from sage.run import _judge
     from tests.tiny_models import tiny_lm
 
-    config = load(["rollout.judge_batch=3", "rollout.draft_tokens=0", "launch.judge_cache=null"])
+    config = load(["speed.judge_batch=3", "speed.draft_tokens=0", "launch.judge_cache=null"])
     with ExitStack() as stack:
         judge = _judge(config, choose_style(config.prompt, config.student.path), tiny_lm(0), stack)
         assert (judge.batch, judge.draft_tokens) == (3, 0)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from sage.stopping import is_stopping
 
 if TYPE_CHECKING:
     from sage.config import RunConfig
-    from sage.records.rundir import Identity
+    from sage.records.identity import Identity
 
 STOP_GRACE_S = 60.0
 """After its parent has died: time for a checkpoint before this process is killed."""
@@ -31,7 +31,7 @@ def main() -> int:
     threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
 
     from sage.launch.execute import EXIT_CONFIG, execute
-    from sage.records.rundir import Identity
+    from sage.records.identity import Identity
     from sage.settings import ConfigError, validate
 
     try:

@@ -20,7 +20,8 @@ from filelock import FileLock
 
 from sage.config import RunConfig
 from sage.envs.manifest import MissingData
-from sage.records.rundir import Identity, RunDir, RunStatus, attempts, new_attempt
+from sage.records.identity import Identity
+from sage.records.rundir import RunDir, RunStatus, attempts, new_attempt
 from sage.settings import ConfigError
 
 State = Literal["absent", "running", "half-done", "failed", "done"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage.launch.own_model import complete
+from sage.moved import renamed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,7 +79,9 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             )
             return EXIT_CONFIG
         arguments = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
-    arguments, notes = complete(arguments)
+    arguments, notes = renamed(arguments)
+    arguments, fitting = complete(arguments)
+    notes += fitting
     for note in notes:
         print(note, file=sys.stderr)
     sys.argv[1:] = _flags_first(arguments)

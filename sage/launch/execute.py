@@ -19,7 +19,8 @@ from sage.config import RunConfig
 from sage.envs.manifest import MissingData
 from sage.launch.claim import Found, claim, identify
 from sage.policy.model import ModelError
-from sage.records.rundir import Identity, RunDir
+from sage.records.identity import Identity
+from sage.records.rundir import RunDir
 from sage.settings import ConfigError
 from sage.stopping import stop_on_signals
 

@@ -18,9 +18,10 @@ from sage.config import RunConfig
 from sage.launch.claim import Found, identify, look_up
 from sage.launch.execute import EXIT_FAILED, Outcome, skipped
 from sage.launch.schedule import Ended, Job, run_jobs
+from sage.records.identity import Identity
 from sage.records.preregistration import plan_hash
 from sage.records.provenance import redact
-from sage.records.rundir import Identity, RunDir, RunStatus, attempts
+from sage.records.rundir import RunDir, RunStatus, attempts
 from sage.settings import ConfigError, load
 
 if TYPE_CHECKING:

@@ -18,13 +18,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sage.config import NOT_A_RESULT
 from sage.settings import ConfigError
 
 Value = bool | int | float | str | None
 Overrides = list[str]
 
 PLAN = "plan"
-_HARMLESS = re.compile(r"^\+*(hydra[./]|launch\.|tracking([.=]|$)|trainer\.threads|rollout\.workers|plugins)")
+_HARMLESS = re.compile(rf"^\+*(hydra[./]|({'|'.join(map(re.escape, NOT_A_RESULT))})([.=]|$))")
 """Overrides that leave a run the run that was declared."""
 _SELECTS = ("method", "env", "seed", "study")
 """Overrides that choose among the declared runs."""

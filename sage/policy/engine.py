@@ -1,4 +1,4 @@
-"""Which engine decodes (`rollout.engine`): the fastest one that is right for the model, or the one asked for.
+"""Which engine decodes (`speed.engine`): the fastest one that is right for the model, or the one asked for.
 
 Right means that its incremental decoding is the model's plain forward, to rounding: what plays is what
 trains. It is measured once for each model of a process (`sage.policy.equivalence`), before anything is
@@ -14,17 +14,13 @@ from sage.policy.engines import BuiltName, Engine, EngineName, build_engine, can
 from sage.policy.equivalence import Report, engine_error
 from sage.policy.model import LanguageModel, ModelError
 
-__all__ = ["Engine", "EngineName", "StudentEngine", "engine_report", "local", "make_engine", "right_engine"]
+__all__ = ["Engine", "EngineName", "Who", "engine_report", "make_engine", "right_engine"]
 
-StudentEngine = EngineName | Literal["vllm"]
+Who = Literal["local", "vllm"]
+"""Who samples: an engine of ours, or vLLM (`rollout.decoder`)."""
 
 _measured: WeakKeyDictionary[object, dict[BuiltName, Report]] = WeakKeyDictionary()
 """What was found about the engines of each model of this process; training its weights changes nothing."""
-
-
-def local(name: StudentEngine) -> EngineName:
-    """The engine for a model that vLLM does not serve: every one but the student."""
-    return "auto" if name == "vllm" else name
 
 
 def right_engine(lm: LanguageModel, name: EngineName = "auto") -> BuiltName:
@@ -38,7 +34,7 @@ def right_engine(lm: LanguageModel, name: EngineName = "auto") -> BuiltName:
     what = f"the model {lm.name!r} ({type(lm.model).__name__})"
     if name == "auto":
         raise ModelError(f"No engine plays {what} as it is trained: {report.finding()}; take another model.")
-    raise ModelError(f"rollout.engine={name} is not right for {what}: {report.finding()}; use auto.")
+    raise ModelError(f"speed.engine={name} is not right for {what}: {report.finding()}; use auto.")
 
 
 def engine_report(lm: LanguageModel, name: EngineName = "auto") -> Report:

@@ -22,7 +22,7 @@ import numpy as np
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Failure, Status, Task, Turn
 from sage.policy.dialogue import Dialogue
-from sage.policy.engine import StudentEngine
+from sage.policy.engine import EngineName, Who
 from sage.policy.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
@@ -68,8 +68,8 @@ class Opening(Protocol):
 class PlaySettings:
     """How episodes are played. `stream` names the random stream apart from other uses of the same seed;
     `turn_budget` counts answers; `max_context` counts an episode's tokens; `slots` play side by side.
-    `engine` (but for vllm, which draws its own samples) and `draft_tokens` (most tokens guessed ahead) change
-    speed only; `vllm` goes to vLLM."""
+    `engine` and `draft_tokens` (most tokens guessed ahead) change speed only; the decoder `vllm` draws its
+    own samples, and `vllm` holds its arguments."""
 
     sampling: Sampling
     style: PromptStyle
@@ -78,7 +78,8 @@ class PlaySettings:
     turn_budget: int
     max_context: int
     slots: int
-    engine: StudentEngine = "auto"
+    engine: EngineName = "auto"
+    decoder: Who = "local"
     draft_tokens: int = 0
     vllm: Mapping[str, Any] = field(default_factory=dict)
 
@@ -154,7 +155,7 @@ class _Table:
 
     def _decoder(self, slots: int) -> Decodes:
         how = self.settings
-        if how.engine == "vllm":
+        if how.decoder == "vllm":
             from sage.policy.vllm_decoder import VllmDecoder
 
             return VllmDecoder(self.lm, slots, how.vllm)

@@ -1,9 +1,9 @@
-"""Decoding by vLLM in this process (`rollout.engine=vllm`), for models that need a GPU's batching.
+"""Decoding by vLLM in this process (`rollout.decoder=vllm`), for models that need a GPU's batching.
 
 Ids go in and ids come out, so what is trained on is what was sampled; vLLM's prefix cache spares the history.
 The student's weights are handed over in memory each time a decoder is made. Greedy answers are the other
 engines' (to rounding); sampled ones are drawn by vLLM's own sampler, seeded per answer, so a run with this
-engine has an identity of its own.
+decoder has an identity of its own.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
         from vllm import LLM
     except ImportError as error:
         raise ModelError(
-            f"rollout.engine=vllm needs vLLM, which cannot be imported here ({error}); see docs/rollouts.md,"
-            " or use rollout.engine=auto."
+            f"rollout.decoder=vllm needs vLLM, which cannot be imported here ({error}); see docs/rollouts.md,"
+            " or use rollout.decoder=local."
         ) from error
     llm = _served.get(lm.model)
     if llm is None:
@@ -121,7 +121,7 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
             except (ValueError, RuntimeError, TypeError) as error:
                 reason = reason_of(error)
                 raise ModelError(
-                    f"vLLM could not serve {lm.name!r} ({reason}); its arguments are in rollout.vllm."
+                    f"vLLM could not serve {lm.name!r} ({reason}); its arguments are in speed.vllm."
                 ) from error
         _served[lm.model] = llm
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(lm.model.state_dict().items())})

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sage.records.rundir import RunDir, flatten
+from sage.records.identity import flatten
+from sage.records.rundir import RunDir
 from sage.records.schema import STEPS
 from sage.records.summary import Summary, summarize
 from sage.records.tables import read

@@ -1,13 +1,7 @@
-"""Run directories and run identities: `runs/<digest12>/attempt_<n>/`.
-
-The run digest (identity version 1) is the sha256 of the canonical JSON of the config's digest fields, the
-config's SCHEMA_VERSION and the digest of the game manifest. It leaves out what only describes the
-invocation (tracking, launch, workers, threads) and what provenance.json records beside it: the code's
-commit, package versions, hardware, and the content of model folders. `analysis`, the exporter and the
-launcher read it from `run.json`.
+"""Run directories: `runs/<digest12>/attempt_<n>/`, the digest that of `sage.records.identity`.
 
 In an attempt's folder:
-    run.json         identity: digest, fields, schema version, manifest digest
+    run.json         identity: digest, fields, schema version, manifest digest, what is no result
     config.yaml      the complete resolved config
     status.json      state, reason, heartbeat, progress; replaced atomically
     provenance.json  and code.diff: which code, packages and machine
@@ -16,76 +10,22 @@ In an attempt's folder:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sage.config import SCHEMA_VERSION, RunConfig
+from sage.config import RunConfig
+from sage.records.identity import Identity
 
-IDENTITY_VERSION = 1
 State = Literal["running", "done", "failed"]
 HEARTBEAT_S = 5.0
-
-
-def canonical_json(data: Any) -> str:
-    """JSON that is equal for equal data: sorted keys, no spaces, no NaN."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What makes a run this run."""
-
-    fields: dict[str, Any]
-    manifest_digest: str
-    schema_version: int = SCHEMA_VERSION
-
-    @classmethod
-    def of(cls, config: RunConfig, manifest_digest: str) -> Identity:
-        return cls(config.digest_fields(), manifest_digest)
-
-    @property
-    def digest(self) -> str:
-        """sha256 in hex; its first 12 characters are the run id."""
-        data = {
-            "identity": IDENTITY_VERSION,
-            "schema": self.schema_version,
-            "manifest": self.manifest_digest,
-            "config": self.fields,
-        }
-        return hashlib.sha256(canonical_json(data).encode()).hexdigest()
-
-    @property
-    def run(self) -> str:
-        return self.digest[:12]
-
-    def differing_keys(self, other: Identity) -> list[str]:
-        """Dotted names of what tells two runs apart, for the sentence that refuses a resume."""
-        mine, theirs = flatten(self.fields), flatten(other.fields)
-        keys = {key for key in mine | theirs if mine.get(key, KeyError) != theirs.get(key, KeyError)}
-        if self.manifest_digest != other.manifest_digest:
-            keys.add("(game manifest)")
-        if self.schema_version != other.schema_version:
-            keys.add("(config schema version)")
-        return sorted(keys)
-
-
-def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted keys; lists stay values, an empty mapping too."""
-    if not isinstance(data, Mapping) or (prefix and not data):
-        return {prefix: data}
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +180,7 @@ def new_attempt(runs_dir: Path, identity: Identity, config: RunConfig) -> RunDir
             number += 1
     run = RunDir(folder / f"attempt_{number}")
     write_atomic(run.path / "config.yaml", config_yaml(config))
-    run.write_json(
-        "run.json", {"digest": identity.digest, "identity_version": IDENTITY_VERSION, **asdict(identity)}
-    )
+    run.write_json("run.json", identity.to_json())
     return run
 
 

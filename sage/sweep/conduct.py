@@ -121,7 +121,7 @@ def _low(part: Any) -> float | int:
 
 def _fields(base: RunConfig, settings: SweepSettings) -> dict[str, Any]:
     """What all runs of the study share: the base config without what the space and the seeds vary."""
-    from sage.records.rundir import flatten
+    from sage.records.identity import flatten
 
     varied = {"seed", *settings.space}
     fields = flatten(base.digest_fields())

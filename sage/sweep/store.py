@@ -18,8 +18,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sage.reason import reason_of
+from sage.records.identity import flatten
 from sage.records.provenance import redact
-from sage.records.rundir import flatten
 from sage.settings import ConfigError
 from sage.sweep.settings import Choices, Range, SweepSettings
 

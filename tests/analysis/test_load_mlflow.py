@@ -18,7 +18,7 @@ TABLES = ("episodes", "turns", "steps")
 SMALL = [
     *("env.generated.train=12", "env.generated.valid_seen=6", "env.generated.valid_unseen=6"),
     *("env.games=generated", "env.turn_budget=4", "trainer.steps=1", "trainer.tasks_per_step=2"),
-    *("trainer.threads=1", "evaluation.limit=3", "tracking.mlflow=false"),
+    *("speed.threads=1", "evaluation.limit=3", "tracking.mlflow=false"),
 ]
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from sage.config import RunConfig
 from sage.launch.claim import claim, look_up, splits_played
-from sage.records.rundir import Identity, RunDir
+from sage.records.identity import Identity
+from sage.records.rundir import RunDir
 from sage.settings import ConfigError, load
 
 STATES = ("running", "half-done", "failed", "done")

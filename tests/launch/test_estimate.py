@@ -10,7 +10,8 @@ import pytest
 
 from sage.config import RunConfig
 from sage.launch.estimate import Prices, Work, prices, seconds_left
-from sage.records.rundir import Identity, RunStatus, new_attempt
+from sage.records.identity import Identity
+from sage.records.rundir import RunStatus, new_attempt
 from sage.settings import load
 from tests.launch.test_multirun import OUTSIDE, sage
 

@@ -27,7 +27,7 @@ def test_the_readme_s_line_alone_is_right() -> None:
     assert (config.student.dtype, config.teacher.dtype) == ("bfloat16", "bfloat16")
     assert (config.trainer.learning_rate, config.trainer.warmup_steps) == (1e-6, 10)
     assert (config.trainer.weight_decay, config.trainer.clip_norm) == (0.1, 1.0)
-    assert config.trainer.micro_batch == 1
+    assert config.speed.micro_batch == 1
     assert config.rollout.max_context == 32768
     assert config.rollout.max_new_tokens == 512
     assert config.evaluation.limit is not None
@@ -37,8 +37,8 @@ def test_the_readme_s_line_alone_is_right() -> None:
 def test_what_an_environment_sets_for_tiny_models_gives_way(env: str) -> None:
     config = load([f"env={env}", "student=hub", "student.path=/models/a"])
     assert (config.rollout.max_new_tokens, config.rollout.max_context) == (512, 32768)
-    assert (config.trainer.learning_rate, config.trainer.micro_batch) == (1e-6, 1)
-    assert config.rollout.workers == load([f"env={env}"]).rollout.workers  # the environment's own stays
+    assert (config.trainer.learning_rate, config.speed.micro_batch) == (1e-6, 1)
+    assert config.speed.workers == load([f"env={env}"]).speed.workers  # the environment's own stays
 
 
 def test_a_value_on_the_line_and_a_budget_win() -> None:
@@ -48,7 +48,7 @@ def test_a_value_on_the_line_and_a_budget_win() -> None:
     assert chosen.student.dtype == "float32"
     smoke = load([*line, "budget=smoke"])
     assert (smoke.trainer.steps, smoke.trainer.warmup_steps, smoke.evaluation.limit) == (2, 0, 12)
-    assert (smoke.trainer.learning_rate, smoke.trainer.micro_batch) == (1e-6, 1)
+    assert (smoke.trainer.learning_rate, smoke.speed.micro_batch) == (1e-6, 1)
     assert load([*line, "budget=lab"]).evaluation.limit is None
     assert load([*line, "budget=short"]).trainer.steps == 6
     paper = load(["budget=paper"])

@@ -92,6 +92,11 @@ def test_an_environment_on_the_line_chooses_among_those_declared() -> None:
     [
         ("seed=0", True),
         ("launch.workers=2", True),
+        ("speed.threads=1", True),
+        ("+speed.vllm.max_model_len=64", True),
+        ("env.data=/data", True),
+        ("plugins=[mine]", False),
+        ("+speedy=1", False),
         ("hydra/launcher=ray", True),
         ("tracking=none", True),
         ("trainer.steps=2", False),

@@ -158,7 +158,7 @@ def test_numbers_of_another_version_are_refused() -> None:
 SMALL = [
     *("env.generated.train=12", "env.generated.valid_seen=6", "env.generated.valid_unseen=6"),
     *("env.games=generated", "env.turn_budget=8", "trainer.steps=2", "trainer.tasks_per_step=4"),
-    *("trainer.threads=1", "intervention.weak_weight=0.3", "tracking.mlflow=false"),
+    *("speed.threads=1", "intervention.weak_weight=0.3", "tracking.mlflow=false"),
     *("evaluation.before=false", "evaluation.after=false"),
 ]
 

@@ -87,7 +87,7 @@ def test_an_engine_that_is_wrong_is_found_passed_over_and_refused_by_name(
     assert right_engine(lm) == "rowwise"
     assert isinstance(make_engine(lm, 2, "auto"), RowEngine)
     with pytest.raises(
-        ModelError, match=r"rollout.engine=hf is not right for the model 'Gemma 3'"
+        ModelError, match=r"speed.engine=hf is not right for the model 'Gemma 3'"
     ) as refused:
         make_engine(lm, 2, "hf")
     assert "window 16" in str(refused.value)
@@ -138,7 +138,7 @@ def test_a_model_with_a_running_state_gets_no_guesses_and_cannot_be_taken_back()
     engine.lengths[0] -= 1
     with pytest.raises(ModelError, match="cannot take tokens back"):
         engine.extend(slice(0, 1), [[4]], [1])
-    with pytest.raises(ModelError, match=r"rollout\.engine=hf .* keeps a running state"):
+    with pytest.raises(ModelError, match=r"speed\.engine=hf .* keeps a running state"):
         make_engine(lm, 1, "hf")
     with pytest.raises(ModelError, match="does not know this architecture"):
         make_engine(lm, 1, "packed")

@@ -24,13 +24,13 @@ ROOM = [900, 900, 900]
 
 def test_a_missing_vllm_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ModelError, match=r"rollout\.engine=vllm needs vLLM, which cannot be imported here"):
+    with pytest.raises(ModelError, match=r"rollout\.decoder=vllm needs vLLM, which cannot be imported here"):
         VllmDecoder(load_model(load([]).student), 1, {})
 
 
-def test_the_engine_is_part_of_a_run_s_identity_because_it_samples_otherwise() -> None:
-    ours, theirs = load([]).digest_fields(), load(["rollout.engine=vllm"]).digest_fields()
-    assert theirs["rollout"].pop("engine") == "vllm"
+def test_who_decodes_is_part_of_a_run_s_identity_because_vllm_samples_otherwise() -> None:
+    ours, theirs = load([]).digest_fields(), load(["rollout.decoder=vllm"]).digest_fields()
+    assert (ours["rollout"].pop("decoder"), theirs["rollout"].pop("decoder")) == ("local", "vllm")
     assert theirs == ours
 
 
@@ -114,8 +114,8 @@ def test_episodes_are_played_with_it(student: LanguageModel) -> None:
     how = PlaySettings(GREEDY, config.prompt.styles["short"], 0, "test", 6, 1000, 2, vllm=OPTIONS)
     jobs = [Job(task) for task in config.env.tasks("train")[:3]]
     played = {}
-    for engine in ("packed", "vllm"):
+    for decoder in ("local", "vllm"):
         with EnvPool(config.env.make, 0, 60.0) as pool:
-            episodes = play(student, pool, jobs, replace(how, engine=engine))
-        played[engine] = [(e.token_ids, e.status) for e in episodes]
-    assert played["vllm"] == played["packed"]
+            episodes = play(student, pool, jobs, replace(how, decoder=decoder))
+        played[decoder] = [(e.token_ids, e.status) for e in episodes]
+    assert played["vllm"] == played["local"]

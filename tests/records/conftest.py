@@ -9,8 +9,9 @@ import pytest
 from sage.config import RunConfig
 from sage.episode import Decision, Episode, Failure, Label, Status, Task, Turn, TurnScore
 from sage.records import provenance
+from sage.records.identity import Identity
 from sage.records.rows import RunKey, episode_rows, label_shares, step_row
-from sage.records.rundir import Identity, RunDir, new_attempt
+from sage.records.rundir import RunDir, new_attempt
 from sage.records.summary import summarize
 from sage.records.tables import Tables
 from sage.settings import load

@@ -27,7 +27,8 @@ from sage.records.exporter import (
     resolve_uri,
     view_hint,
 )
-from sage.records.rundir import Identity, RunDir, new_attempt
+from sage.records.identity import Identity
+from sage.records.rundir import RunDir, new_attempt
 from sage.records.schema import TABLES
 from sage.records.summary import summarize
 from sage.records.tables import Tables

@@ -19,8 +19,8 @@ from sage.records.tables import read
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    *("trainer.steps=2", "trainer.warmup_steps=0", "trainer.tasks_per_step=2", "trainer.checkpoint_every=1"),
-    *("evaluation.splits=[valid_seen]", "evaluation.limit=2", "env.turn_budget=6", "trainer.threads=1"),
+    *("trainer.steps=2", "trainer.warmup_steps=0", "trainer.tasks_per_step=2", "speed.checkpoint_every=1"),
+    *("evaluation.splits=[valid_seen]", "evaluation.limit=2", "env.turn_budget=6", "speed.threads=1"),
 ]
 LINE = ["-m", "method=opd,sage_opd", "seed=0,1,2", *SMALL]
 KILLS = 20

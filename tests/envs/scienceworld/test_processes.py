@@ -146,8 +146,8 @@ def test_a_jvm_killed_in_the_middle_of_a_run_costs_its_episodes_and_nothing_else
     monkeypatch.setattr(EnvPool, "step_many", step_many)
     outcome = execute(
         load([
-            "env=scienceworld", "method=base", "env.turn_budget=6", "evaluation.limit=8", "rollout.slots=4",
-            "rollout.workers=2", "trainer.threads=1", "tracking.mlflow=false", f"launch.runs_dir={tmp_path}",
+            "env=scienceworld", "method=base", "env.turn_budget=6", "evaluation.limit=8", "speed.slots=4",
+            "speed.workers=2", "speed.threads=1", "tracking.mlflow=false", f"launch.runs_dir={tmp_path}",
         ]),
         export=False,
     )

@@ -23,7 +23,7 @@ SMALL = [
     "env.generated.passages=60",
     "trainer.steps=2",
     "trainer.tasks_per_step=3",
-    "trainer.threads=1",
+    "speed.threads=1",
     "tracking.mlflow=false",
 ]
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from sage.policy.model import LanguageModel
+from sage.records import owner
 
 FORMAT_VERSION = 2
 
@@ -51,17 +52,23 @@ def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, An
         return final
     partial = folder / f".partial-{step:06d}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    student.model.save_pretrained(partial / "student")
-    student.tokenizer.save_pretrained(partial / "student")
-    torch.save({"format": FORMAT_VERSION, "step": step, **state}, partial / "trainer.pt")
-    for path in partial.rglob("*"):
-        _flush(path)
-    partial.rename(final)
-    _flush(folder)
-    for other in folder.iterdir():
-        if other != final and other.name.startswith(("step-", ".partial-")):
-            shutil.rmtree(other, ignore_errors=True)
+    owner.check(folder.parent)
+    try:
+        partial.mkdir(parents=True)
+        student.model.save_pretrained(partial / "student")
+        student.tokenizer.save_pretrained(partial / "student")
+        torch.save({"format": FORMAT_VERSION, "step": step, **state}, partial / "trainer.pt")
+        for path in partial.rglob("*"):
+            _flush(path)
+        with owner.writing(folder.parent):
+            partial.rename(final)
+            _flush(folder)
+            for other in folder.iterdir():
+                if other != final and other.name.startswith(("step-", ".partial-")):
+                    shutil.rmtree(other, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return final
 
 

@@ -1,7 +1,7 @@
 """Which attempt folder a run works in, or why it does not start.
 
 Invariant: of all processes that want the same run at once, one gets it. States of a run: absent, running (a
-process beats in status.json), half-done (its process is gone), failed, done.
+process works on it, or is suspended), half-done (its process is gone), failed, done.
 
     on_existing   done     running   half-done, failed      absent
     skip          skip     skip      skip                   start
@@ -12,14 +12,16 @@ process beats in status.json), half-done (its process is gone), failed, done.
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
 from sage.config import RunConfig
 from sage.envs.manifest import MissingData
+from sage.locks import locked
+from sage.records import owner
 from sage.records.identity import Identity
 from sage.records.rundir import RunDir, RunStatus, attempts, new_attempt
 from sage.settings import ConfigError
@@ -53,8 +55,12 @@ def identify(config: RunConfig) -> Identity:
         raise ConfigError(str(error)) from error
 
 
-def look_up(config: RunConfig, identity: Identity) -> Found:
-    """What there is now; changes nothing. Raises ConfigError under `on_existing=error`."""
+def look_up(config: RunConfig, identity: Identity, *, wait: bool = False) -> Found:
+    """What there is now; changes nothing. Raises ConfigError under `on_existing=error`.
+
+    A run whose process is on another machine is `running` until its heartbeat has stood still for a lease;
+    `wait` waits until that is known.
+    """
     try:
         known = attempts(Path(config.launch.runs_dir), identity)
     except ValueError as error:
@@ -62,6 +68,11 @@ def look_up(config: RunConfig, identity: Identity) -> Found:
     folder = known[-1] if known else None
     status = folder.status() if folder else None
     state = _state(folder, status)
+    while wait and state == "running" and folder is not None and not owner.seen_beating(folder.path):
+        _say_once(f"{folder.path} was last written elsewhere: watching its heartbeat, {owner.LEASE_S:.0f} s.")
+        time.sleep(1.0)
+        status = folder.status()
+        state = _state(folder, status)
     policy = config.launch.on_existing
     if state != "absent" and policy == "error":
         raise ConfigError(
@@ -77,9 +88,10 @@ def look_up(config: RunConfig, identity: Identity) -> Found:
 
 def claim(config: RunConfig, identity: Identity) -> Found:
     """`look_up`, and unless it says skip, take the attempt for this process: its status says `running`."""
+    look_up(config, identity, wait=True)  # before the lock, for others need not wait for that
     home = Path(config.launch.runs_dir) / identity.run
     home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / ".lock"):
+    with locked(home / ".lock", owner.PATIENCE_S):
         found = look_up(config, identity)
         if found.action == "skip":
             return found
@@ -97,5 +109,14 @@ def _state(folder: RunDir | None, status: RunStatus | None) -> State:
     if status is None:
         return "half-done"
     if status.state == "running":
-        return "running" if status.is_alive() else "half-done"
+        return "running" if folder.is_at_work(status) else "half-done"
     return status.state
+
+
+_said: set[str] = set()
+
+
+def _say_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        print(text, file=sys.stderr, flush=True)

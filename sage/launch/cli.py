@@ -1,7 +1,7 @@
 """The command line around Hydra: errors become one sentence, outcomes become exit codes.
 
 Exit codes: 0 all done (or done before), 1 a run failed, 2 the config or the data named in it cannot be used,
-128 + n stopped by signal n.
+3 another process has taken the run over, 128 + n stopped by signal n.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def run_task(composed: DictConfig) -> float | None:
         return None
     if many and _Single.outcome.exit_code:
         raise RuntimeError(_Single.outcome.reason)
+    if _Single.outcome.exit_code not in (0, 1):  # a failure has shown its traceback
+        print(_Single.outcome.reason, file=sys.stderr)
     _show(_Single.outcome, config.tracking.uri if config.tracking.mlflow else None)
     return _Single.outcome.success
 
@@ -97,8 +99,8 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             raise
         print(sentence, file=sys.stderr)
         return EXIT_CONFIG
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_code", 130)
     finally:
         if not asked_for_trace:
             os.environ.pop(_FULL, None)

@@ -20,17 +20,19 @@ from sage.envs.manifest import MissingData
 from sage.launch.claim import Found, claim, identify
 from sage.policy.model import ModelError
 from sage.records.identity import Identity
+from sage.records.owner import TakenOver, owner_of
 from sage.records.rundir import RunDir
 from sage.settings import ConfigError
-from sage.stopping import stop_on_signals
+from sage.stopping import stop_on_signals, unbroken
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
+EXIT_TAKEN_OVER = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one run ended. `state` is done, skipped, failed, or running (elsewhere)."""
+    """How one run ended. `state` is done, skipped, failed, taken over, or running (elsewhere)."""
 
     state: str
     run: str = ""
@@ -58,14 +60,18 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
             return skipped(found, identity)
         try:
             with folder.heartbeat() if _is_writer() else nullcontext():
-                # Through the module, so that a plugin may put another story in its place.
-                from sage import run as story
+                # Through the module, so that a plugin may put another story in its place. A signal waits: in
+                # the middle of an import it can come out as any other error.
+                with unbroken():
+                    from sage import run as story
 
                 story.run(config, folder, export=export)
             _mark(folder, "")
         except (ConfigError, ModelError, MissingData) as error:  # each says in one sentence what to change
             _mark(folder, str(error))
             raise ConfigError(str(error)) from error
+        except TakenOver as lost:  # the records are another process's: not a word into them
+            return Outcome("taken over", identity.run, folder.path, str(lost), None, EXIT_TAKEN_OVER)
         except KeyboardInterrupt as stop:
             reason = str(stop) or "stopped by SIGINT"
             _mark(folder, reason)
@@ -86,10 +92,18 @@ def skipped(found: Found, identity: Identity) -> Outcome:
     if found.state == "done":
         reason = f"done before ({path})"
     elif found.state == "running" and found.status is not None:
-        reason = f"running elsewhere ({found.status.host}, pid {found.status.pid}, {path})"
+        reason = f"running elsewhere ({found.status.host}, pid {found.status.pid}, {path}){_asleep(path)}"
     else:
         reason = f"{found.state} before, and launch.on_existing=skip ({path})"
     return Outcome("skipped", identity.run, path, reason, success)
+
+
+def _asleep(path: Path | None) -> str:
+    owner = owner_of(path) if path else None
+    if owner is None or owner.process.state() != "suspended":
+        return ""
+    ways = f"`kill -CONT {owner.process.pid}` lets it go on, `kill -9 {owner.process.pid}` ends it"
+    return f", suspended: {ways}, launch.on_existing=rerun begins another attempt beside it"
 
 
 def first_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from sage.locks import locked
 from sage.records import export_data as data
 from sage.records.exporter import SHORT_RETRIES, resolve_uri
 from sage.records.provenance import redact
@@ -52,13 +53,11 @@ class RunExport:
 
     def sync(self, final: bool) -> str:
         """Send what is new (`final`: everything); returns the MLflow run id. Raises what MLflow raises."""
-        from filelock import FileLock
-
         parts = self.run.path / "parts"
         present = sorted(os.listdir(parts)) if parts.exists() else []
         if not final and present == self._seen:
             return self._id
-        with FileLock(self.run.path / ".mlflow.lock"):
+        with locked(self.run.path / ".mlflow.lock"):
             client = self._connect()
             if self._last_step < 0:
                 self._last_step = self._resume_point(client)
@@ -235,7 +234,7 @@ class RunExport:
 
     def _set_state(self, client: Any) -> None:
         status = self.run.status()
-        if status is None or status.is_alive():
+        if status is None or self.run.is_at_work(status):
             return
         state = {"done": "FINISHED", "failed": "FAILED"}.get(status.state, "KILLED")
         ended = int(1000 * (status.ended or status.heartbeat))
@@ -293,14 +292,12 @@ def open_experiment(uri: str, name: str) -> str:
 
 
 def _lock(uri: str, database: Path | None) -> AbstractContextManager[Any]:
-    from filelock import FileLock
-
     if uri.startswith("postgresql"):
         return _advisory_lock(uri)
     if database is None:
         return nullcontext()
     database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{database}.lock")
+    return locked(Path(f"{database}.lock"))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 In an attempt's folder:
     run.json         identity: digest, fields, schema version, manifest digest, what is no result
     config.yaml      the complete resolved config
+    owner.json       whose it is: the token of the process that may write here (sage/records/owner.py)
     status.json      state, reason, heartbeat, progress; replaced atomically
     provenance.json  and code.diff: which code, packages and machine
     parts/, *.parquet, summary.json, log.txt, checkpoints/, mlflow.json
@@ -22,7 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sage.config import RunConfig
+from sage.records.atomic import write_atomic
 from sage.records.identity import Identity
+from sage.records.owner import TakenOver, at_work, is_orphan_of, owner_of, take, writing
+from sage.records.process import Process
+from sage.stopping import stop_with
 
 State = Literal["running", "done", "failed"]
 HEARTBEAT_S = 5.0
@@ -49,15 +54,9 @@ class RunStatus:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by phase, over all processes that worked on this attempt."""
 
-    def is_alive(self, stale_after_s: float = 60.0) -> bool:
-        """True where a process still works on it: running, beating, and not gone from this host."""
-        if self.state != "running" or time.time() - self.heartbeat > stale_after_s:
-            return False
-        return self.host != platform.node() or _pid_exists(self.pid)
-
 
 class RunDir:
-    """One attempt's folder. Safe for one writing process and any number of readers."""
+    """One attempt's folder. Safe for one writing process, its owner, and any number of readers."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -82,8 +81,18 @@ class RunDir:
         except FileNotFoundError:
             return None
 
+    def is_at_work(self, status: RunStatus | None = None) -> bool:
+        """Whether a process works on it (`sage.records.owner` says how that is told). Waits for nothing."""
+        status = status or self.status()
+        if status is None or status.state != "running":
+            return False
+        owner = owner_of(self.path)
+        process = owner.process if owner else Process(status.host, status.pid)
+        return at_work(self.path, process, status.heartbeat)
+
     def start(self, steps: int = 0) -> RunStatus:
-        """Mark as running by this process; progress and times of an earlier process are kept."""
+        """Take it for this process and mark it as running; progress and times of an earlier one are kept."""
+        take(self.path)
         now, earlier = time.time(), self.status()
         return self._set(
             replace(
@@ -100,7 +109,7 @@ class RunDir:
 
     def beat(self, **progress: Any) -> None:
         """Renew the heartbeat; `progress` sets phase, step, success or seconds."""
-        with self._lock:
+        with self._lock, writing(self.path):
             status = self.status()
             if status is None or status.state != "running":
                 return
@@ -108,12 +117,17 @@ class RunDir:
 
     @contextmanager
     def heartbeat(self, every_s: float = HEARTBEAT_S) -> Iterator[None]:
-        """Beat from a thread while the block runs, however long one step takes."""
+        """Beat from a thread while the block runs, however long one step takes; a run that has been taken
+        over stops as by a signal, with `TakenOver`."""
         stop = threading.Event()
 
         def beating() -> None:
             while not stop.wait(every_s):
-                self.beat()
+                try:
+                    self.beat()
+                except TakenOver as error:
+                    stop_with(error)
+                    return
 
         thread = threading.Thread(target=beating, name="heartbeat", daemon=True)
         thread.start()
@@ -134,12 +148,19 @@ class RunDir:
     def log(self, line: str) -> None:
         """Append one line to log.txt."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{stamp} {line}\n")
+        text = f"{stamp} {line}\n".encode(errors="backslashreplace")
+        with writing(self.path), (self.path / "log.txt").open("ab") as file:
+            file.write(text)
 
     def write_json(self, name: str, data: Any) -> None:
         """Write a JSON file atomically."""
-        write_atomic(self.path / name, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        with writing(self.path):
+            write_atomic(self.path / name, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+    def fail_orphan(self, pid: int, reason: str) -> None:
+        """For a parent: mark what its child `pid` has left running, unless another process has it by now."""
+        if is_orphan_of(self.path, pid):
+            self.fail(reason)
 
     def _end(self, state: State, reason: str, progress: dict[str, Any]) -> None:
         now = time.time()
@@ -147,7 +168,7 @@ class RunDir:
         self._set(replace(status, state=state, reason=reason, heartbeat=now, ended=now, **progress))
 
     def _set(self, status: RunStatus) -> RunStatus:
-        with self._lock:
+        with self._lock, writing(self.path):
             self._write_status(status, durable=True)
         return status
 
@@ -193,24 +214,3 @@ def config_yaml(config: RunConfig) -> str:
     data = config.model_dump(mode="json")
     data["tracking"]["uri"] = redact(data["tracking"]["uri"])
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
-
-
-def write_atomic(path: Path, text: str, durable: bool = True) -> None:
-    """Replace a file so that a reader sees the old or the new content, also after a kill or a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _pid_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

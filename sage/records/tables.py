@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sage.records.owner import writing
 from sage.records.rows import Row
 from sage.records.schema import FORMAT_VERSION, TABLES
 
@@ -86,37 +87,45 @@ class Tables:
         Kept are steps 1..step with their episodes, and evaluations made after at most `step` steps. Also
         right for a fresh folder (`resume(0)`).
         """
-        if not self.parts.exists() and (self.folder / "episodes.parquet").exists():
-            self._split_into_parts()
-        self.parts.mkdir(parents=True, exist_ok=True)
-        for part in self.parts.iterdir():
-            if part.name.startswith(".") or int(part.name[:8]) > step:
-                shutil.rmtree(part)
-        for table in TABLES:
-            (self.folder / f"{table}.parquet").unlink(missing_ok=True)
+        with writing(self.folder):
+            if not self.parts.exists() and (self.folder / "episodes.parquet").exists():
+                self._split_into_parts()
+            self.parts.mkdir(parents=True, exist_ok=True)
+            for part in self.parts.iterdir():
+                if part.name.startswith(".") or int(part.name[:8]) > step:
+                    shutil.rmtree(part)
+            for table in TABLES:
+                (self.folder / f"{table}.parquet").unlink(missing_ok=True)
 
     def consolidate(self) -> None:
         """One Parquet file per table, then remove the parts. Safe to repeat and to be killed in."""
-        if not self.parts.exists():
-            return
-        write_consolidated(self.folder, self.folder)
-        gone = self.folder / ".parts-done"
-        shutil.rmtree(gone, ignore_errors=True)
-        self.parts.rename(gone)
-        shutil.rmtree(gone)
+        with writing(self.folder):
+            if not self.parts.exists():
+                return
+            write_consolidated(self.folder, self.folder)
+            gone = self.folder / ".parts-done"
+            shutil.rmtree(gone, ignore_errors=True)
+            self.parts.rename(gone)
+            shutil.rmtree(gone)
 
     def _write(self, name: str, tables: dict[str, Sequence[Row]]) -> None:
-        self._write_arrow(name, {table: to_arrow(table, rows) for table, rows in tables.items()})
+        batch = {table: to_arrow(table, rows) for table, rows in tables.items()}
+        with writing(self.folder):
+            self._write_arrow(name, batch)
 
     def _write_arrow(self, name: str, tables: dict[str, pa.Table], parts: Path | None = None) -> None:
         parts = parts or self.parts
         temporary = parts / f".{name}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for table, data in tables.items():
-            path = temporary / f"{table}.parquet"
-            pq.write_table(data, path, compression="zstd")
-            _sync(path)
+        try:
+            for table, data in tables.items():
+                path = temporary / f"{table}.parquet"
+                pq.write_table(data, path, compression="zstd")
+                _sync(path)
+        except BaseException:  # a full disk
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         final = parts / name
         if final.exists():
             shutil.rmtree(final)
@@ -175,9 +184,13 @@ def write_consolidated(folder: Path, target: Path) -> list[Path]:
     for table in TABLES:
         path = Path(target) / f"{table}.parquet"
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(read(folder, table), temporary, compression="zstd")
-        _sync(temporary)
-        temporary.replace(path)
+        try:
+            pq.write_table(read(folder, table), temporary, compression="zstd")
+            _sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         paths.append(path)
     _sync(Path(target))
     return paths

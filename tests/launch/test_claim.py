@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from sage.config import RunConfig
 from sage.launch.claim import claim, look_up, splits_played
 from sage.records.identity import Identity
+from sage.records.process import Process
 from sage.records.rundir import RunDir
 from sage.settings import ConfigError, load
 
@@ -19,6 +22,12 @@ STATES = ("running", "half-done", "failed", "done")
 
 def config_of(tmp_path: Path, policy: str = "resume") -> RunConfig:
     return load([f"launch.runs_dir={tmp_path}", f"launch.on_existing={policy}"])
+
+
+def dead_process() -> Process:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return replace(Process.here(), pid=ended.pid)
 
 
 def make(tmp_path: Path, state: str) -> tuple[Identity, RunDir]:
@@ -32,9 +41,7 @@ def make(tmp_path: Path, state: str) -> tuple[Identity, RunDir]:
     elif state == "failed":
         folder.fail("told to")
     elif state == "half-done":
-        status = folder.status()
-        assert status is not None
-        folder.write_json("status.json", asdict(replace(status, heartbeat=0.0)))
+        folder.write_json("owner.json", {"token": "x", "process": asdict(dead_process())})
     return identity, folder
 
 
@@ -56,7 +63,7 @@ def test_policy_by_state(tmp_path: Path, state: str, policy: str, actions: tuple
     status = found.folder.status()
     assert status is not None
     if found.action != "skip":
-        assert status.is_alive()
+        assert found.folder.is_at_work()
         assert status.reason == ""
 
 

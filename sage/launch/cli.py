@@ -62,7 +62,7 @@ def run_task(composed: DictConfig) -> float | None:
         return None
     if many and _Single.outcome.exit_code:
         raise RuntimeError(_Single.outcome.reason)
-    if _Single.outcome.exit_code not in (0, 1):  # a failure has shown its traceback
+    if _Single.outcome.exit_code and not _Single.outcome.traced:
         print(_Single.outcome.reason, file=sys.stderr)
     _show(_Single.outcome, config.tracking.uri if config.tracking.mlflow else None)
     return _Single.outcome.success
@@ -170,7 +170,7 @@ def _show(outcome: Outcome, uri: str | None) -> None:
     if outcome.state != "skipped":
         return
     print(f"Not started: {outcome.reason}.")
-    if outcome.folder is not None and (outcome.folder / "summary.json").exists():
+    if outcome.folder is not None and outcome.reason.startswith("done before"):
         from sage.display import print_summary
         from sage.records.exporter import resolve_uri
         from sage.records.summary import summarize

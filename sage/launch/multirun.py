@@ -21,7 +21,8 @@ from sage.launch.schedule import Ended, Job, run_jobs
 from sage.records.identity import Identity
 from sage.records.preregistration import plan_hash
 from sage.records.provenance import redact
-from sage.records.rundir import RunDir, RunStatus, attempts
+from sage.records.reader import attempt_dirs
+from sage.records.rundir import RunDir, RunStatus
 from sage.settings import ConfigError, load
 from sage.stopping import stop_on_signals
 
@@ -58,7 +59,8 @@ class Row:
     def refresh(self) -> None:
         """Read what the child has written; it is the child's only if its pid says so. Where the child runs
         elsewhere its pid is told at the end, and until then whatever is new is taken for its own."""
-        known = attempts(Path(self.config.launch.runs_dir), self.identity)
+        paths, _ = attempt_dirs(self.home)
+        known = [RunDir(path) for path in paths]
         status = known[-1].status() if known else None
         if status is not None and (status.pid == self.pid if self.pid else status != self.found.status):
             self.folder, self.status = known[-1], status
@@ -101,6 +103,9 @@ def launch(
             row.found = look_up(row.config, row.identity, wait=True)
     unique = list({row.identity.run: row for row in rows}.values())
     with stop_on_signals(), open_board(rows, plan_only=LEDGER.plan_only) as board:
+        for row in unique:
+            for note in row.found.notes:
+                board.note(f"{row.name}: {note}")
         if not LEDGER.plan_only:
             _run(unique, board, engine)
             outcomes = {row.identity.run: row.outcome for row in unique}

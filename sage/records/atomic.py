@@ -1,4 +1,4 @@
-"""One small file replaced by another, whole or not at all."""
+"""One small file replaced by another, whole or not at all; or, where the disk is full, written over."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def write_atomic(path: Path, text: str, durable: bool = True) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def overwrite(path: Path, text: str) -> None:
+    """Write over a small file in its own blocks, which a full disk allows; a reader may see half of it."""
+    content = text.encode(errors="backslashreplace")
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()

@@ -16,14 +16,16 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sage.config import RunConfig
-from sage.records.atomic import write_atomic
+from sage.records.atomic import overwrite, write_atomic
+from sage.records.faults import FULL
+from sage.records.files import Unreadable, read_object
 from sage.records.identity import Identity
 from sage.records.owner import TakenOver, at_work, is_orphan_of, owner_of, take, writing
 from sage.records.process import Process
@@ -55,6 +57,21 @@ class RunStatus:
     """Wall time by phase, over all processes that worked on this attempt."""
 
 
+def parse_status(data: Mapping[str, Any], path: Path) -> RunStatus:
+    """Content of the status.json at `path`; keys of a newer version are left out. Raises Unreadable."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # From JSON: a strict dataclass takes no dict in Python.
+        return TypeAdapter(RunStatus).validate_json(json.dumps(dict(data)), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        missing = first["type"].startswith("missing")
+        given = "missing" if missing else repr(str(first["input"])[:40])
+        where = ".".join(map(str, first["loc"]))
+        raise Unreadable(f"{path} is not as this version writes it: {where} is {given}.") from error
+
+
 class RunDir:
     """One attempt's folder. Safe for one writing process, its owner, and any number of readers."""
 
@@ -64,21 +81,28 @@ class RunDir:
 
     @property
     def attempt(self) -> int:
-        return int(self.path.name.removeprefix("attempt_"))
+        """Its number; 0 for a folder of another name."""
+        tail = self.path.name.removeprefix("attempt_")
+        return int(tail) if tail.isascii() and tail.isdigit() else 0
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
     def identity(self) -> Identity:
-        data = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return Identity(data["fields"], data["manifest_digest"], data["schema_version"])
+        """Raises Unreadable; `sage.records.reader` says more about a folder that may be damaged."""
+        data = read_object(self.path / "run.json") or {}
+        try:
+            return Identity(data["fields"], data["manifest_digest"], data["schema_version"])
+        except KeyError as error:
+            raise Unreadable(f"{self.path / 'run.json'} is missing or has no {error}.") from error
 
     def status(self) -> RunStatus | None:
-        """None where nobody has started it yet."""
+        """None where nobody has started it yet, and where the file says nothing (`sage.records.reader`)."""
         try:
-            return RunStatus(**json.loads((self.path / "status.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
+            data = read_object(self.path / "status.json")
+            return None if data is None else parse_status(data, self.path / "status.json")
+        except Unreadable:
             return None
 
     def is_at_work(self, status: RunStatus | None = None) -> bool:
@@ -128,6 +152,8 @@ class RunDir:
                 except TakenOver as error:
                     stop_with(error)
                     return
+                except OSError:  # a full disk: the run's own writes say so
+                    continue
 
         thread = threading.Thread(target=beating, name="heartbeat", daemon=True)
         thread.start()
@@ -142,7 +168,7 @@ class RunDir:
         self._end("done", "", progress)
 
     def fail(self, reason: str, **progress: Any) -> None:
-        """The run stopped; `reason` is one sentence."""
+        """The run stopped; `reason` is one sentence. Works on a full disk too."""
         self._end("failed", reason, progress)
 
     def log(self, line: str) -> None:
@@ -174,25 +200,19 @@ class RunDir:
 
     def _write_status(self, status: RunStatus, durable: bool) -> None:
         text = json.dumps(asdict(status), indent=1) + "\n"
-        write_atomic(self.path / "status.json", text, durable=durable)
-
-
-def attempts(runs_dir: Path, identity: Identity) -> list[RunDir]:
-    """Every attempt of this run, oldest first; raises ValueError where the id belongs to another digest."""
-    folder = Path(runs_dir) / identity.run
-    found = sorted(folder.glob("attempt_*/run.json"), key=lambda path: RunDir(path.parent).attempt)
-    for path in found:
-        digest = json.loads(path.read_text(encoding="utf-8"))["digest"]
-        if digest != identity.digest:
-            raise ValueError(f"{path.parent} belongs to run {digest}, not to {identity.digest}.")
-    return [RunDir(path.parent) for path in found]
+        try:
+            write_atomic(self.path / "status.json", text, durable=durable)
+        except OSError as error:
+            if status.state != "failed" or error.errno not in FULL:
+                raise
+            overwrite(self.path / "status.json", text)
 
 
 def new_attempt(runs_dir: Path, identity: Identity, config: RunConfig) -> RunDir:
     """Make the next attempt's folder; of several processes that try at once each gets its own."""
     folder = Path(runs_dir) / identity.run
     folder.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((RunDir(path).attempt for path in folder.glob("attempt_*")), default=0)
+    number = 1 + max((RunDir(path).attempt for path in folder.iterdir()), default=0)
     while True:
         try:
             (folder / f"attempt_{number}").mkdir()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -104,3 +106,80 @@ def test_other_games_are_another_run(tmp_path: Path) -> None:
 def test_splits_played() -> None:
     assert splits_played(load([])) == ["train", "valid_seen", "valid_unseen"]
     assert splits_played(load(["task=evaluate", "evaluation.splits=[valid_seen]"])) == ["valid_seen"]
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "run.json is cut": lambda path: (path / "run.json").write_text("{", encoding="utf-8"),
+    "run.json is empty": lambda path: (path / "run.json").write_text("", encoding="utf-8"),
+    "no run.json": lambda path: (path / "run.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("told", DAMAGES)
+@pytest.mark.parametrize(("policy", "action"), [("resume", "start"), ("rerun", "start"), ("skip", "skip")])
+def test_a_damaged_attempt_is_named_and_a_new_one_begins_beside_it(
+    tmp_path: Path, told: str, policy: str, action: str
+) -> None:
+    identity, first = make(tmp_path, "done")
+    DAMAGES[told](first.path)
+    found = claim(config_of(tmp_path, policy), identity)
+    assert (found.state, found.action) == ("damaged", action)
+    (note,) = found.notes
+    assert told in note
+    if action == "start":
+        assert found.folder is not None
+        assert found.folder.attempt == 2
+        assert told in (found.folder.path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_an_attempt_of_another_run_is_named_and_left_out(tmp_path: Path) -> None:
+    identity, first = make(tmp_path, "failed")
+    config = load([f"launch.runs_dir={tmp_path}", "seed=7"])
+    stranger = Identity.of(config, "manifest")
+    shutil.copytree(first.path, tmp_path / stranger.run / "attempt_1")
+    found = look_up(config, stranger)
+    assert (found.state, found.action) == ("damaged", "start")
+    assert f"belongs to run {identity.digest[:24]}" in found.notes[0]
+
+
+def test_a_status_that_says_nothing_counts_as_half_done_with_a_note(tmp_path: Path) -> None:
+    identity, first = make(tmp_path, "half-done")
+    (first.path / "status.json").write_text('{"state": "don', encoding="utf-8")
+    found = claim(config_of(tmp_path), identity)
+    assert (found.state, found.action) == ("half-done", "resume")
+    assert "status.json is cut" in found.notes[0]
+    status = first.status()
+    assert status is not None
+    assert status.state == "running"
+
+
+def test_a_copy_beside_the_attempts_is_named_and_harmless(tmp_path: Path) -> None:
+    identity, first = make(tmp_path, "failed")
+    shutil.copytree(first.path, first.path.with_name("attempt_1.bak"))
+    found = claim(config_of(tmp_path, "rerun"), identity)
+    assert found.folder is not None
+    assert found.folder.attempt == 2
+    assert "attempt_1.bak is no attempt" in found.notes[0]
+
+
+def test_a_file_in_the_place_of_the_run_is_one_sentence(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    identity = Identity.of(config, "manifest")
+    (tmp_path / identity.run).write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is in the way"):
+        claim(config, identity)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence() -> None:
+    config = load(["launch.runs_dir=/proc/runs"])
+    with pytest.raises(ConfigError, match=r"cannot be recorded in /proc/runs/[0-9a-f]{12}: "):
+        claim(config, Identity.of(config, "manifest"))
+
+
+def test_a_damaged_checkpoint_is_set_aside_by_who_goes_on(tmp_path: Path) -> None:
+    identity, first = make(tmp_path, "failed")
+    (first.checkpoints / "step-000004").mkdir(parents=True)
+    found = claim(config_of(tmp_path), identity)
+    assert (
+        "step-000004 is damaged (trainer.pt is missing): the run goes on from the beginning" in found.notes[0]
+    )

@@ -55,7 +55,8 @@ def check_unique(episodes: pd.DataFrame) -> None:
         raise Refusal(
             f"Run {row['run']} has {int(twice.sum())} duplicated episodes, first game {row['task']} of "
             f"{row['split']} at "
-            f"step {row['step']}: each game counts once per rollout index."
+            f"step {row['step']}: each game counts once per rollout index, so take the copies out, or number "
+            "repeats in a column rollout."
         )
     named = episodes.loc[episodes["game_sha256"].fillna("") != "", ["env", "split", "game_sha256", "task"]]
     if len(named):

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from analysis.commands import (
     agreement,
@@ -63,9 +64,17 @@ the methods.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Refuses a wrong option as everything else is refused: one sentence, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises Refusal, which the command line prints."""
+        raise Refusal(f"{message.rstrip('.')}; `{self.prog} --help` lists what there is.")
+
+
+def build_parser() -> Parser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m analysis",
         description="Statistics over records of agent runs.",
         epilog=EPILOG,
@@ -92,8 +101,8 @@ def _print(tables: Tables, form: str, only: str | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 on a refusal."""
-    args = build_parser().parse_args(argv)
     try:
+        args = build_parser().parse_args(argv)
         tables = args.run(args)
         if args.csv_dir:
             folder = Path(args.csv_dir)

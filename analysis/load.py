@@ -18,30 +18,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.episodes import CONTEXT_FULL, NO_SETTINGS, complete_episodes, plain_words
 from analysis.errors import Refusal
+from analysis.table_file import read_episodes
 from sage.records.identity import recipe_of, recorded_settings
 
 FORMAT_VERSION = 1
 TABLES = ("episodes", "turns", "steps")
-REQUIRED = ("method", "env", "split", "seed", "task")
-"""Columns that a table of episodes from another framework must have, beside `won` or `status`."""
 
-EPISODE_DEFAULTS: dict[str, Any] = {
-    "source": "unnamed",
-    "phase": "eval",
-    "step": 0,
-    "task_type": "all",
-    "rollout": 0,
-    "score": float("nan"),
-    "turns": float("nan"),
-    "expert_distance_start": float("nan"),
-    "error": "",
-    "game_sha256": "",
-}
-NOT_OK = ("env_error", "policy_error")
-"""Statuses that say nothing about the agent."""
-CONTEXT_FULL = "context_full"
-"""Status of an episode that the limit on its tokens cut: not won, and counted apart beside every rate."""
 
 RUN_COLUMNS = (
     "run",
@@ -92,6 +76,12 @@ def load(
         raise Refusal(
             "No records were named: give run directories, a CSV of episodes, or mlflow:EXPERIMENT@URI."
         )
+    for key in vary:
+        if key in NO_SETTINGS:
+            raise Refusal(
+                f"{key} tells plays of one setting apart and is no setting; name what was varied, a config "
+                "key such as confidence.threshold or a column that holds one value per run."
+            )
     parts = [_load_one(str(item), tuple(tables)) for item in inputs]
     records = _concat(parts)
     if records.runs.empty:
@@ -113,17 +103,12 @@ def _load_one(item: str, tables: tuple[str, ...]) -> Records:
     path = Path(item)
     if path.is_dir():
         return load_directory(path, tables)
-    if not path.exists():
-        raise Refusal(f"{item} does not exist.")
-    if path.suffix in (".csv", ".gz"):
-        return from_episodes(pd.read_csv(path, low_memory=False), where=path.name)
-    if path.suffix == ".parquet":
-        return from_episodes(pd.read_parquet(path), where=path.name)
-    raise Refusal(f"{item} is neither a directory, a .csv nor a .parquet file.")
+    return from_episodes(read_episodes(path), where=path.name)
 
 
 def from_episodes(episodes: pd.DataFrame, where: str = "table") -> Records:
     """Records from a plain table with one row per played game (`docs/analysis.md` documents the columns)."""
+    episodes, notes = plain_words(episodes, where)
     episodes = complete_episodes(episodes, where)
     first = episodes.drop_duplicates("run")
     runs = pd.DataFrame(
@@ -143,64 +128,7 @@ def from_episodes(episodes: pd.DataFrame, where: str = "table") -> Records:
             "where": where,
         }
     ).reset_index(drop=True)
-    return Records(runs=runs, episodes=episodes)
-
-
-def complete_episodes(episodes: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Check the required columns, fill the optional ones, and derive `ok` and `won` from `status` or back."""
-    missing = [name for name in REQUIRED if name not in episodes]
-    if missing:
-        raise Refusal(
-            f"{where} lacks the column(s) {', '.join(missing)}; it needs {', '.join(REQUIRED)} and won."
-        )
-    if "won" not in episodes and "status" not in episodes:
-        raise Refusal(f"{where} has neither a column won (0/1) nor a column status.")
-    episodes = episodes.copy()
-    for name in REQUIRED:
-        if episodes[name].isna().any():
-            raise Refusal(f"{where} has {int(episodes[name].isna().sum())} rows without a {name}.")
-    for name, value in EPISODE_DEFAULTS.items():
-        if name not in episodes:
-            episodes[name] = value
-    if "run" not in episodes:
-        episodes["run"] = (
-            episodes["method"].astype(str)
-            + "/"
-            + episodes["env"].astype(str)
-            + "/"
-            + episodes["seed"].astype(str)
-        )
-    if "status" not in episodes:
-        episodes["status"] = (
-            episodes["won"].map(_as_bool).map({True: "won", False: "lost"}).fillna("env_error")
-        )
-    if "ok" not in episodes:
-        episodes["ok"] = ~episodes["status"].isin(NOT_OK)
-    episodes["ok"] = episodes["ok"].astype(bool)
-    if "won" not in episodes:
-        episodes["won"] = episodes["status"].eq("won")
-    won = episodes["won"].map(_as_bool).astype("float64")
-    unclear = won.isna() & episodes["ok"]
-    if unclear.any():
-        raise Refusal(f"{where} has {int(unclear.sum())} episodes that are ok but have no value in won.")
-    episodes["won"] = won.where(episodes["ok"])
-    episodes["score_clipped"] = pd.to_numeric(episodes["score"]).clip(lower=0.0)
-    return episodes
-
-
-def _as_bool(value: Any) -> bool | None:
-    if value is None or value is pd.NA or value != value:
-        return None
-    if isinstance(value, str):
-        known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
-        if value.strip().lower() not in known:
-            raise Refusal(f"The column won holds {value!r}; it must be 0/1 or true/false.")
-        return known[value.strip().lower()]
-    if value not in (0, 1):
-        raise Refusal(
-            f"The column won holds {value!r}; it must be 0/1 or true/false (use score for graded results)."
-        )
-    return bool(value)
+    return Records(runs=runs, episodes=episodes, notes=notes)
 
 
 def load_directory(root: Path, tables: tuple[str, ...]) -> Records:

@@ -13,6 +13,7 @@ from collections import Counter
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from scipy import stats
 from analysis.errors import Refusal
 from analysis.intervals import newcombe
 from analysis.significance import holm, mcnemar, two_proportions
+from analysis.table_file import header_of
 
 COLUMNS = ("table", "student", "teacher", "method", "benchmark", "split", "metric", "value", "n_episodes")
 SETUP = ["table", "student", "teacher", "benchmark"]
@@ -33,7 +35,9 @@ def read_published(path: str | Path) -> pd.DataFrame:
     """The printed numbers of a file, as `printed_rows` has them."""
     if not Path(path).exists():
         raise Refusal(f"{path} does not exist.")
-    return printed_rows(pd.read_csv(path, dtype=str, keep_default_na=False), str(path))
+    header_of(Path(path), ", ".join(COLUMNS))
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    return printed_rows(rows, str(path))
 
 
 def printed_rows(rows: pd.DataFrame, path: str) -> pd.DataFrame:
@@ -48,7 +52,14 @@ def printed_rows(rows: pd.DataFrame, path: str) -> pd.DataFrame:
     except ValueError as error:
         raise Refusal(f"{path} holds a value that is not a number: {error}.") from None
     rows["decimals"] = [max(0, -int(Decimal(text).as_tuple().exponent)) for text in rows["printed"]]
-    rows["n_episodes"] = pd.to_numeric(rows["n_episodes"]).astype("Int64")
+    sizes_read = pd.to_numeric(rows["n_episodes"], errors="coerce")
+    wrong = (
+        sizes_read.isna() & rows["n_episodes"].str.strip().ne("") | (sizes_read < 1) | (sizes_read % 1 > 0)
+    )
+    if wrong.any():
+        found = rows.loc[wrong, "n_episodes"].iloc[0]
+        raise Refusal(f"{path} holds {found!r} in n_episodes; it is a number of episodes, or empty.")
+    rows["n_episodes"] = sizes_read.astype("Int64")
     return rows[["table", *COLUMNS[1:7], "printed", "value", "decimals", "n_episodes"]]
 
 
@@ -134,47 +145,50 @@ def sizes(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(result)
 
 
+def fitting_n(rows: pd.DataFrame) -> dict[tuple[str | int, ...], int]:
+    """Per table, benchmark, split, metric and stated n: the n that the most percentages fit (`sizes`), which
+    is the stated one unless another fits more of them."""
+    found = sizes(rows)
+    keys = ["table", "benchmark", "split", "metric", "n"]
+    return {tuple(key): int(best) for *key, best in found[[*keys, "best_n"]].itertuples(index=False)}
+
+
 def differences(rows: pd.DataFrame, baseline: str = "opd", level: float = 0.95) -> pd.DataFrame:
     """Each method against `baseline` in the same table, set-up and split: what one printed difference is
     worth.
 
+    `n` is the number of episodes that fits (`fitting_n`), `n_stated` the printed one; `counts` says whether
+    the wins are the exact ones behind both printed rates or the nearest, where no whole number gives them.
     `z`, `p` and the interval treat the two rates as independent samples of games. The same games were
     played, but a table does not say which were won by both: `p_best_pairing` and `p_worst_pairing` are the
     exact McNemar p if the wins were nested and if they overlapped as little as they can. None of it knows
     the spread over training runs.
     """
-    percent = grim(rows)
-    value = rows.set_index([*COLUMNS[:7]])["value"]
+    percent = rows[rows["metric"].str.endswith("_pct") & rows["n_episodes"].notna()]
+    best = fitting_n(rows)
     result = []
     for _, group in percent.groupby([*SETUP, "split", "metric"], sort=False):
         reference = group[group["method"] == baseline]
         if len(reference) != 1:
             continue
-        base = reference.iloc[0]
+        base = next(reference.itertuples())
         for row in group[group["method"] != baseline].itertuples():
-            n = row.n
-            wins_m, wins_b = (
-                round(value[tuple(getattr(r, c) for c in COLUMNS[:7])] * n / 100) for r in (row, base)
-            )
-            z, p = two_proportions(wins_m, n, wins_b, n)
-            low, high = newcombe(wins_m, n, wins_b, n, level)
-            gap = abs(wins_m - wins_b)
-            least = max(0, wins_m + wins_b - n)
+            stated = int(row.n_episodes)
+            n = best[(row.table, row.benchmark, row.split, row.metric, stated)]
+            names = {name: getattr(row, name) for name in COLUMNS[:7]}
+            counts = [_wins(r.value, r.decimals, n) for r in (row, base)]
+            exact = all(is_exact for _, is_exact in counts)
+            (wins, _), (wins_base, _) = counts
             result.append(
                 {
-                    **{name: getattr(row, name) for name in COLUMNS[:7]},
+                    **names,
                     "baseline": baseline,
-                    "wins": wins_m,
-                    "wins_baseline": wins_b,
+                    "wins": wins,
+                    "wins_baseline": wins_base,
                     "n": n,
-                    "difference_pct": 100 * (wins_m - wins_b) / n,
-                    "low_pct": 100 * low,
-                    "high_pct": 100 * high,
-                    "z": z,
-                    "p": p,
-                    "p_best_pairing": mcnemar(0, gap),
-                    "p_worst_pairing": mcnemar(min(wins_m, wins_b) - least, max(wins_m, wins_b) - least),
-                    "counts_exact": bool(row.possible and base.possible),
+                    "n_stated": stated,
+                    "counts": "exact" if exact else "nearest",
+                    **_worth(wins, wins_base, n, level),
                 }
             )
     if not result:
@@ -182,6 +196,29 @@ def differences(rows: pd.DataFrame, baseline: str = "opd", level: float = 0.95) 
     frame = pd.DataFrame(result)
     frame["p_holm"] = frame.groupby("table")["p"].transform(holm)
     return frame
+
+
+def _wins(value: float, decimals: int, n: int) -> tuple[int, bool]:
+    """(wins behind a printed percentage of n, whether a whole number gives it exactly)."""
+    exact = count_behind(value, decimals, n)
+    nearest = min(n, max(0, round(value * n / 100)))
+    return (nearest, False) if exact is None else (exact, True)
+
+
+def _worth(wins: int, wins_base: int, n: int, level: float) -> dict[str, float]:
+    """What the difference of two counts of n is worth."""
+    z, p = two_proportions(wins, n, wins_base, n)
+    low, high = newcombe(wins, n, wins_base, n, level)
+    least = max(0, wins + wins_base - n)
+    return {
+        "difference_pct": 100 * (wins - wins_base) / n,
+        "low_pct": 100 * low,
+        "high_pct": 100 * high,
+        "z": z,
+        "p": p,
+        "p_best_pairing": mcnemar(0, abs(wins - wins_base)),
+        "p_worst_pairing": mcnemar(min(wins, wins_base) - least, max(wins, wins_base) - least),
+    }
 
 
 def claims(compared: pd.DataFrame, method: str = "sage_opd", level: float = 0.95) -> pd.DataFrame:
@@ -210,6 +247,8 @@ def claims(compared: pd.DataFrame, method: str = "sage_opd", level: float = 0.95
         "wins",
         "wins_baseline",
         "n",
+        "n_stated",
+        "counts",
         "difference_pct",
         "low_pct",
         "high_pct",
@@ -223,11 +262,19 @@ def lines(judged: pd.DataFrame) -> pd.DataFrame:
     """Each claim as one sentence that can be read alone."""
     sentences = [
         f"{row.method} against {row.baseline} on {row.benchmark} {row.split}, {row.student} / {row.teacher}: "
-        f"{row.wins} and {row.wins_baseline} of {row.n}, {row.difference_pct:+.1f} points "
+        f"{_of(row)}, {row.difference_pct:+.1f} points "
         f"[{row.low_pct:+.1f}, {row.high_pct:+.1f}], z = {row.z:.2f}, p = {row.p:.3f}: {row.verdict}"
         for row in judged.itertuples()
     ]
     return pd.DataFrame({"table": judged["table"], "claim": sentences})
+
+
+def _of(row: Any) -> str:
+    """`94 and 83 of 134`, with what is not as printed."""
+    text = f"{row.wins} and {row.wins_baseline} of {row.n}"
+    notes = [f"{row.n_stated} stated, {row.n} fits more rows"] if row.n != row.n_stated else []
+    notes += ["nearest counts, not exact: no whole number gives both rates"] if row.counts != "exact" else []
+    return f"{text} ({'; '.join(notes)})" if notes else text
 
 
 def _games_needed(a: float, b: float, alpha: float, power: float = 0.8) -> int | None:
@@ -313,10 +360,11 @@ def contradictions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(
-    source: str | Path | pd.DataFrame, baseline: str = "opd", method: str = "sage_opd"
+    source: str | Path | pd.DataFrame, baseline: str | None = None, method: str = "sage_opd"
 ) -> dict[str, pd.DataFrame]:
     """All checks of one file, or of rows from `to_published`: `impossible`, `sizes`, `claim_lines`, `claims`,
-    `differences`, `averages`, `duplicates`, `contradictions`, `grim`."""
+    `differences`, `averages`, `duplicates`, `contradictions`, `grim`. Without `baseline` differences to `opd`
+    where it is there; one that is named and not there is refused."""
     if isinstance(source, pd.DataFrame):
         rows = printed_rows(source.astype(str), "our own table")
     else:
@@ -328,6 +376,10 @@ def tables(
         .reset_index(drop=True),
         "sizes": sizes(rows),
     }
+    named, baseline = baseline is not None, baseline or "opd"
+    if named and not (rows["method"] == baseline).any():
+        known = ", ".join(sorted(rows["method"].unique()))
+        raise Refusal(f"No printed row is of the baseline {baseline!r}; methods there are {known[:250]}.")
     if (rows["method"] == baseline).any():
         compared = differences(rows, baseline)
         result["claims"] = claims(compared, method)

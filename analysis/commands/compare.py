@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--baseline", required=True, help="method to compare with")
     parser.add_argument("--family", help="methods of the declared family, comma-separated (Holm over them)")
     parser.add_argument(
-        "--margin", type=float, help="equivalence margin in the metric's unit, e.g. 0.05 (TOST)"
+        "--margin", type=options.margin, help="equivalence margin in the metric's unit, e.g. 0.05 (TOST)"
     )
     options.average(parser)
     options.bootstrap(parser, 10_000)

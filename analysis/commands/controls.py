@@ -21,7 +21,9 @@ def add(commands: Any) -> None:
     parser = options.command(commands, "controls", run, TEXT)
     options.average(parser)
     options.bootstrap(parser, 10_000)
-    parser.add_argument("--margin", type=float, default=0.05, help="loss that still counts as as-well-as")
+    parser.add_argument(
+        "--margin", type=options.margin, default=0.05, help="loss that still counts as as-well-as"
+    )
 
 
 def run(args: argparse.Namespace) -> options.Tables:

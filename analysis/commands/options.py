@@ -48,7 +48,7 @@ def command(
         _input_options(parser)
     if choice:
         _choice_options(parser)
-    parser.add_argument("--level", type=float, default=0.95, help="confidence level (default 0.95)")
+    parser.add_argument("--level", type=level, default=0.95, help="confidence level (default 0.95)")
     parser.add_argument(
         "--format",
         choices=("text", "csv", "md", "tex", "json"),
@@ -78,7 +78,9 @@ def _input_options(parser: argparse.ArgumentParser) -> None:
 
 def _choice_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--step", type=int, help="the evaluation at this optimizer step (default: each run's last)"
+        "--step",
+        type=whole(0, "an optimizer step"),
+        help="the evaluation at this optimizer step (default: each run's last)",
     )
     parser.add_argument(
         "--games",
@@ -102,8 +104,15 @@ def _choice_options(parser: argparse.ArgumentParser) -> None:
 
 def bootstrap(parser: argparse.ArgumentParser, draws: int) -> None:
     """Options of a command that resamples."""
-    parser.add_argument("--draws", type=int, default=draws, help=f"bootstrap draws (default {draws})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
+    parser.add_argument(
+        "--draws",
+        type=whole(MIN_DRAWS, "resampling"),
+        default=draws,
+        help=f"bootstrap draws (default {draws})",
+    )
+    parser.add_argument(
+        "--seed", type=whole(0, "a generator's seed"), default=0, help="seed of the bootstrap (default 0)"
+    )
 
 
 def average(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +151,65 @@ def resampled(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("metric", "draws", "level", "seed")} | choice(args)
 
 
+MIN_DRAWS = 100
+"""The bounds of an interval are tails of the draws; fewer have none."""
+
+
+def level(text: str) -> float:
+    """A confidence level, a fraction from 0.5 to below 1."""
+    found = _number(text, "a confidence level")
+    if not 0.5 <= found < 1:
+        hint = f"; for {found:g} % write {found / 100:g}" if 50 <= found < 100 else ""
+        raise argparse.ArgumentTypeError(
+            f"{text} is no confidence level: it is a fraction such as 0.95{hint}."
+        )
+    return found
+
+
+def margin(text: str) -> float:
+    """A margin: positive, in the metric's unit."""
+    found = _number(text, "a margin")
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no margin: it is positive and in the metric's unit, such as 0.05 for 5 points."
+        )
+    return found
+
+
+def fraction(text: str) -> float:
+    """A share strictly between 0 and 1."""
+    found = _number(text, "a share")
+    if not 0 < found < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} does not lie between 0 and 1; write a fraction such as 0.8."
+        )
+    return found
+
+
+def whole(least: int, what: str) -> Callable[[str], int]:
+    """The parser of whole numbers from `least` on; `what` they are for."""
+
+    def parse(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = least - 1
+        if found < least:
+            raise argparse.ArgumentTypeError(
+                f"{text} will not do: {what} takes a whole number from {least} on."
+            )
+        return found
+
+    return parse
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number, and {what} is one.") from None
+
+
 def names(text: str | None) -> list[str] | None:
     """A comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else None
@@ -150,9 +218,20 @@ def names(text: str | None) -> list[str] | None:
 def numbers(text: str) -> list[float]:
     """A comma-separated list of numbers."""
     try:
-        return [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
         raise Refusal(f"{text!r} is not a list of numbers such as 3,5,10.") from None
+    if not all(0 <= number < float("inf") for number in found):
+        raise Refusal(f"{text!r} holds a number below 0 or one that is none; write a list such as 3,5,10.")
+    return found
+
+
+def counts(text: str, least: int, what: str) -> list[int]:
+    """A comma-separated list of whole numbers from `least` on."""
+    found = numbers(text)
+    if any(number % 1 or number < least for number in found):
+        raise Refusal(f"{text!r} will not do for {what}: those are whole numbers from {least} on.")
+    return [int(number) for number in found]
 
 
 def task_ids(path: str) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--games", default="134", help="games of the split")
     parser.add_argument("--run-sd", default="0.02,0.04,0.06,0.08", help="sd over runs of the true rate")
     parser.add_argument("--effects", default="0.03,0.05,0.08,0.10,0.15", help="effects to find the runs for")
-    parser.add_argument("--rate", type=float, default=0.6, help="success rate of the baseline")
-    parser.add_argument("--power", type=float, default=0.8)
+    parser.add_argument("--rate", type=options.fraction, default=0.6, help="success rate of the baseline")
+    parser.add_argument("--power", type=options.fraction, default=0.8)
     parser.add_argument("--new-games", action="store_true", help="plan for the recipe on new games")
     parser.add_argument(
         "--method-game-sd", type=float, default=0.1, help="how much the effect differs by game"
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> options.Tables:
         return {"plan": plan.detectables(plan.read_plan(args.plan))}
     tables: options.Tables = {}
     shared: dict[str, Any] = {
-        "games": [int(n) for n in options.numbers(args.games)],
+        "games": options.counts(args.games, 1, "games"),
         "run_sds": options.numbers(args.run_sd),
         "rate": args.rate,
         "new_games": args.new_games,
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> options.Tables:
             "residual": float(pilot["residual"].mean()),
             "method_game_var": float(pilot["method_game_var"].mean()),
         }
-    tables["detectable"] = power.table(runs=[int(n) for n in options.numbers(args.runs)], **shared)
+    tables["detectable"] = power.table(runs=options.counts(args.runs, 2, "runs per method"), **shared)
     tables["needed"] = power.needed_table(effects=options.numbers(args.effects), **shared)
     if args.plot:
         from analysis.figures import power_curves, save

@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     parser.add_argument("csv", nargs="?", metavar="CSV", help="the printed numbers")
     parser.add_argument("--own", nargs="+", metavar="INPUT", help="records of our own in the place of a CSV")
     parser.add_argument(
-        "--baseline", default="opd", help="method that the others are compared with (default opd)"
+        "--baseline", help="method that the others are compared with (default: opd, where it is there)"
     )
     parser.add_argument(
         "--method", default="sage_opd", help="method whose claims are judged (default sage_opd)"

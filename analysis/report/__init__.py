@@ -66,6 +66,9 @@ def write_report(
 ) -> dict[str, pd.DataFrame]:
     """Write `report.html`, `report.md`, `tables/*.csv` and `tables/*.tex` below `out`; returns the list of
     files."""
+    methods = sorted(records.runs["method"].unique())
+    if baseline not in methods:
+        raise Refusal(f"There is no run of the baseline {baseline!r}; methods here are {', '.join(methods)}.")
     options = Options(
         baseline=baseline,
         metric=metric,

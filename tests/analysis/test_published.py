@@ -125,6 +125,38 @@ def test_the_papers_tables():
     assert (science["best_n"], science["impossible_at_best_n"]) == (149, 1)
 
 
+def test_the_n_that_fits_is_used_and_nearest_counts_are_said(tmp_path):
+    """8 rates are whole numbers of 49 and not of 50: 49 is used and said, and one that fits neither is
+    nearest."""
+    path = tmp_path / "t.csv"
+    rows = [("opd", 20), ("sage_opd", 31), *((f"m{i}", 3 + 2 * i) for i in range(6))]
+    text = "".join(f"1,s,t,{name},b,x,success_rate_pct,{100 * wins / 49:.2f},50\n" for name, wins in rows)
+    path.write_text(HEADER + text + "1,s,t,odd,b,x,success_rate_pct,50.00,50\n")
+    found = tables(path)["differences"].set_index("method")
+    row = found.loc["sage_opd"]
+    assert (row["wins"], row["wins_baseline"], row["n"], row["n_stated"]) == (31, 20, 49, 50)
+    assert row["counts"] == "exact"
+    assert row["difference_pct"] == pytest.approx(100 * 11 / 49)
+    assert found.loc["odd", "counts"] == "nearest"
+    line = tables(path, method="odd")["claim_lines"]["claim"].iloc[0]
+    assert "of 49 (50 stated, 49 fits more rows; nearest counts, not exact" in line
+    with pytest.raises(Refusal, match="No printed row is of the baseline 'opdd'; methods there are m0"):
+        tables(path, baseline="opdd")
+
+
+def test_a_printed_table_that_is_no_csv_is_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "t.csv"
+    for content, sentence in (
+        (b"", "is empty"),
+        (PAPER.encode("utf-16"), "UTF-16"),
+        (PAPER.replace(",", ";").encode(), "semicolons"),
+        (PAPER.replace(",134", ",many").encode(), "'many' in n_episodes"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(Refusal, match=sentence):
+            read_published(path)
+
+
 def test_macro_average_and_duplicates(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(

@@ -26,7 +26,6 @@ from sage.records.identity import recipe_of, recorded_settings
 FORMAT_VERSION = 1
 TABLES = ("episodes", "turns", "steps")
 
-
 RUN_COLUMNS = (
     "run",
     "attempt",

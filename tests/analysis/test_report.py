@@ -3,6 +3,7 @@ missing."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -171,7 +172,10 @@ def test_no_training_code_is_imported():
         "'transformers')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['sage', 'sage.records', 'sage.records.intervals']"
+    # Only what says how records are identified and what an interval is: nothing that trains.
+    known = {"sage", "sage.config", "sage.registry", "sage.records"}
+    found = ast.literal_eval(done.stdout)
+    assert [name for name in found if name not in known and not name.startswith("sage.records.")] == []
 
 
 def test_reader_sample_is_small_and_mixed(runs):

@@ -63,6 +63,10 @@ class ModelSettings(Settings):
     """`auto` (cuda where there is one, else cpu), or a torch device."""
     chat_template: str | None
     """Path of a Jinja chat template that replaces the tokenizer's own; None keeps it."""
+    thinking: bool
+    """Whether the chat template asks for a thought before each answer (Qwen3's `enable_thinking` and its
+    like). The student's setting holds when it plays, the teacher's when it judges. Give answers room:
+    `rollout.max_new_tokens`, `intervention.max_new_tokens`."""
 
 
 class PromptSettings(Settings):

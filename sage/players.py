@@ -91,7 +91,7 @@ def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -
 
 
 def _by_expert(models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
-    answers = ExpertAnswers(pool, settings.style, Dialogue(models.student.tokenizer))
+    answers = ExpertAnswers(pool, settings.style, Dialogue(models.student.tokenizer, models.student.thinking))
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
         how = replace(settings, turn_budget=turn_limit, decoder="local")

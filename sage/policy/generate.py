@@ -171,7 +171,8 @@ class Decoder:
                         for b, (answer, kept) in enumerate(zip(answers, keep, strict=True))
                     ]
                 )
-            tokens = iter(sample(logits_NV, sampling, u_N))
+            # A padded vocabulary has rows that no tokenizer id stands for.
+            tokens = iter(sample(logits_NV[:, : self.lm.vocabulary], sampling, u_N))
             for b, draft in enumerate(drafts):
                 if not pending[b]:
                     continue

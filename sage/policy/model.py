@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage.errors import ModelError, short_reason
+from sage.policy.chat_format import chat_format
 from sage.policy.folder import device_of, look, resolve_path
 
 if TYPE_CHECKING:
@@ -30,17 +32,25 @@ class LanguageModel:
     name: str
     digest: str
     device: torch.device
+    thinking: bool = False
+    """Whether its chat template is asked for a thought before the answer."""
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Ids that end an answer: the tokenizer's and the generation config's end-of-sequence tokens."""
-        ids: set[int] = set()
+        """Ids that end an answer: what closes one in the chat template, and the tokenizer's and the
+        generation config's end-of-sequence tokens."""
+        ids = set(chat_format(self.tokenizer, self.thinking).end_ids)
         for value in (
             self.tokenizer.eos_token_id,
             getattr(self.model.generation_config, "eos_token_id", None),
         ):
             ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
         return frozenset(ids)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Ids that the tokenizer has: 0 to this. A model may have more output rows, which mean nothing."""
+        return max(self.tokenizer.get_vocab().values()) + 1
 
     @property
     def pad_id(self) -> int:
@@ -93,7 +103,7 @@ def _load(settings: ModelSettings) -> LanguageModel:
         model.to(device).eval()
     with _in_one_sentence(f"The model {named} cannot read eight tokens"):
         check_speaks(settings.path, model, tokenizer)
-    return LanguageModel(model, tokenizer, settings.path, weights_digest(model), device)
+    return LanguageModel(model, tokenizer, settings.path, weights_digest(model), device, settings.thinking)
 
 
 def _give_template(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -145,7 +145,8 @@ class _Table:
     ) -> None:
         self.lm, self.pool, self.settings, self.on_episode = lm, pool, settings, on_episode
         self.opening, self.on_turns = opening, on_turns
-        self.dialogue = Dialogue(lm.tokenizer)
+        self.dialogue = Dialogue(lm.tokenizer, lm.thinking)
+        self.sampling = replace(settings.sampling, stop=self.dialogue.stop(settings.sampling.stop))
         self.queue = deque(enumerate(jobs))
         self.done: dict[int, Episode] = {}
         self.seats: list[_Seat] = []
@@ -255,7 +256,7 @@ class _Table:
     def _answers(self) -> list[Reply]:
         """Decode one answer per seat."""
         settings = self.settings
-        sampling = settings.sampling
+        sampling = self.sampling
         uniforms = None
         if sampling.temperature > 0:
             uniforms = np.stack([self._uniforms(seat, sampling.max_new_tokens) for seat in self.seats])
@@ -282,7 +283,7 @@ class _Table:
                 continue
             start = len(episode.token_ids)
             episode.token_ids += reply.ids
-            thought, action = parse_answer(style, reply.text)
+            thought, action = parse_answer(style, self.dialogue.said(reply.text))
             turn = Turn(
                 index=len(episode.played),
                 message=seat.message,
@@ -337,7 +338,7 @@ class _Table:
         if len(episode.played) >= self.settings.turn_budget:
             return Status.TURN_BUDGET, ""
         seat.message = turn_message(self.settings.style, turn.feedback, seat.reading.step.admissible)
-        follow = self.dialogue.follow(seat.message, self.dialogue.ended(reply.ids))
+        follow = self.dialogue.after(reply.ids, seat.message)
         # The answer's last id has not been through the model yet: it heads the next prompt.
         last = reply.ids[-1:]
         if len(episode.token_ids) + len(follow) >= self.settings.max_context:

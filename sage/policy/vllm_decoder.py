@@ -84,6 +84,11 @@ class VllmDecoder:
             self._history[row] = self._history[row] + answer.ids[:-1]
         return [answer.reply() for answer in answers]
 
+    def _allowed(self) -> list[int] | None:
+        """The tokenizer's ids, where the model has rows beyond them."""
+        rows = self.lm.model.get_output_embeddings().weight.shape[0]
+        return list(range(self.lm.vocabulary)) if rows > self.lm.vocabulary else None
+
     def _parameters(self, sampling: Sampling, limit: int, seed: int | None) -> Any:
         from vllm import SamplingParams
 
@@ -93,6 +98,7 @@ class VllmDecoder:
             max_tokens=limit,
             seed=seed,
             stop_token_ids=sorted(self.lm.end_ids),
+            allowed_token_ids=self._allowed(),
             ignore_eos=True,  # the end tokens are this model's, whatever vLLM reads from its files
             detokenize=False,
         )

@@ -127,7 +127,7 @@ class TeacherJudge:
         """Queries that did not."""
         self.tokens = 0
         """Prompt and reply tokens of the queries that reached the model."""
-        self._dialogue = Dialogue(lm.tokenizer)
+        self._dialogue = Dialogue(lm.tokenizer, lm.thinking)
         self._memory: dict[str, _Known] = {}
         self._unpaid: dict[str, float] = {}
         """Seconds of the replies in memory that no turn has been given yet."""
@@ -191,6 +191,7 @@ class TeacherJudge:
             self.lm,
             list(prompts.values()),
             self.query.max_new_tokens,
+            self._dialogue.stop(None),
             batch=self.batch,
             engine=self.engine,
             draft_tokens=self.draft_tokens,

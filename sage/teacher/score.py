@@ -52,8 +52,9 @@ def teacher_view(episode: Episode, dialogue: Dialogue | None) -> View:
 
 def teacher_dialogue(student: LanguageModel, teacher: LanguageModel) -> Dialogue | None:
     """Its own dialogue; None where its template is the student's and the sampled ids serve as they are."""
-    same = student.tokenizer.chat_template == teacher.tokenizer.chat_template
-    return None if same else Dialogue(teacher.tokenizer)
+    # It reads what the student has said, so it is asked for a thought where the student is.
+    theirs = Dialogue(teacher.tokenizer, student.thinking)
+    return None if theirs.format == Dialogue(student.tokenizer, student.thinking).format else theirs
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
     python -m sage method=opd trainer.steps=2            another preset, another value
     python -m sage -m method=opd,sage_opd seed=0,1,2     many runs, each in its own process
     python -m sage plan method=opd,sage_opd seed=0,1,2   list them with their states, run nothing
+    python -m sage check student.path=DIR …              is this pair of models right? one page, run nothing
     python -m sage --help
 
 Nothing heavy is imported here: help, config errors and `--cfg job` answer in about a second.
@@ -13,8 +14,6 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
-
-from sage.stopping import end_at_once
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,7 +27,6 @@ def compose_and_run(composed: DictConfig) -> float | None:
 
 
 def main() -> None:
-    end_at_once()
     if {"-h", "--help"} & set(sys.argv[1:]):
         from sage.launch.usage import help_text
 

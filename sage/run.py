@@ -7,6 +7,8 @@ the folder first; the MLflow export is a child process that reads them, and can 
 from __future__ import annotations
 
 import copy
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sage import checkpoint
+from sage.check.before import before_weights
+from sage.check.page import Verdict
 from sage.config import RunConfig
 from sage.display import View, open_view, print_summary
 from sage.distill import Rules, StepReport, distill, make_accelerator
@@ -53,9 +57,10 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
     plan = plan_hash(config.launch.plan)
     with ExitStack() as stack:
         clock = PhaseClock(_seconds_before(folder))
+        _look_before(config, folder)
         student = load_model(config.student, role="student")
         trains = config.task == "train" and config.trainer.steps > 0
-        models = _models(config, student) if trains else None
+        models = load_models(config, student) if trains else None
         _check_engines(config, student, models)
         accelerator = make_accelerator(models or Pair(student, student, 0, None))
         main = accelerator.is_main_process
@@ -109,7 +114,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 if every and step % every == 0 and not last:
                     evaluate(step, config.evaluation.during_limit)
 
-            play = _training_settings(config, style, student)
+            play = training_settings(config, style, student)
             ask = _judge(config, style, models.teacher, stack)
             done = distill(
                 models=models,
@@ -278,13 +283,13 @@ def _evaluation_settings(config: RunConfig, style: PromptStyle, student: Languag
     return _play_settings(config, style, student, sampling, "evaluation")
 
 
-def _training_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
+def training_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
     how = config.rollout
     sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens, style.stop or None)
     return _play_settings(config, style, student, sampling, "train")
 
 
-def _models(config: RunConfig, student: LanguageModel) -> Pair:
+def load_models(config: RunConfig, student: LanguageModel) -> Pair:
     """Student, teacher, and the reference model where the divergence has one: as they are now."""
     teacher = load_model(config.teacher, role="teacher")
     anchor = config.divergence.anchor
@@ -293,6 +298,15 @@ def _models(config: RunConfig, student: LanguageModel) -> Pair:
     if anchor.reference == "student":
         return pair(student, teacher, copy.deepcopy(student))
     return pair(student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference})))
+
+
+def _look_before(config: RunConfig, folder: RunDir) -> None:
+    """Refuse what needs no weights to be known; log and say what is warned of."""
+    for line in before_weights(config):
+        if line.verdict is Verdict.WARNING:
+            folder.log(f"warning: {line.text}")
+            if os.environ.get("RANK", "0") == "0":
+                print(f"Warning: {line.text}", file=sys.stderr)
 
 
 def _check_engines(config: RunConfig, student: LanguageModel, models: Pair | None) -> None:

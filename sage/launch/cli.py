@@ -1,7 +1,7 @@
 """The command line around Hydra: errors become one sentence, outcomes become exit codes.
 
 Exit codes: 0 all done (or done before), 1 a run failed, 2 the config or the data named in it cannot be used,
-3 another process has taken the run over, 128 + n stopped by signal n.
+128 + n stopped by signal n.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ class _Single:
 
     outcome: Outcome | None = None
     refusal: str = ""
+    check: bool = False
+    """Whether the models are only to be looked at: `python -m sage check`."""
+    checked: int = 0
+    """That page's exit code."""
 
 
 def run_task(composed: DictConfig) -> float | None:
@@ -52,6 +56,11 @@ def run_task(composed: DictConfig) -> float | None:
             if not many and (name := HydraConfig.get().runtime.choices.get(group)):
                 word = f"{group}={name}"
                 raise ConfigError(f"{word} is a study of many runs: python -m sage -m {word}.")
+        if _Single.check:
+            from sage.check.command import check
+
+            _Single.checked = check(config).exit_code
+            return None
         from sage.launch.execute import execute
 
         _Single.outcome = execute(config)
@@ -62,8 +71,6 @@ def run_task(composed: DictConfig) -> float | None:
         return None
     if many and _Single.outcome.exit_code:
         raise RuntimeError(_Single.outcome.reason)
-    if _Single.outcome.exit_code and not _Single.outcome.traced:
-        print(_Single.outcome.reason, file=sys.stderr)
     _show(_Single.outcome, config.tracking.uri if config.tracking.mlflow else None)
     return _Single.outcome.success
 
@@ -81,6 +88,11 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             )
             return EXIT_CONFIG
         arguments = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
+    if arguments[:1] == ["check"]:
+        _Single.check, arguments = True, arguments[1:]
+        if {"-m", "--multirun"} & set(arguments):
+            print("check looks at one pair of models: leave out -m.", file=sys.stderr)
+            return EXIT_CONFIG
     arguments, notes = renamed(arguments)
     arguments, fitting = complete(arguments)
     notes += fitting
@@ -99,14 +111,16 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             raise
         print(sentence, file=sys.stderr)
         return EXIT_CONFIG
-    except KeyboardInterrupt as stop:
-        return getattr(stop, "exit_code", 130)
+    except KeyboardInterrupt:
+        return 130
     finally:
         if not asked_for_trace:
             os.environ.pop(_FULL, None)
     if _Single.refusal:
         print(_Single.refusal, file=sys.stderr)
         return EXIT_CONFIG
+    if _Single.check:
+        return _Single.checked
     if _Single.outcome is not None:
         return _Single.outcome.exit_code
     module = sys.modules.get("sage.launch.multirun")
@@ -170,7 +184,7 @@ def _show(outcome: Outcome, uri: str | None) -> None:
     if outcome.state != "skipped":
         return
     print(f"Not started: {outcome.reason}.")
-    if outcome.folder is not None and outcome.reason.startswith("done before"):
+    if outcome.folder is not None and (outcome.folder / "summary.json").exists():
         from sage.display import print_summary
         from sage.records.exporter import resolve_uri
         from sage.records.summary import summarize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sage.errors import ModelError, short_reason
 from sage.policy.chat_format import chat_format
 from sage.policy.folder import device_of, look, resolve_path
+from sage.policy.gguf_once import read_once
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,8 @@ def load_model(settings: ModelSettings, *, role: str = "") -> LanguageModel:
     `role` (student, teacher) goes in front of it.
     """
     try:
-        return _load(settings)
+        with read_once() if settings.gguf_file else nullcontext():
+            return _load(settings)
     except ModelError as error:
         raise ModelError(f"{role.capitalize()}: {error}" if role else str(error)) from error
 

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import sage
-from sage.records.atomic import write_atomic
-from sage.records.owner import writing
 
 ENVIRONMENT = (
     "OMP_NUM_THREADS",
@@ -69,10 +67,10 @@ def collect(
 def write(folder: Path, **arguments: Any) -> dict[str, Any]:
     """Write provenance.json and code.diff into a run directory; arguments as for `collect`."""
     data, diff = collect(**arguments)
-    with writing(Path(folder)):
-        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-        write_atomic(Path(folder) / "provenance.json", text)
-        write_atomic(Path(folder) / "code.diff", diff)
+    (Path(folder) / "provenance.json").write_text(
+        json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    (Path(folder) / "code.diff").write_text(diff, encoding="utf-8")
     return data
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,10 @@ COMMON = ["--config-dir", str(OUTSIDE), "plugins=[tests.outside.plugin]", "env=d
 TROUBLE = "+env.trouble={1: raise, 2: exit, 3: kill}"
 
 
-def start(folder: Path, *arguments: str, program: Sequence[str] = ("-m", "sage")) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "sweeps")])}
     return subprocess.Popen(
-        [sys.executable, *program, *arguments, *COMMON],
+        [sys.executable, "-m", "sage", *arguments, *COMMON],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

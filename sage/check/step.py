@@ -1,0 +1,144 @@
+"""One optimizer step on real turns: the weights move, and what is saved gives the same logits when it is
+loaded."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sage.check.page import Line, fine, refused, warning
+from sage.check.room import free_bytes, gib, training_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from sage.check.pair import Subject
+    from sage.episode import Episode
+
+MOST_TOKENS = 1024
+"""Most tokens of the episode that the step learns from: enough for a gradient, in seconds on a CPU."""
+
+
+def step(subject: Subject) -> Iterator[Line]:
+    """Changes the student's weights: the last part of a page."""
+    from sage.episode import Decision, Label
+    from sage.optimization import StudentOptimizer
+    from sage.scoring import Played
+    from sage.update import Objective, accumulate_gradient
+
+    if subject.models is None or not subject.episodes:
+        yield fine(
+            "Not looked at: nothing is trained." if subject.models is None else "Not looked at: no turns."
+        )
+        return
+    student, config = subject.student, subject.config
+    needed, free = training_bytes(student), free_bytes(student.device)
+    if needed > free:
+        yield refused(
+            f"A step needs {gib(needed)} of memory and {gib(free)} are free; use a smaller student."
+        )
+        return
+    episode = _shortened(subject.episodes[0])
+    batch = [Played(episode, [Decision(Label.ALWAYS, 1.0) for _ in episode.turns])]
+    # The whole rate at once: the first step of a warm-up is a tenth of it.
+    optimizer = StudentOptimizer(student.model, config.trainer.model_copy(update={"warmup_steps": 0}))
+    before = [p.detach().clone() for p in optimizer.parameters]
+    rules = Objective(config.confidence, config.normalization, config.divergence)
+    optimizer.clear()
+    loss = accumulate_gradient(subject.models, rules, batch, micro_batch=1)
+    if loss.z is None:
+        yield warning(
+            f"confidence={config.confidence.name} gave every one of {len(episode.turns)} turns weight 0."
+        )
+        return
+    masters = [m.detach().clone() for m in optimizer.masters]
+    norm = optimizer.step()
+    yield from _moved(optimizer.masters, masters, optimizer.parameters, before, loss.loss, norm)
+    del before, masters, optimizer
+    student.model.zero_grad(set_to_none=True)
+    yield from _saved(subject, episode)
+
+
+def _shortened(episode: Episode) -> Episode:
+    """The episode's first turns, of at most `MOST_TOKENS` tokens where that leaves one."""
+    from copy import copy
+
+    kept = [turn for turn in episode.turns if turn.answer_end <= MOST_TOKENS] or episode.turns[:1]
+    short = copy(episode)
+    short.turns = kept
+    short.token_ids = episode.token_ids[: kept[-1].answer_end]
+    return short
+
+
+def _moved(
+    masters: list[torch.Tensor],
+    masters_before: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    weights_before: list[torch.Tensor],
+    loss: float,
+    norm: float,
+) -> Iterator[Line]:
+    """How far the step went, for the float32 masters and for the weights that play."""
+    of_masters, of_weights = _relative(masters, masters_before), _relative(weights, weights_before)
+    changed = sum(int((a != b).sum()) for a, b in zip(weights, weights_before, strict=True))
+    share = changed / sum(w.numel() for w in weights)
+    text = (
+        f"Loss {loss:.4g}, gradient norm {norm:.3g}; relative movement of the masters {of_masters:.2e}, "
+        "of what plays "
+        f"{of_weights:.2e} ({share:.1%} of its weights changed)"
+    )
+    if of_masters == 0:
+        yield refused(f"{text}: nothing moved, so nothing would be learnt; raise trainer.learning_rate.")
+    elif of_weights == 0:
+        yield warning(f"{text}: one step is below the rounding of what plays; the masters add up over steps.")
+    else:
+        yield fine(f"{text}.")
+
+
+def _relative(now: list[torch.Tensor], before: list[torch.Tensor]) -> float:
+    """‖now − before‖ / ‖before‖ over all tensors."""
+    pairs = [(a.detach().float(), b.float()) for a, b in zip(now, before, strict=True)]
+    moved = sum(float((a - b).norm()) ** 2 for a, b in pairs)
+    return float((moved / max(sum(float(b.norm()) ** 2 for _, b in pairs), 1e-30)) ** 0.5)
+
+
+def _saved(subject: Subject, episode: Episode) -> Iterator[Line]:
+    """Save, load as a run would, and compare the logits after every token of the episode's end."""
+    import torch
+
+    from sage.policy.equivalence import plain_logits
+    from sage.policy.model import load_model
+
+    student = subject.student
+    size = sum(p.numel() * p.element_size() for p in student.model.parameters())
+    root = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(root).free
+    if size > free:
+        yield warning(f"Not saved: {gib(size)} do not fit into {root} ({gib(free)} free).")
+        return
+    ids = episode.token_ids[-256:]
+    wanted = plain_logits(student, ids, 16)
+    with tempfile.TemporaryDirectory(prefix="sage-check-") as folder:
+        student.model.save_pretrained(folder)
+        student.tokenizer.save_pretrained(folder)
+        written = sum(file.stat().st_size for file in Path(folder).iterdir())
+        again = load_model(
+            subject.config.student.model_copy(
+                update={"path": folder, "gguf_file": None, "revision": None, "device": str(student.device)}
+            )
+        )
+        apart = float((plain_logits(again, ids, 16) - wanted).abs().max())
+    same = torch.equal(
+        torch.tensor(subject.student.tokenizer(episode.goal or "go")["input_ids"]),
+        torch.tensor(again.tokenizer(episode.goal or "go")["input_ids"]),
+    )
+    if apart == 0 and same:
+        yield fine(f"Saved ({gib(written)}), loaded: the same logits to the bit, the same tokens.")
+    else:
+        what = f"logits differ by up to {apart:.3g}" if apart else "its tokenizer gives other ids"
+        yield refused(
+            f"Saved and loaded again, {what}: a resumed run would go on with another model; use another one."
+        )

@@ -15,6 +15,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from sage.stopping import end_at_once
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -27,6 +29,7 @@ def compose_and_run(composed: DictConfig) -> float | None:
 
 
 def main() -> None:
+    end_at_once()
     if {"-h", "--help"} & set(sys.argv[1:]):
         from sage.launch.usage import help_text
 

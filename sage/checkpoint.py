@@ -2,7 +2,7 @@
 
 `<folder>/step-000010/student/` is an ordinary model directory (`student.path=` takes it);
 `step-000010/trainer.pt` holds the rest. Written beside its place and renamed, so that what exists is
-complete; older ones go once the new one is there. Read by `sage.distill` when a run is resumed.
+complete; the two newest stay. Read by `sage.distill` when a run is resumed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ import numpy as np
 import torch
 
 from sage.policy.model import LanguageModel
+from sage.records import owner
+from sage.seal import ASIDE, seal, steps
 
 FORMAT_VERSION = 2
+KEPT = 2
+"""Newest checkpoints that stay: where one is damaged, the run goes on from the one before (`sage.seal`)."""
 
 
 def random_state() -> dict[str, Any]:
@@ -45,30 +49,37 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, Any]) -> Path:
-    """Write the checkpoint of `step` and remove older ones; returns its directory."""
+    """Write the checkpoint of `step` and remove all but the one before; returns its directory."""
     final = folder / f"step-{step:06d}"
     if final.exists():
         return final
     partial = folder / f".partial-{step:06d}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    student.model.save_pretrained(partial / "student")
-    student.tokenizer.save_pretrained(partial / "student")
-    torch.save({"format": FORMAT_VERSION, "step": step, **state}, partial / "trainer.pt")
-    for path in partial.rglob("*"):
-        _flush(path)
-    partial.rename(final)
-    _flush(folder)
-    for other in folder.iterdir():
-        if other != final and other.name.startswith(("step-", ".partial-")):
-            shutil.rmtree(other, ignore_errors=True)
+    owner.check(folder.parent)
+    try:
+        partial.mkdir(parents=True)
+        student.model.save_pretrained(partial / "student")
+        student.tokenizer.save_pretrained(partial / "student")
+        torch.save({"format": FORMAT_VERSION, "step": step, **state}, partial / "trainer.pt")
+        seal(partial)
+        for path in partial.rglob("*"):
+            _flush(path)
+        with owner.writing(folder.parent):
+            partial.rename(final)
+            _flush(folder)
+            kept = list(steps(folder).values())[-KEPT:]
+            for other in folder.iterdir():
+                if other not in kept and other.name.startswith(("step-", ".partial-", ASIDE)):
+                    shutil.rmtree(other, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return final
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint in `folder`, None where there is none."""
-    found = sorted(folder.glob("step-*")) if folder.is_dir() else []
-    return found[-1] if found else None
+    """The newest checkpoint in `folder`, None where there is none; a claim has set damaged ones aside."""
+    return next(reversed(steps(folder).values()), None)
 
 
 def load(path: Path, student: LanguageModel) -> dict[str, Any]:

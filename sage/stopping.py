@@ -1,11 +1,13 @@
 """Signals that ask a run to end become an exception that falls between no two things that belong together.
 
-SIGTERM and SIGINT raise `Stopped` in the main thread, so that every `with` block unwinds; what `before_stop`
-was given is called first. Inside `unbroken()` they wait for the end of the block.
+SIGTERM, SIGINT and SIGHUP (a terminal that closes) raise `Stopped` in the main thread, so that every `with`
+block unwinds; what `before_stop` was given is called first. Inside `unbroken()` they wait for the end of the
+block. A second SIGTERM or SIGINT kills; a later SIGHUP, which a logout sends after its SIGTERM, does nothing.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -24,10 +26,15 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+"""What asks a run to end; Windows has no SIGHUP."""
+
 _blocks = 0
 _begun = False
 _waiting: list[int] = []
 _save: Callable[[], None] | None = None
+_instead: BaseException | None = None
+_listening = False
 
 
 def before_stop(save: Callable[[], None] | None) -> None:
@@ -41,9 +48,30 @@ def is_stopping() -> bool:
     return _begun
 
 
+def heeded() -> list[int]:
+    """The signals of `SIGNALS` that this process was not told to ignore (nohup ignores SIGHUP)."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def end_at_once() -> None:
+    """Until anything has begun that has to be undone, a signal ends this process with its exit code."""
+    for number in heeded():
+        signal.signal(number, lambda number, frame: os._exit(128 + number))
+
+
+def stop_with(error: BaseException) -> None:
+    """From another thread: raise `error` in the main thread as a signal would raise `Stopped`, without what
+    `before_stop` was given. Nothing happens where nobody listens to signals; the next write then raises."""
+    global _instead
+    if _listening:
+        _instead = error
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT raise `Stopped` in the main thread while the block runs; a second one kills."""
+    """The signals raise `Stopped` in the main thread while the block runs; a second one kills."""
+    global _listening, _instead
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -51,16 +79,22 @@ def stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         global _begun
         _begun = True
-        signal.signal(number, signal.SIG_DFL)
+        for other in before:
+            hangup = other == getattr(signal, "SIGHUP", None)
+            signal.signal(other, signal.SIG_IGN if hangup else signal.SIG_DFL)
         if _blocks:
             _waiting.append(number)
         else:
             _stop(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in heeded()}
+    for number in before:
+        signal.signal(number, stop)
+    _listening = True
     try:
         yield
     finally:
+        _listening, _instead = False, None
         _waiting.clear()
         before_stop(None)
         for number, handler in before.items():
@@ -81,6 +115,8 @@ def unbroken() -> Iterator[None]:
 
 
 def _stop(number: int) -> None:
+    if _instead is not None:
+        raise _instead
     if _save is not None:
         _save()
     raise Stopped(number)

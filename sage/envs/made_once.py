@@ -7,15 +7,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from sage.locks import locked
+
 
 def made_once(final: Path, make: Callable[[Path], object]) -> Path:
     """`final`, made now if it is absent: `make` fills an empty folder, `manifest.json` in it included."""
     if (final / "manifest.json").exists():
         return final
-    from filelock import FileLock
-
     final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
+    with locked(Path(f"{final}.lock")):
         if (final / "manifest.json").exists():
             return final
         shutil.rmtree(final, ignore_errors=True)  # a folder without its manifest was copied or cut by hand

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from sage.stopping import is_stopping
+from sage.stopping import SIGNALS, end_at_once, is_stopping
 
 if TYPE_CHECKING:
     from sage.config import RunConfig
@@ -26,7 +26,8 @@ STOP_GRACE_S = 60.0
 
 def main() -> int:
     if hasattr(signal, "pthread_sigmask"):  # a worker of Ray blocks them, and a child inherits that
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS))
+    end_at_once()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
 
@@ -39,6 +40,8 @@ def main() -> int:
         identity = Identity.of(config, request["manifest_digest"])
         _wait_for_lease(config, identity, request.get("patience_s", 0.0))
         outcome = execute(config, identity=identity, export=False)
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_code", 130)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG

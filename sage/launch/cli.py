@@ -1,7 +1,7 @@
 """The command line around Hydra: errors become one sentence, outcomes become exit codes.
 
 Exit codes: 0 all done (or done before), 1 a run failed, 2 the config or the data named in it cannot be used,
-128 + n stopped by signal n.
+3 another process has taken the run over, 128 + n stopped by signal n.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def run_task(composed: DictConfig) -> float | None:
         return None
     if many and _Single.outcome.exit_code:
         raise RuntimeError(_Single.outcome.reason)
+    if _Single.outcome.exit_code and not _Single.outcome.traced:
+        print(_Single.outcome.reason, file=sys.stderr)
     _show(_Single.outcome, config.tracking.uri if config.tracking.mlflow else None)
     return _Single.outcome.success
 
@@ -111,8 +113,8 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             raise
         print(sentence, file=sys.stderr)
         return EXIT_CONFIG
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_code", 130)
     finally:
         if not asked_for_trace:
             os.environ.pop(_FULL, None)
@@ -184,7 +186,7 @@ def _show(outcome: Outcome, uri: str | None) -> None:
     if outcome.state != "skipped":
         return
     print(f"Not started: {outcome.reason}.")
-    if outcome.folder is not None and (outcome.folder / "summary.json").exists():
+    if outcome.folder is not None and outcome.reason.startswith("done before"):
         from sage.display import print_summary
         from sage.records.exporter import resolve_uri
         from sage.records.summary import summarize

@@ -7,13 +7,13 @@ such companion is priced by what it has done itself. An estimate, for people: no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sage.config import RunConfig
+from sage.records.reader import open_attempt
 from sage.records.rundir import RunStatus
 
 NEWEST = 20
@@ -100,17 +100,21 @@ def _split(seconds: dict[str, float]) -> tuple[float, float]:
 
 def _done_runs(runs_dir: Path) -> Iterator[tuple[dict[str, Any], RunStatus, int]]:
     """(config fields, status, evaluated games) of the newest done attempts."""
-    found = sorted(runs_dir.glob("*/attempt_*/summary.json"), key=lambda path: -path.stat().st_mtime)
+    found = sorted(runs_dir.glob("*/attempt_*/summary.json"), key=_age)
     for path in found[:NEWEST]:
-        try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            fields = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["fields"]
-            status = RunStatus(**json.loads((path.parent / "status.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError):
+        run = open_attempt(path.parent, tables=False)
+        if run.summary is None or run.identity is None or run.status is None:
             continue  # half written, or of another version
-        if status.state == "done" and status.seconds:
-            played = sum(rate["n"] for split in summary["splits"] for rate in split["rates"])
-            yield fields, status, played
+        if run.status.state == "done" and run.status.seconds:
+            played = sum(rate["n"] for split in run.summary["splits"] for rate in split["rates"])
+            yield run.identity.fields, run.status, played
+
+
+def _age(path: Path) -> float:
+    try:
+        return -path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _games(config: RunConfig, split: str, limit: int | None) -> int:

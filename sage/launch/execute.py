@@ -9,9 +9,10 @@ from status.json.
 from __future__ import annotations
 
 import os
+import sys
 import traceback
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,21 @@ from sage.config import RunConfig
 from sage.envs.manifest import MissingData
 from sage.launch.claim import Found, claim, identify
 from sage.policy.model import ModelError
+from sage.records.faults import machine_fault, what_failed
 from sage.records.identity import Identity
+from sage.records.owner import TakenOver, owner_of
 from sage.records.rundir import RunDir
 from sage.settings import ConfigError
-from sage.stopping import stop_on_signals
+from sage.stopping import stop_on_signals, unbroken
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
+EXIT_TAKEN_OVER = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one run ended. `state` is done, skipped, failed, or running (elsewhere)."""
+    """How one run ended. `state` is done, skipped, failed, taken over, or running (elsewhere)."""
 
     state: str
     run: str = ""
@@ -39,6 +43,8 @@ class Outcome:
     """One sentence where it failed or was skipped."""
     success: float | None = None
     exit_code: int = 0
+    traced: bool = False
+    """Whether a traceback has told already what went wrong."""
 
 
 def execute(config: RunConfig, *, identity: Identity | None = None, export: bool = True) -> Outcome:
@@ -52,31 +58,48 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
     with stop_on_signals():
         identity = identity or identify(config)
         found = _claim_once(config, identity)
+        for note in found.notes if _is_writer() else ():
+            print(note, file=sys.stderr, flush=True)
         folder = found.folder
-        assert folder is not None
         if found.action == "skip":
             return skipped(found, identity)
+        assert folder is not None
         try:
-            with folder.heartbeat() if _is_writer() else nullcontext():
-                # Through the module, so that a plugin may put another story in its place.
+            return _tell(config, folder, identity, export)
+        except TakenOver as lost:  # the records are another process's: not a word into them
+            return Outcome("taken over", identity.run, folder.path, str(lost), None, EXIT_TAKEN_OVER)
+
+
+def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -> Outcome:
+    """The run's story in the attempt that was claimed, and its end in the attempt's status."""
+    try:
+        with folder.heartbeat() if _is_writer() else nullcontext():
+            # Through the module, so that a plugin may put another story in its place. A signal waits: in
+            # the middle of an import it can come out as any other error.
+            with unbroken():
                 from sage import run as story
 
-                story.run(config, folder, export=export)
-            _mark(folder, "")
-        except (ConfigError, ModelError, MissingData) as error:  # each says in one sentence what to change
-            _mark(folder, str(error))
-            raise ConfigError(str(error)) from error
-        except KeyboardInterrupt as stop:
-            reason = str(stop) or "stopped by SIGINT"
-            _mark(folder, reason)
-            return _outcome(folder, identity, reason, getattr(stop, "exit_code", 130))
-        except BaseException as error:  # a SystemExit inside a run ends that run, not what waits for it
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            folder.log(traceback.format_exc())
+            story.run(config, folder, export=export)
+        _mark(folder, "")
+    except TakenOver:
+        raise
+    except (ConfigError, ModelError, MissingData) as error:  # each says in one sentence what to change
+        _mark(folder, str(error))
+        raise ConfigError(str(error)) from error
+    except KeyboardInterrupt as stop:
+        reason = str(stop) or "stopped by SIGINT"
+        _mark(folder, reason)
+        return _outcome(folder, identity, reason, getattr(stop, "exit_code", 130))
+    except BaseException as error:  # a SystemExit inside a run ends that run, not what waits for it
+        fault = machine_fault(error, folder.path)
+        reason = fault or f"{type(error).__name__}: {first_line(error)}"
+        if not fault:
             traceback.print_exc()
-            _mark(folder, reason)
-            return _outcome(folder, identity, reason, EXIT_FAILED)
-        return _outcome(folder, identity, "", 0)
+        with suppress(OSError):
+            folder.log(traceback.format_exc())
+        _mark(folder, reason)
+        return replace(_outcome(folder, identity, reason, EXIT_FAILED), traced=not fault)
+    return _outcome(folder, identity, "", 0)
 
 
 def skipped(found: Found, identity: Identity) -> Outcome:
@@ -86,10 +109,18 @@ def skipped(found: Found, identity: Identity) -> Outcome:
     if found.state == "done":
         reason = f"done before ({path})"
     elif found.state == "running" and found.status is not None:
-        reason = f"running elsewhere ({found.status.host}, pid {found.status.pid}, {path})"
+        reason = f"running elsewhere ({found.status.host}, pid {found.status.pid}, {path}){_asleep(path)}"
     else:
         reason = f"{found.state} before, and launch.on_existing=skip ({path})"
     return Outcome("skipped", identity.run, path, reason, success)
+
+
+def _asleep(path: Path | None) -> str:
+    owner = owner_of(path) if path else None
+    if owner is None or owner.process.state() != "suspended":
+        return ""
+    ways = f"`kill -CONT {owner.process.pid}` lets it go on, `kill -9 {owner.process.pid}` ends it"
+    return f", suspended: {ways}, launch.on_existing=rerun begins another attempt beside it"
 
 
 def first_line(error: BaseException) -> str:
@@ -114,14 +145,15 @@ def _claim_once(config: RunConfig, identity: Identity) -> Found:
     if PartialState(cpu=config.student.device == "cpu" or not torch.cuda.is_available()).is_main_process:
         try:
             found = claim(config, identity)
-            box = [(found.state, found.action, found.folder and str(found.folder.path), found.status)]
+            path = found.folder and str(found.folder.path)
+            box = [(found.state, found.action, path, found.status, found.notes)]
         except ConfigError as error:
             box = [str(error)]
     broadcast_object_list(box)
     if isinstance(box[0], str):
         raise ConfigError(box[0])
-    state, action, path, status = box[0]
-    return Found(state, action, RunDir(Path(path)), status)
+    state, action, path, status, notes = box[0]
+    return Found(state, action, RunDir(Path(path)) if path else None, status, notes)
 
 
 def _mark(folder: RunDir, failure: str) -> None:
@@ -130,7 +162,10 @@ def _mark(folder: RunDir, failure: str) -> None:
     if status is None or status.state != "running" or not _is_writer():
         return
     if failure:
-        folder.fail(failure)
+        try:
+            folder.fail(failure)
+        except OSError as error:  # nobody can be told but who watches; the process being gone says the rest
+            print(f"{folder.path} could not be marked: {what_failed(error)}.", file=sys.stderr)
     else:
         folder.done()
 

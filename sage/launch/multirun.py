@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from sage.config import RunConfig
 from sage.launch.claim import Found, identify, look_up
-from sage.launch.execute import EXIT_FAILED, Outcome, skipped
+from sage.launch.execute import EXIT_FAILED, EXIT_TAKEN_OVER, Outcome, skipped
 from sage.launch.schedule import Ended, Job, run_jobs
 from sage.records.identity import Identity
 from sage.records.preregistration import plan_hash
 from sage.records.provenance import redact
-from sage.records.rundir import RunDir, RunStatus, attempts
+from sage.records.reader import attempt_dirs
+from sage.records.rundir import RunDir, RunStatus
 from sage.settings import ConfigError, load
+from sage.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -57,7 +59,8 @@ class Row:
     def refresh(self) -> None:
         """Read what the child has written; it is the child's only if its pid says so. Where the child runs
         elsewhere its pid is told at the end, and until then whatever is new is taken for its own."""
-        known = attempts(Path(self.config.launch.runs_dir), self.identity)
+        paths, _ = attempt_dirs(self.home)
+        known = [RunDir(path) for path in paths]
         status = known[-1].status() if known else None
         if status is not None and (status.pid == self.pid if self.pid else status != self.found.status):
             self.folder, self.status = known[-1], status
@@ -80,8 +83,8 @@ class Ledger:
         if self.stopped_by:
             return 128 + self.stopped_by
         latest = {row.identity.run: row for row in self.rows}  # a study tries a failed run again
-        bad = any(row.outcome is not None and row.outcome.exit_code for row in latest.values())
-        return EXIT_FAILED if bad else 0
+        codes = {row.outcome.exit_code for row in latest.values() if row.outcome is not None} - {0}
+        return EXIT_TAKEN_OVER if codes == {EXIT_TAKEN_OVER} else EXIT_FAILED if codes else 0
 
 
 LEDGER = Ledger()
@@ -95,8 +98,14 @@ def launch(
 
     names = _names(overrides)
     rows = [_row(config, name) for config, name in zip(composed, names, strict=True)]
+    for row in rows:
+        if row.found.state == "running" and not LEDGER.plan_only:  # all heartbeats are watched at once
+            row.found = look_up(row.config, row.identity, wait=True)
     unique = list({row.identity.run: row for row in rows}.values())
-    with open_board(rows, plan_only=LEDGER.plan_only) as board:
+    with stop_on_signals(), open_board(rows, plan_only=LEDGER.plan_only) as board:
+        for row in unique:
+            for note in row.found.notes:
+                board.note(f"{row.name}: {note}")
         if not LEDGER.plan_only:
             _run(unique, board, engine)
             outcomes = {row.identity.run: row.outcome for row in unique}
@@ -212,6 +221,9 @@ def _outcome(row: Row, end: Ended) -> Outcome:
             return Outcome(row.status.state, row.identity.run, path, "", success)
         row.found = look_up(row.config, row.identity)  # another launcher had taken it meanwhile
         return skipped(row.found, row.identity)
+    if end.exit_code == EXIT_TAKEN_OVER:
+        reason = _last_line(row.home / "console.log")
+        return Outcome("taken over", row.identity.run, path, reason, success, EXIT_TAKEN_OVER)
     if end.exit_code is None:
         reason = "stopped"
     elif end.reason:
@@ -223,7 +235,7 @@ def _outcome(row: Row, end: Ended) -> Outcome:
     if row.status is not None and row.status.state == "failed":
         reason = row.status.reason
     elif row.folder is not None and row.status is not None and row.status.state == "running" and row.pid:
-        row.folder.fail(reason)  # else nobody knows that its process is gone; its lease will tell
+        row.folder.fail_orphan(row.pid, reason)  # else nobody knows that its process is gone
     return Outcome("failed", row.identity.run, path or row.home, reason, success, EXIT_FAILED)
 
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from sage.launch.schedule import CHILD, STOP_GRACE_S, Ended, Job, Watch, caught_signals, run_jobs
 
 POLL_S = 0.5
-LEASE_S = 90.0
-"""Longer than a lease lasts after its last heartbeat."""
+LEASE_S = 150.0
+"""Longer than it takes to see that a heartbeat has stopped."""
 _PASSED = ("PYTHONPATH", "SAGE_CACHE", "XDG_CACHE_HOME", "ALFWORLD_DATA", "HF_HOME", "HF_HUB_OFFLINE")
 """Environment variables that a run may need and that a worker does not inherit on every engine."""
 

@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
+
+from sage.stopping import heeded
 
 CHILD = (sys.executable, "-m", "sage.launch.child")
 STOP_GRACE_S = 60.0
@@ -186,11 +189,16 @@ def _reap(process: subprocess.Popen[bytes], wait: bool = False) -> int | None:
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM that came while the block runs, in order, instead of their usual effect."""
+    """SIGINT, SIGTERM and SIGHUP that came while the block runs, in order, instead of their usual effect; a
+    SIGHUP that is not the first is left out, for a logout sends one after its SIGTERM."""
     caught: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        if not caught or number in (signal.SIGINT, signal.SIGTERM):
+            caught.append(number)
+
     try:
-        before = {number: signal.signal(number, lambda n, frame: caught.append(n)) for number in numbers}
+        before = {number: signal.signal(number, catch) for number in heeded()}
     except ValueError:  # not the main thread: whoever is there handles signals
         yield caught
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from sage.display import duration, make_console
 from sage.launch.estimate import Prices, prices, seconds_left
+from sage.records.reader import open_attempt
 
 if TYPE_CHECKING:
     from sage.launch.multirun import Row
@@ -180,8 +180,4 @@ def _rates(rates: Sequence[dict[str, Any]]) -> list[str]:
 def _summary(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
-    try:
-        found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found
+    return open_attempt(folder, tables=False).summary

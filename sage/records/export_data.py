@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sage.records.files import read_object
 from sage.records.identity import flatten
 from sage.records.rundir import RunDir
 from sage.records.schema import STEPS
@@ -157,10 +158,7 @@ def trace_name(episode: dict[str, Any]) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's content, empty where there is none (yet)."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    return read_object(path) or {}
 
 
 def _evaluation_points(summary: Summary, times: dict[int, int]) -> list[Point]:

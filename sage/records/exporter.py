@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sage
+from sage.records.files import Unreadable, read_object
 from sage.records.provenance import redact
 
 SHORT_RETRIES = {
@@ -54,8 +55,8 @@ def resolve_uri(uri: str) -> str:
 def is_exported(run_dir: Path) -> bool:
     """Whether an export of this finished run came to its end; a killed one is made up for later."""
     try:
-        return bool(json.loads((run_dir / "mlflow.json").read_text(encoding="utf-8")).get("complete"))
-    except (OSError, ValueError):
+        return bool((read_object(run_dir / "mlflow.json") or {}).get("complete"))
+    except Unreadable:
         return False
 
 

@@ -22,11 +22,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from sage.locks import locked
 from sage.records import export_data as data
 from sage.records.exporter import SHORT_RETRIES, resolve_uri
+from sage.records.files import Unreadable
 from sage.records.provenance import redact
+from sage.records.reader import open_attempt
 from sage.records.rundir import RunDir
-from sage.records.tables import write_consolidated
+from sage.records.tables import DamagedRecords, write_consolidated
 
 RETRY_S = 30.0
 """Pause of the live export after a failure; the final export is tried once whatever happened before."""
@@ -52,13 +55,11 @@ class RunExport:
 
     def sync(self, final: bool) -> str:
         """Send what is new (`final`: everything); returns the MLflow run id. Raises what MLflow raises."""
-        from filelock import FileLock
-
         parts = self.run.path / "parts"
         present = sorted(os.listdir(parts)) if parts.exists() else []
         if not final and present == self._seen:
             return self._id
-        with FileLock(self.run.path / ".mlflow.lock"):
+        with locked(self.run.path / ".mlflow.lock"):
             client = self._connect()
             if self._last_step < 0:
                 self._last_step = self._resume_point(client)
@@ -235,7 +236,7 @@ class RunExport:
 
     def _set_state(self, client: Any) -> None:
         status = self.run.status()
-        if status is None or status.is_alive():
+        if status is None or self.run.is_at_work(status):
             return
         state = {"done": "FINISHED", "failed": "FAILED"}.get(status.state, "KILLED")
         ended = int(1000 * (status.ended or status.heartbeat))
@@ -293,14 +294,12 @@ def open_experiment(uri: str, name: str) -> str:
 
 
 def _lock(uri: str, database: Path | None) -> AbstractContextManager[Any]:
-    from filelock import FileLock
-
     if uri.startswith("postgresql"):
         return _advisory_lock(uri)
     if database is None:
         return nullcontext()
     database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{database}.lock")
+    return locked(Path(f"{database}.lock"))
 
 
 @contextmanager
@@ -322,14 +321,21 @@ def _tracking(run: RunDir) -> dict[str, Any]:
     import yaml
 
     path = run.path / "config.yaml"
-    return (
-        (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("tracking", {}) if path.exists() else {}
-    )
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise Unreadable(f"{path} cannot be read as a config") from error
+    tracking = config.get("tracking") if isinstance(config, dict) else None
+    return tracking if isinstance(tracking, dict) else {}
 
 
 def one_sentence(error: BaseException, uri: str) -> str:
     """What went wrong with the store, without a traceback."""
     text = " ".join(str(error).split())
+    if isinstance(error, DamagedRecords | Unreadable):
+        return text.rstrip(".")
     if isinstance(error, ModuleNotFoundError):
         return f"MLflow cannot be imported ({text}); install it with `pip install 'sage-opd[mlflow]'`"
     if uri.startswith("http") and any(sign in text for sign in ("Max retries", "Connection", "timed out")):
@@ -408,8 +414,12 @@ def main(arguments: list[str] | None = None) -> int:
         return serve(uri, options.poll)
     failed = False
     for run_dir in options.run_dir:
-        if not (run_dir / "run.json").exists():
-            print(f"{run_dir} is no run directory: it has no run.json.", file=sys.stderr)
+        attempt = open_attempt(run_dir)
+        for note in attempt.notes:
+            print(note, file=sys.stderr)
+        if not attempt.is_usable:
+            if not attempt.notes:
+                print(f"{run_dir} is no run directory: it has no run.json.", file=sys.stderr)
             failed = True
             continue
         try:

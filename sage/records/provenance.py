@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import sage
+from sage.records.atomic import write_atomic
+from sage.records.owner import writing
 
 ENVIRONMENT = (
     "OMP_NUM_THREADS",
@@ -67,10 +69,10 @@ def collect(
 def write(folder: Path, **arguments: Any) -> dict[str, Any]:
     """Write provenance.json and code.diff into a run directory; arguments as for `collect`."""
     data, diff = collect(**arguments)
-    (Path(folder) / "provenance.json").write_text(
-        json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    (Path(folder) / "code.diff").write_text(diff, encoding="utf-8")
+    with writing(Path(folder)):
+        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        write_atomic(Path(folder) / "provenance.json", text)
+        write_atomic(Path(folder) / "code.diff", diff)
     return data
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -23,12 +24,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sage.records.owner import writing
 from sage.records.rows import Row
 from sage.records.schema import FORMAT_VERSION, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_BATCH = re.compile(r"[0-9]{8}-(0-train|1-eval-.+)")
 _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
 
@@ -53,6 +56,10 @@ def to_arrow(table: str, rows: Sequence[Row]) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise ValueError(f"{table}.{field.name} must be {field.type}: {error}") from error
     return pa.table(columns, schema=schema)
+
+
+class DamagedRecords(ValueError):
+    """A table's file is not what was written; the message is one sentence that names it."""
 
 
 class Tables:
@@ -86,37 +93,45 @@ class Tables:
         Kept are steps 1..step with their episodes, and evaluations made after at most `step` steps. Also
         right for a fresh folder (`resume(0)`).
         """
-        if not self.parts.exists() and (self.folder / "episodes.parquet").exists():
-            self._split_into_parts()
-        self.parts.mkdir(parents=True, exist_ok=True)
-        for part in self.parts.iterdir():
-            if part.name.startswith(".") or int(part.name[:8]) > step:
-                shutil.rmtree(part)
-        for table in TABLES:
-            (self.folder / f"{table}.parquet").unlink(missing_ok=True)
+        with writing(self.folder):
+            if not self.parts.exists() and (self.folder / "episodes.parquet").exists():
+                self._split_into_parts()
+            self.parts.mkdir(parents=True, exist_ok=True)
+            for part in self.parts.iterdir():
+                if part.name.startswith(".") or (_BATCH.fullmatch(part.name) and int(part.name[:8]) > step):
+                    shutil.rmtree(part)
+            for table in TABLES:
+                (self.folder / f"{table}.parquet").unlink(missing_ok=True)
 
     def consolidate(self) -> None:
         """One Parquet file per table, then remove the parts. Safe to repeat and to be killed in."""
-        if not self.parts.exists():
-            return
-        write_consolidated(self.folder, self.folder)
-        gone = self.folder / ".parts-done"
-        shutil.rmtree(gone, ignore_errors=True)
-        self.parts.rename(gone)
-        shutil.rmtree(gone)
+        with writing(self.folder):
+            if not self.parts.exists():
+                return
+            write_consolidated(self.folder, self.folder)
+            gone = self.folder / ".parts-done"
+            shutil.rmtree(gone, ignore_errors=True)
+            self.parts.rename(gone)
+            shutil.rmtree(gone)
 
     def _write(self, name: str, tables: dict[str, Sequence[Row]]) -> None:
-        self._write_arrow(name, {table: to_arrow(table, rows) for table, rows in tables.items()})
+        batch = {table: to_arrow(table, rows) for table, rows in tables.items()}
+        with writing(self.folder):
+            self._write_arrow(name, batch)
 
     def _write_arrow(self, name: str, tables: dict[str, pa.Table], parts: Path | None = None) -> None:
         parts = parts or self.parts
         temporary = parts / f".{name}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for table, data in tables.items():
-            path = temporary / f"{table}.parquet"
-            pq.write_table(data, path, compression="zstd")
-            _sync(path)
+        try:
+            for table, data in tables.items():
+                path = temporary / f"{table}.parquet"
+                pq.write_table(data, path, compression="zstd", write_page_checksum=True)
+                _sync(path)
+        except BaseException:  # a full disk
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         final = parts / name
         if final.exists():
             shutil.rmtree(final)
@@ -152,7 +167,7 @@ def read(folder: Path, table: str, columns: Iterable[str] | None = None) -> pa.T
     wanted = list(columns) if columns is not None else None
     for _ in range(5):
         try:
-            pieces = [pq.read_table(path, columns=wanted) for path in _files(Path(folder), table)]
+            pieces = [_piece(path, wanted) for path in _files(Path(folder), table)]
             break
         except FileNotFoundError:
             time.sleep(0.05)
@@ -161,7 +176,22 @@ def read(folder: Path, table: str, columns: Iterable[str] | None = None) -> pa.T
     schema = arrow_schema(table)
     if wanted is not None:
         schema = pa.schema([schema.field(name) for name in wanted])
-    return pa.concat_tables([schema.empty_table(), *pieces], promote_options="permissive")
+    try:
+        return pa.concat_tables([schema.empty_table(), *pieces], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DamagedRecords(f"The {table} of {folder} are not of this version's form: {error}.") from error
+
+
+def _piece(path: Path, columns: list[str] | None) -> pa.Table:
+    """One file of a table. Raises DamagedRecords."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=columns)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DamagedRecords(f"{path} cannot be read: {first.rstrip('.')[:200]}.") from error
 
 
 def read_frame(folder: Path, table: str, columns: Iterable[str] | None = None) -> pd.DataFrame:
@@ -175,9 +205,13 @@ def write_consolidated(folder: Path, target: Path) -> list[Path]:
     for table in TABLES:
         path = Path(target) / f"{table}.parquet"
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(read(folder, table), temporary, compression="zstd")
-        _sync(temporary)
-        temporary.replace(path)
+        try:
+            pq.write_table(read(folder, table), temporary, compression="zstd", write_page_checksum=True)
+            _sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         paths.append(path)
     _sync(Path(target))
     return paths
@@ -188,7 +222,7 @@ def _files(folder: Path, table: str) -> list[Path]:
     if parts.exists():
         # Names begin with the step and sort in the order of the run: step n, then evaluations after it.
         # The name also says which tables it holds; asking the disk instead would hide a batch that vanishes.
-        batches = sorted(part for part in parts.iterdir() if not part.name.startswith("."))
+        batches = sorted(part for part in parts.iterdir() if _BATCH.fullmatch(part.name))
         holds_steps = [batch for batch in batches if batch.name[9] == "0"]
         return [batch / f"{table}.parquet" for batch in (holds_steps if table == "steps" else batches)]
     whole = folder / f"{table}.parquet"

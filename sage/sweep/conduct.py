@@ -33,8 +33,7 @@ def conduct(section: dict[str, Any], arguments: list[str], launcher: Any, contex
         returns = launcher.launch([[*common, *job] for job in jobs], initial_job_idx=0)
         return [Path(r.working_dir) if r.working_dir else None for r in returns]
 
-    from filelock import FileLock, Timeout
-
+    from sage.locks import LockTimeout, locked
     from sage.sweep import store
 
     url = store.storage_url(settings, runs_dir)
@@ -43,9 +42,8 @@ def conduct(section: dict[str, Any], arguments: list[str], launcher: Any, contex
         _print_state(settings, study, url)
         return
     runs_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(runs_dir / f".{settings.study}.lock", timeout=0)
     try:
-        with lock:
+        with locked(runs_dir / f".{settings.study}.lock", timeout_s=0):
             if LEDGER.confirm:
                 from sage.sweep.confirm import confirm
 
@@ -61,7 +59,7 @@ def conduct(section: dict[str, Any], arguments: list[str], launcher: Any, contex
                     from sage.sweep.export import export_study
 
                     export_study(settings, study, base.tracking, runs_dir, _say)
-    except Timeout as error:
+    except LockTimeout as error:
         raise ConfigError(
             f"Another process is working on the study {settings.study!r} in {runs_dir}; one sweeper at a "
             "time schedules its trials (launch.workers says how many runs go side by side)."

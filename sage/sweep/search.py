@@ -171,5 +171,4 @@ def show_values(settings: SweepSettings, figures: Sequence[float]) -> str:
 
 
 def _is_held(folder: Path) -> bool:
-    status = RunDir(folder).status() if folder.name.startswith("attempt_") else None
-    return status is not None and status.is_alive()
+    return folder.name.startswith("attempt_") and RunDir(folder).is_at_work()

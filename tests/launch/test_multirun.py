@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ COMMON = ["--config-dir", str(OUTSIDE), "plugins=[tests.outside.plugin]", "env=d
 TROUBLE = "+env.trouble={1: raise, 2: exit, 3: kill}"
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, program: Sequence[str] = ("-m", "sage")) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "sweeps")])}
     return subprocess.Popen(
-        [sys.executable, "-m", "sage", *arguments, *COMMON],
+        [sys.executable, *program, *arguments, *COMMON],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

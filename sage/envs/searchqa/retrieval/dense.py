@@ -13,6 +13,7 @@ from pydantic import Field
 from sage.envs.base import EnvironmentFault
 from sage.envs.searchqa.retrieval.base import RetrieverSettings, retrievers
 from sage.envs.searchqa.retrieval.passage import Passage, read_corpus
+from sage.locks import locked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,7 +103,6 @@ class Dense:
     def _cached_index(self, corpus: Path) -> Any:
         """Embed the corpus once per model and content; minutes per 100,000 passages on a CPU."""
         import faiss
-        from filelock import FileLock
 
         from sage.envs.manifest import cache_root
         from sage.envs.searchqa.store import file_digest
@@ -112,7 +112,7 @@ class Dense:
         key = f"{file_digest(corpus)} {weights_digest(self._model)} {how.passage_prefix} {how.max_tokens}"
         file = cache_root() / "indices" / f"dense-{hashlib.sha256(key.encode()).hexdigest()[:24]}.faiss"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
+        with locked(Path(f"{file}.lock")):
             if not file.exists():
                 texts = [f"{how.passage_prefix}{p.title} {p.text}" for p in self._passages]
                 vectors_ND = self.embed(texts)

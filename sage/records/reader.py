@@ -1,0 +1,202 @@
+"""The one reader of run folders: an attempt with what can be used of it, and a sentence for what cannot.
+
+Invariant: nothing that lies in a folder stops the reading of the others. `attempt_dirs` lists attempts,
+`open_attempt` reads one; a file that is empty, cut, foreign, of a newer version, a directory, a pipe or not
+ours to read becomes an entry of `problems`. Claims, the table of runs, `analysis` and the export read here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sage.records.files import Unreadable, read_object
+from sage.records.identity import IDENTITY_VERSION, Identity
+from sage.records.rundir import RunDir, RunStatus, parse_status
+from sage.records.schema import FORMAT_VERSION, TABLES
+
+_NAME = re.compile(r"attempt_([1-9][0-9]{0,8})")
+_BATCH = re.compile(r"[0-9]{8}-(0-train|1-eval-.+)")
+_KEYS = ("run", "method", "env", "seed", "step")
+"""Columns without which a table is not ours, whatever its version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt's folder as it was read. `problems` maps a file's name to its sentence; `identity` is None
+    and `record` (run.json as it is) empty where run.json is missing or a problem, `status` likewise.
+    """
+
+    folder: RunDir
+    number: int
+    identity: Identity | None = None
+    status: RunStatus | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] | None = None
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a run can go on in it, or be skipped because of it."""
+        return self.identity is not None and not {"run.json", "tables"} & set(self.problems)
+
+    @property
+    def notes(self) -> list[str]:
+        return list(self.problems.values())
+
+
+def attempt_number(path: Path) -> int | None:
+    """The n of `attempt_<n>`; None for every other name (`attempt_1.bak`)."""
+    match = _NAME.fullmatch(path.name)
+    return int(match.group(1)) if match else None
+
+
+def attempt_dirs(home: Path) -> tuple[list[Path], list[str]]:
+    """The attempts below `runs/<id>/` by number, and a note for whatever only looks like one."""
+    found: dict[int, Path] = {}
+    notes: list[str] = []
+    try:
+        names = sorted(os.listdir(home))
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        return [], [f"{home} cannot be read: {error.strerror or error}."]
+    for name in names:
+        if not name.startswith("attempt"):
+            continue
+        number, path = attempt_number(Path(name)), home / name
+        if number is None or not os.path.isdir(path):
+            notes.append(f"{path} is no attempt (a folder attempt_<n>) and is left out.")
+        else:
+            found[number] = path
+    return [found[number] for number in sorted(found)], notes
+
+
+def open_attempt(path: Path, tables: bool = True) -> Attempt:
+    """Read an attempt's folder; raises nothing. `tables`: of a finished one, look at the tables too."""
+    problems: dict[str, str] = {}
+
+    def read(name: str) -> dict[str, Any] | None:
+        try:
+            return read_object(path / name)
+        except Unreadable as error:
+            problems[name] = str(error)
+            return None
+
+    identity = status = None
+    record: dict[str, Any] = {}
+    try:
+        if (data := read("run.json")) is not None:
+            identity, record = _identity(data, path / "run.json"), data
+    except Unreadable as error:
+        problems["run.json"] = str(error)
+    try:
+        if (data := read("status.json")) is not None:
+            status = parse_status(data, path / "status.json")
+    except Unreadable as error:
+        problems["status.json"] = str(error)
+    provenance = read("provenance.json") or {}
+    for key in ("code", "models"):
+        if not isinstance(provenance.get(key) or {}, dict):
+            where = path / "provenance.json"
+            problems["provenance.json"] = f"{where} is not as this version writes it ({key})."
+            provenance = {}
+    summary = read("summary.json")
+    if summary is not None and not _is_summary(summary):
+        problems["summary.json"] = f"{path / 'summary.json'} is not as this version writes it."
+        summary = None
+    if tables and status is not None and status.state == "done" and (problem := tables_problem(path)):
+        problems["tables"] = problem
+    number = attempt_number(path) or 0
+    return Attempt(RunDir(path), number, identity, status, record, provenance, summary, problems)
+
+
+def tables_problem(folder: Path) -> str:
+    """One sentence where the tables of a finished attempt cannot be what it has recorded, else nothing."""
+    names: Iterable[Path] = [folder / f"{table}.parquet" for table in TABLES]
+    if (folder / "parts").is_dir():  # finished by a plugin's story, or not consolidated yet
+        try:
+            return next((f"{p} is no batch of ours." for p in _strangers(folder / "parts")), "")
+        except OSError as error:
+            return f"{folder / 'parts'} cannot be read: {error.strerror or error}."
+    if not any(os.path.lexists(name) for name in names):
+        return ""  # a story that records no table
+    return next((problem for name in names if (problem := _table_problem(name))), "")
+
+
+def _strangers(parts: Path) -> list[Path]:
+    return [p for p in parts.iterdir() if not p.name.startswith(".") and not _BATCH.fullmatch(p.name)]
+
+
+def _table_problem(path: Path) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from sage.records.tables import arrow_schema
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return f"{path} is no file."
+        schema = pq.read_schema(path)
+        version = int((schema.metadata or {}).get(b"sage_format", FORMAT_VERSION))
+    except FileNotFoundError:
+        return f"{path} is missing."
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or _first_line(error)}."
+    except (pa.ArrowException, ValueError):
+        return f"{path} is cut or no Parquet file."
+    if version > FORMAT_VERSION:
+        return f"{path} has record format {version}; this version reads up to {FORMAT_VERSION}."
+    ours = arrow_schema(path.stem)
+    missing = [name for name in _KEYS if name not in schema.names]
+    other = [f.name for f in schema if f.name in ours.names and not _alike(f.type, ours.field(f.name).type)]
+    if missing or other:
+        wrong = ", ".join(missing + other)
+        return f"{path} is no table of ours: its columns {wrong} are missing or of other types."
+    return ""
+
+
+def _alike(found: Any, ours: Any) -> bool:
+    import pyarrow as pa
+
+    text = (pa.string(), pa.large_string())
+    return found == ours or pa.types.is_null(found) or (found in text and ours in text)
+
+
+def _identity(data: dict[str, Any], path: Path) -> Identity:
+    version = data.get("identity_version")
+    if isinstance(version, int) and version > IDENTITY_VERSION:
+        raise Unreadable(f"{path} was written by a newer version (identity {version}); update this one.")
+    fields, manifest, schema = (data.get(key) for key in ("fields", "manifest_digest", "schema_version"))
+    if not (isinstance(fields, dict) and isinstance(manifest, str) and type(schema) is int):
+        raise Unreadable(f"{path} is none of ours: fields, manifest_digest or schema_version is missing.")
+    names = data.get("not_a_result", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Unreadable(f"{path} is none of ours: not_a_result is no list of names.")
+    identity = Identity(fields, manifest, schema)
+    if version == IDENTITY_VERSION and data.get("digest") != identity.digest:
+        raise Unreadable(f"{path} has been changed: its digest is not that of its content.")
+    return identity
+
+
+def _is_summary(summary: dict[str, Any]) -> bool:
+    """Whether the parts that a table shows are there."""
+    splits = summary.get("splits")
+    return isinstance(splits, list) and all(
+        isinstance(split, dict)
+        and isinstance(split.get("split"), str)
+        and isinstance(rates := split.get("rates"), list)
+        and all(isinstance(rate, dict) and type(rate.get("n")) is int and "rate" in rate for rate in rates)
+        and all(rate["rate"] is None or isinstance(rate["rate"], float | int) for rate in rates)
+        for split in splits
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

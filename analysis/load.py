@@ -21,7 +21,10 @@ import pandas as pd
 from analysis.episodes import CONTEXT_FULL, NO_SETTINGS, complete_episodes, plain_words
 from analysis.errors import Refusal
 from analysis.table_file import read_episodes
+from analysis.touched import contradictions, touched_files, touched_identity
 from sage.records.identity import recipe_of, recorded_settings
+from sage.records.run_ledger import RunLedger
+from sage.records.run_ledger import read as read_ledger
 
 FORMAT_VERSION = 1
 TABLES = ("episodes", "turns", "steps")
@@ -46,7 +49,10 @@ RUN_COLUMNS = (
 @dataclass(frozen=True)
 class Records:
     """Everything that was loaded. `runs` has one row per run, finished or not; the other tables hold the rows
-    of finished runs only. `configs` maps a run to its flattened config, `provenance` to its provenance."""
+    of finished runs only. `configs` maps a run to its flattened settings, `provenance` to its provenance,
+    `others` to the states of its attempts that are not in the numbers, `touched` to what shows that its
+    records are not as it wrote them (absent where nothing does), `digests` to those that it wrote at its end
+    (`sage.records.seal`). `ledger` has the lines beside the runs (`sage.records.run_ledger`)."""
 
     runs: pd.DataFrame
     episodes: pd.DataFrame
@@ -54,6 +60,10 @@ class Records:
     steps: pd.DataFrame = field(default_factory=pd.DataFrame)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
+    others: dict[str, dict[str, str]] = field(default_factory=dict)
+    touched: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    digests: dict[str, dict[str, str]] = field(default_factory=dict)
+    ledger: RunLedger = field(default_factory=RunLedger)
     notes: tuple[str, ...] = ()
 
     @property
@@ -150,14 +160,23 @@ def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
         earlier = [
             f"attempt {_attempt_number(chain[i])} {states[i]}" for i in range(chosen) if states[i] != "done"
         ]
-        if earlier:
-            row = part.runs.iloc[0]
-            note = (
-                f"Run {row.run} ({row.method}, seed {row.seed}) needed more than one attempt: "
-                f"{', '.join(earlier)}."
+        row = part.runs.iloc[0]
+        who = f"Run {row.run} ({row.method}, seed {row.seed})"
+        notes = [f"{who} needed more than one attempt: {', '.join(earlier)}."] if earlier else []
+        if len(finished) > 1:
+            numbers = ", ".join(str(_attempt_number(chain[i])) for i in finished)
+            notes.append(
+                f"{who} was finished more than once (attempts {numbers}); the last one is in the numbers, "
+                "and a result that was chosen among attempts confirms nothing."
             )
-            part = replace(part, notes=(note,))
+        others = {
+            f"attempt {_attempt_number(chain[i])}": states[i] for i in range(len(chain)) if i != chosen
+        }
+        part = replace(part, notes=(*notes, *part.notes), others={row.run: others} if others else {})
         parts.append(part)
+    ledgers = [read_ledger(folder) for folder in sorted({path.parent.parent for path in attempts})]
+    for ledger in ledgers:
+        parts.append(replace(_NOTHING, ledger=ledger, notes=ledger.problems))
     return _concat(parts)
 
 
@@ -200,6 +219,11 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
     if used and "episodes" in tables and not len(episodes):
         used, reason = False, "finished without a single episode"
     flat = recorded_settings(identity, config)
+    odd = touched_identity(directory, identity) + touched_files(directory, status, provenance, tables)
+    wrong = contradictions(identity, frames)
+    if wrong:
+        used, reason = False, f"its tables are not of this run: {'; '.join(wrong)}"
+        episodes, frames = pd.DataFrame(), {}
     run = str(some["run"].iloc[0]) if len(some) and "run" in some else digest[:12]
     row = {
         "run": run,
@@ -227,6 +251,9 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
         steps=frames.get("steps", pd.DataFrame()),
         configs={run: flat},
         provenance={run: provenance},
+        touched={run: tuple(odd + wrong)} if odd or wrong else {},
+        digests={run: dict(status.get("sha256") or {})},
+        notes=tuple(f"Records of run {run} ({row['method']}, seed {row['seed']}): {what}." for what in odd),
     )
 
 
@@ -303,6 +330,9 @@ def _config_value(records: Records, run: str, key: str) -> Any:
     raise Refusal(f"{key} is neither a config key of run {run} nor a column of its episodes.")
 
 
+_NOTHING = Records(runs=pd.DataFrame(), episodes=pd.DataFrame())
+
+
 def _concat(parts: Sequence[Records]) -> Records:
     def stack(name: str) -> pd.DataFrame:
         frames = [getattr(part, name) for part in parts if len(getattr(part, name))]
@@ -318,6 +348,13 @@ def _concat(parts: Sequence[Records]) -> Records:
         steps=stack("steps"),
         configs={run: flat for part in parts for run, flat in part.configs.items()},
         provenance={run: value for part in parts for run, value in part.provenance.items()},
+        others={run: value for part in parts for run, value in part.others.items()},
+        touched={run: value for part in parts for run, value in part.touched.items()},
+        digests={run: value for part in parts for run, value in part.digests.items()},
+        ledger=RunLedger(
+            tuple(entry for part in parts for entry in part.ledger.entries),
+            tuple(problem for part in parts for problem in part.ledger.problems),
+        ),
         notes=tuple(note for part in parts for note in part.notes),
     )
 

@@ -79,7 +79,13 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
             if models is not None and models.reference is not None:
                 digests["reference"] = models.reference.digest
             manifest = folder.identity().manifest_digest
-            provenance.write(folder.path, manifest_digest=manifest, models=digests, plan_sha256=plan)
+            provenance.write(
+                folder.path,
+                manifest_digest=manifest,
+                models=digests,
+                plan_sha256=plan,
+                plugins=config.plugins,
+            )
         steps = config.trainer.steps if trains else 0
         view = stack.enter_context(_view(config, folder, steps, main))
         style = choose_style(config.prompt, config.student.path)

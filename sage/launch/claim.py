@@ -24,7 +24,7 @@ from typing import Literal
 from sage.config import RunConfig
 from sage.envs.manifest import MissingData
 from sage.locks import locked
-from sage.records import owner
+from sage.records import owner, run_ledger
 from sage.records.faults import what_failed
 from sage.records.identity import Identity
 from sage.records.reader import Attempt, attempt_dirs, open_attempt
@@ -106,6 +106,9 @@ def claim(config: RunConfig, identity: Identity) -> Found:
             else:
                 folder = new_attempt(Path(config.launch.runs_dir), identity, config)
             status = folder.start(steps=config.trainer.steps)
+            run_ledger.append(
+                home.parent, found.action, identity.digest, run=identity.run, attempt=folder.attempt
+            )
             notes = [*found.notes, *set_aside(folder.checkpoints)]
     except OSError as error:
         raise ConfigError(f"The run cannot be recorded in {home}: {what_failed(error)}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,18 @@ def collect(
     manifest_digest: str,
     models: Mapping[str, str],
     plan_sha256: str | None = None,
+    plugins: Sequence[str] = (),
     command: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """(content of provenance.json, text of code.diff). `models` maps a role to a model's digest;
-    `plan_sha256` is the frozen plan's that the run serves.
+    `plan_sha256` is the frozen plan's that the run serves, `plugins` are modules outside the package.
 
     The diff is empty where the code is clean or where there is no git to ask; `code.git` says which.
     """
-    code, diff = code_state(Path(sage.__file__).resolve().parent)
+    package = Path(sage.__file__).resolve().parent
+    code, diff = code_state(package)
+    if plugins:
+        code["source_sha256"] = source_digest(package, plugins)
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": redact_command(command if command is not None else sys.argv),
@@ -151,6 +156,27 @@ def tree_digest(folder: Path, suffixes: set[str] | None = None) -> str:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()
+
+
+def source_digest(package: Path, plugins: Iterable[str] = ()) -> str:
+    """sha256 of the code that a run executes: the package's own files, and each plugin's where there are any.
+
+    A plugin that cannot be found again counts by its name alone.
+    """
+    own = tree_digest(package, {".py", ".yaml"})
+    if not (names := sorted(plugins)):
+        return own
+    total = hashlib.sha256(own.encode())
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            content = "".join(tree_digest(Path(p), {".py"}) for p in spec.submodule_search_locations)
+        elif spec is not None and spec.origin is not None and Path(spec.origin).exists():
+            content = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+        else:
+            content = ""
+        total.update(f"{name}\0{content}\n".encode())
     return total.hexdigest()
 
 

@@ -4,7 +4,7 @@ In an attempt's folder:
     run.json         identity: digest, fields, schema version, manifest digest, what is no result
     config.yaml      the complete resolved config
     owner.json       whose it is: the token of the process that may write here (sage/records/owner.py)
-    status.json      state, reason, heartbeat, progress; replaced atomically
+    status.json      state, reason, heartbeat, progress, at the end the records' digests; replaced atomically
     provenance.json  and code.diff: which code, packages and machine
     parts/, *.parquet, summary.json, log.txt, checkpoints/, mlflow.json
 """
@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sage.config import RunConfig
+from sage.records import run_ledger
 from sage.records.atomic import overwrite, write_atomic
 from sage.records.faults import FULL
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import Identity
 from sage.records.owner import TakenOver, at_work, is_orphan_of, owner_of, take, writing
 from sage.records.process import Process
+from sage.records.seal import digests
 from sage.stopping import stop_with
 
 State = Literal["running", "done", "failed"]
@@ -55,6 +57,8 @@ class RunStatus:
     """Latest evaluated success rate, for the launcher's table."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by phase, over all processes that worked on this attempt."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of a run that is done: the digests of its records and of the code that ran (`sage.records.seal`)."""
 
 
 def parse_status(data: Mapping[str, Any], path: Path) -> RunStatus:
@@ -164,8 +168,18 @@ class RunDir:
             thread.join()
 
     def done(self, **progress: Any) -> None:
-        """The run is complete: the last thing that is written, after the tables."""
-        self._end("done", "", progress)
+        """The run is complete: the last thing that is written, after the tables, whose digests it holds."""
+        identity = self.identity()
+        sealed = digests(self.path, identity.fields.get("plugins", ()))
+        self._end("done", "", {"sha256": sealed} | progress)
+        run_ledger.append(
+            self.path.parent.parent,
+            "done",
+            identity.digest,
+            run=identity.run,
+            attempt=self.attempt,
+            records=run_ledger.records_digest(sealed),
+        )
 
     def fail(self, reason: str, **progress: Any) -> None:
         """The run stopped; `reason` is one sentence. Works on a full disk too."""

@@ -1,0 +1,111 @@
+"""`runs/ledger.jsonl`: one line for every start and end of a run below `runs/` and every freeze of a plan.
+
+Only ever appended to, by any number of processes. Each line carries the sha256 of the line before, so that a
+line that was changed, removed or put in between shows. Whoever can write the file can also write all of it
+anew: it is no lock against a forger. It makes honest work provable and slips visible.
+
+A line is one JSON object: `time` (ISO 8601, UTC), `event` (start, resume, done, freeze), `digest` (the run's
+identity or the plan's sha256), `before` (sha256 of the line before, empty in the first one), and
+    start, resume    run, attempt
+    done             run, attempt, records (sha256 of the digests in status.json)
+    freeze           plan (its file's name)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from sage.locks import locked
+from sage.records.identity import canonical_json
+
+NAME = "ledger.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLedger:
+    """What a ledger says. `problems` has one sentence for everything that is wrong with the file."""
+
+    entries: tuple[dict[str, Any], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def of(self, *events: str) -> list[dict[str, Any]]:
+        """The entries of these events, oldest first."""
+        return [entry for entry in self.entries if entry["event"] in events]
+
+
+def append(folder: Path, event: str, digest: str, **fields: Any) -> dict[str, Any]:
+    """Add one line to the ledger in `folder` (that of the runs), on disk when this returns; the entry."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f".{NAME}.lock"), (folder / NAME).open("ab+") as file:
+        file.seek(0)
+        old = file.read()
+        last = old.rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        # The time is taken under the lock, so that the lines are in its order.
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "event": event,
+            "digest": digest,
+            **fields,
+            "before": _sha256(last),
+        }
+        torn = bool(old) and not old.endswith(b"\n")
+        file.write(b"\n" * torn + canonical_json(entry).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return entry
+
+
+def read(folder: Path) -> RunLedger:
+    """The ledger in `folder`; empty where there is none. Reads what can be read of a damaged one."""
+    try:
+        lines = (folder / NAME).read_bytes().splitlines()
+    except FileNotFoundError:
+        return RunLedger()
+    entries: list[dict[str, Any]] = []
+    problems: list[str] = []
+    before = b""
+    for number, line in enumerate(lines, 1):
+        entry = _parsed(line)
+        if entry is None:
+            problems.append(f"Line {number} of {NAME} was cut off: a process ended while it wrote.")
+        else:
+            if entry["before"] != _sha256(before):
+                problems.append(
+                    f"Line {number} of {NAME} does not follow the line before it: lines were changed, "
+                    "removed or put in there."
+                )
+            entries.append(entry)
+        before = line
+    problems += [
+        f"{NAME} has {later['event']} of {later['digest'][:12]} at {later['time']} after a line of "
+        f"{earlier['time']}: the clock was set back."
+        for earlier, later in pairwise(entries)
+        if later["time"] < earlier["time"]
+    ]
+    return RunLedger(tuple(entries), tuple(problems))
+
+
+def records_digest(digests: dict[str, str]) -> str:
+    """One digest of the digests in status.json, as the line about a run's end carries it."""
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
+
+
+def _sha256(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest() if line else ""
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """None where the line is no whole entry."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    known = {"time", "event", "digest", "before"}
+    return entry if isinstance(entry, dict) and known <= set(entry) else None

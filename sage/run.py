@@ -30,6 +30,7 @@ from sage.objective.intervention import Ask, TurnContext, no_judge
 from sage.players import golden, training_play
 from sage.policy.engine import right_engine
 from sage.policy.generate import Sampling
+from sage.policy.layers import reach
 from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
 from sage.policy.rollout import OnTurns, PlaySettings
@@ -265,16 +266,13 @@ def _view(config: RunConfig, folder: RunDir, steps: int, main: bool) -> Any:
 def _play_settings(
     config: RunConfig, style: PromptStyle, student: LanguageModel, sampling: Sampling, stream: str
 ) -> PlaySettings:
-    reach = getattr(
-        student.model.config.get_text_config(), "max_position_embeddings", config.rollout.max_context
-    )
     return PlaySettings(
         sampling=sampling,
         style=style,
         seed=config.seed,
         stream=stream,
         turn_budget=config.env.turn_budget,
-        max_context=min(config.rollout.max_context, reach),
+        max_context=min(config.rollout.max_context, reach(student) or config.rollout.max_context),
         slots=config.speed.slots,
         engine=config.speed.engine,
         decoder=config.rollout.decoder,

@@ -11,8 +11,9 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 from sage.policy.engines import BuiltName, Engine, EngineName, build_engine, candidates
-from sage.policy.equivalence import Report, engine_error
+from sage.policy.equivalence import engine_error
 from sage.policy.model import LanguageModel, ModelError
+from sage.policy.plain import Report
 
 __all__ = ["Engine", "EngineName", "Who", "engine_report", "make_engine", "right_engine"]
 
@@ -28,9 +29,10 @@ def right_engine(lm: LanguageModel, name: EngineName = "auto") -> BuiltName:
 
     Raises ModelError where it does not, or where none does.
     """
-    report = engine_report(lm, name)
-    if report.equal:
-        return report.engine
+    for candidate in _asked(lm, name):
+        report = _measure(lm, candidate)
+        if report.equal:
+            return candidate
     what = f"the model {lm.name!r} ({type(lm.model).__name__})"
     if name == "auto":
         raise ModelError(f"No engine plays {what} as it is trained: {report.finding()}; take another model.")
@@ -40,14 +42,22 @@ def right_engine(lm: LanguageModel, name: EngineName = "auto") -> BuiltName:
 def engine_report(lm: LanguageModel, name: EngineName = "auto") -> Report:
     """What was found about the engine of that name; for `auto` about the one that it chooses, or, where none
     is right, the last one tried. Measured once for each model and engine of this process."""
-    known = _measured.setdefault(lm.model, {})
-    for candidate in candidates(lm) if name == "auto" else (name,):
-        if candidate not in known:
-            known[candidate] = engine_error(lm, candidate)
-        report = known[candidate]
+    for candidate in _asked(lm, name):
+        report = _measure(lm, candidate)
         if report.equal:
             break
     return report
+
+
+def _asked(lm: LanguageModel, name: EngineName) -> tuple[BuiltName, ...]:
+    return candidates(lm) if name == "auto" else (name,)
+
+
+def _measure(lm: LanguageModel, name: BuiltName) -> Report:
+    known = _measured.setdefault(lm.model, {})
+    if name not in known:
+        known[name] = engine_error(lm, name)
+    return known[name]
 
 
 def make_engine(lm: LanguageModel, slots: int, name: EngineName) -> Engine:

@@ -68,10 +68,10 @@ def build_engine(lm: LanguageModel, slots: int, name: BuiltName) -> Engine:
 
 def candidates(lm: LanguageModel) -> tuple[BuiltName, ...]:
     """The engines that may be right for a model, the fastest first: what `auto` tries."""
-    from sage.policy.layers import keeps_state
+    from sage.policy.layers import keeps_state, steady_length
     from sage.policy.packed import knows
 
-    if keeps_state(lm):
+    if keeps_state(lm) or steady_length(lm) is not None:
         return ("rowwise", "stepwise")
     if knows(lm) and lm.device.type == "cpu":
         return ("packed", "hf", "rowwise", "stepwise")

@@ -17,6 +17,7 @@ import torch
 
 from sage.policy.drafts import CONTEXT, Drafts
 from sage.policy.engine import EngineName, make_engine
+from sage.policy.layers import reach
 from sage.policy.model import LanguageModel
 
 
@@ -239,7 +240,7 @@ def reply(
         return []
     replies: dict[int, Reply] = {}
     sampling = Sampling(0.0, 1.0, max_new_tokens, stop)
-    limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+    limit = reach(lm) or 1 << 30
     decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=draft_tokens)
     # Neighbours in this order share the most; an engine that pads wants neighbours of one length.
     key = prompts.__getitem__ if decoder.engine.shares else lambda i: len(prompts[i])

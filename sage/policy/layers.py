@@ -48,3 +48,38 @@ def keeps_state(lm: LanguageModel) -> bool:
     model = lm.model
     own = set(kinds(model.config.get_text_config())) - {FULL, SLIDING, CHUNKED}
     return bool(own) or bool(getattr(model, "_is_stateful", False))
+
+
+def steady_length(lm: LanguageModel) -> int | None:
+    """Tokens up to which a position means the same whatever the row's length; None where it always does.
+
+    Rotary frequencies of the kinds `dynamic` and `longrope` depend on the longest row of a forward: beyond
+    this length keys in a cache are of another frequency than the next query's, and rows change each other.
+    """
+    config = lm.model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    each = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    limits = []
+    for parameters in each:
+        kind = parameters.get("rope_type", "default")
+        if kind == "longrope":
+            limits.append(parameters.get("original_max_position_embeddings"))
+        elif "dynamic" in kind:
+            limits.append(config.max_position_embeddings)
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
+def reach(lm: LanguageModel) -> int | None:
+    """Tokens of the longest conversation that is trained on as it was played; None without a limit."""
+    position = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (position, steady_length(lm)) if limit]
+    return min(limits, default=None)
+
+
+def logit_factor(config: Any) -> float:
+    """What a model multiplies its logits with after the output layer: Cohere's `logit_scale`, Falcon-H1's
+    `lm_head_multiplier`, and 1 / `logits_scaling` of Granite."""
+    factor = 1.0
+    for name in ("logit_scale", "lm_head_multiplier"):
+        factor *= getattr(config, name, None) or 1.0
+    return factor / (getattr(config, "logits_scaling", None) or 1.0)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from sage.policy import engine as choice
 from sage.policy.engine import engine_report, make_engine, right_engine
-from sage.policy.equivalence import SHORT, engine_error, plain_logits
+from sage.policy.equivalence import engine_error
 from sage.policy.generate import Decoder, Sampling
+from sage.policy.hidden import check_head, head, hidden_states, training_error
+from sage.policy.layers import reach, steady_length
 from sage.policy.masks import Masks
 from sage.policy.model import ModelError
 from sage.policy.padded import PaddedEngine
+from sage.policy.plain import SHORT, plain_logits
 from sage.policy.rowwise import RowEngine
 from tests.families import FAMILIES, WINDOW, family
 
 # Reference implementations of recurrent layers say that a faster package is missing.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-NOT_PLAYED = ("Llama, dynamic RoPE", "RecurrentGemma")
+NOT_PLAYED = ("RecurrentGemma",)
+CAPPED = ("Gemma 2", "RecurrentGemma")
+ALONE = ("Llama, dynamic RoPE",)
 HYBRIDS = ("Qwen3-Next", "Qwen3.5", "LFM2", "LFM2-MoE", "Granite 4, hybrid", "Falcon-H1", "Jamba")
 GREEDY = Sampling(0.0, 1.0, 12)
 
@@ -34,8 +41,21 @@ def test_decoding_is_the_plain_forward_or_the_model_is_refused(name: str) -> Non
         return
     assert report.equal, report.finding()
     assert report.difference < 2e-4
-    assert report.took_back == (name not in HYBRIDS)
+    assert report.took_back == (name not in (*HYBRIDS, *ALONE))
     assert report.length >= 1.5 * (report.window or 0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_trained_is_the_plain_forward_or_the_model_is_refused(name: str) -> None:
+    lm = family(name)
+    if name in CAPPED:
+        with pytest.raises(ModelError, match="changes its logits after the output layer") as refused:
+            check_head(lm)
+        assert len(str(refused.value)) < 400
+        return
+    report = check_head(lm)
+    assert report.equal
+    assert report.difference < 2e-4
 
 
 @pytest.mark.parametrize("name", ["Gemma 3", "gpt-oss", "Llama 4, text", "Qwen3.5", "LFM2", "Jamba"])
@@ -149,3 +169,74 @@ def test_each_model_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_engine(lm, 2, "auto"), PaddedEngine)
     monkeypatch.setattr(choice, "engine_error", lambda *_: pytest.fail("measured again"))
     make_engine(lm, 5, "hf")
+
+
+@pytest.mark.parametrize("name", ["Granite", "Cohere 2", "Falcon-H1"])
+def test_gradients_through_scaled_logits_are_the_plain_forward_s(name: str) -> None:
+    lm = family(name)
+    ids, targets = [[5, 6, 7, 8, 9], [10, 11, 12]], [6, 12, 200]
+    positions = [[1, 4], [2]]
+    logits = head(lm).logits(hidden_states(lm, ids, positions), 259)
+    torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="sum").backward()
+    ours = [None if p.grad is None else p.grad.clone() for p in lm.model.parameters()]
+    lm.model.zero_grad()
+    plain = torch.cat(
+        [lm.model(input_ids=torch.tensor([i])).logits[0, p] for i, p in zip(ids, positions, strict=True)]
+    )
+    torch.nn.functional.cross_entropy(plain, torch.tensor(targets), reduction="sum").backward()
+    for mine, parameter in zip(ours, lm.model.parameters(), strict=True):
+        if parameter.grad is not None:
+            size = float(parameter.grad.abs().max())
+            torch.testing.assert_close(mine, parameter.grad, rtol=0, atol=1e-4 * size + 1e-7)
+
+
+def test_a_cap_that_small_logits_do_not_show_is_found() -> None:
+    lm = family("Gemma 3")
+    lm.model.config.final_logit_softcapping = 50.0
+    for parameter in (lm.model.model.norm.weight,):
+        parameter.data.fill_(-0.99)  # times 0.01: logits far below the cap
+    assert training_error(lm).difference < 1e-3
+    with pytest.raises(ModelError, match="changes its logits after the output layer"):
+        check_head(lm)
+
+
+def test_a_training_forward_that_looks_at_the_padding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sage.policy import hidden
+
+    right = hidden._forward
+
+    def one_further(lm: object, rows: list[tuple[list[int], range]]) -> torch.Tensor:
+        if len(rows) == 1:
+            return right(lm, rows)  # type: ignore[arg-type]
+        return right(lm, [(ids[1:] + ids[:1], chosen) for ids, chosen in rows])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hidden, "_forward", one_further)
+    with pytest.raises(ModelError, match="cannot be trained as it plays: the training forward differs"):
+        check_head(family("Llama"))
+
+
+def test_positions_that_depend_on_the_longest_row_bound_the_context_and_rows_go_alone() -> None:
+    lm = family("Llama, dynamic RoPE")
+    assert (steady_length(lm), reach(lm)) == (24, 24)
+    assert right_engine(lm) == "rowwise"
+    ids = torch.randint(256, (60,), generator=torch.Generator().manual_seed(1)).tolist()
+    alone = hidden_states(lm, [ids[:10]], [range(10)])
+    beside_a_long_row = hidden_states(lm, [ids[:10], ids], [range(10), [59]])[:10]
+    torch.testing.assert_close(beside_a_long_row, alone, rtol=0, atol=0)
+    assert (steady_length(family("Llama")), reach(family("Llama"))) == (None, 512)
+
+
+def test_the_table_in_the_docs_has_every_family_with_its_outcome() -> None:
+    page = Path(__file__).parents[2] / "docs" / "model_families.md"
+    rows = {
+        cells[1].strip(): cells
+        for line in page.read_text("utf-8").splitlines()
+        if len(cells := line.split("|")) > 6
+    }
+    assert set(FAMILIES) <= set(rows)
+    for name in FAMILIES:
+        plays, trains = rows[name][5], rows[name][6]
+        assert ("refused" in plays) == (name in NOT_PLAYED)
+        assert ("refused" in trains) == (name in CAPPED)
+        for cell in (plays, trains):
+            assert "refused" in cell or float(cell) < 2e-4

@@ -129,21 +129,16 @@ def test_too_few_output_rows_are_refused() -> None:
         shared_vocabulary(small, tiny_lm(2))
 
 
-def test_a_model_that_changes_its_logits_is_refused() -> None:
-    from transformers import GraniteConfig, GraniteForCausalLM
+def test_a_model_that_caps_its_logits_is_refused_and_one_that_scales_them_is_not() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
+    sizes = {"vocab_size": 259, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    sizes |= {"num_hidden_layers": 1, "initializer_range": 0.2}
     check_head(tiny_lm(1))
     lm = tiny_lm(1)
-    config = GraniteConfig(
-        vocab_size=259,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        logits_scaling=8.0,
-        initializer_range=0.2,
-    )
-    lm.model = GraniteForCausalLM(config).eval()
+    lm.model = GraniteForCausalLM(GraniteConfig(**sizes, logits_scaling=8.0)).eval()
+    check_head(lm)
+    assert head(lm).weight_VD.shape == (259, 32)
+    lm.model = Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=1, head_dim=16)).eval()
     with pytest.raises(ModelError, match="after the output layer"):
         check_head(lm)
-    assert head(lm).weight_VD.shape == (259, 32)

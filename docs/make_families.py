@@ -1,0 +1,89 @@
+"""Write docs/model_families.md: for each family of models, is what plays what is trained?
+
+    PYTHONPATH=. python docs/make_families.py     # about a minute; writes the page
+
+Random weights, so nothing is downloaded; the configurations are in tests/families.py.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+
+from sage.policy import plain
+from sage.policy.engine import right_engine
+from sage.policy.equivalence import engine_error
+from sage.policy.hidden import check_head
+from sage.policy.layers import keeps_state, kinds
+from sage.policy.model import LanguageModel, ModelError
+from tests.families import FAMILIES, family
+
+PAGE = Path(__file__).with_name("model_families.md")
+
+HEAD = """\
+# Model families: is what plays what is trained?
+
+Measured by `PYTHONPATH=. python docs/make_families.py`: transformers {transformers}, torch {torch},
+float32, one thread, {machine}. One small model of each family with random weights (seed 0) from
+transformers' own config class: 4 layers, width 32, windows and chunks of 16 tokens, random attention
+sinks where the family has them (`tests/families.py`). No downloaded weights, no games.
+
+*Plays*: three rows of {shortest} to {longest} tokens, fed as an episode feeds them (a first prompt,
+then one to three tokens at a time; a row joins late, one rests, one leaves and is replaced; two wrong
+guesses behind every piece are taken back, where the engine takes tokens back), against
+`model(input_ids)` of each row alone without a cache. *Trains*: the same rows padded into one batch,
+hidden states times output layer, against the same. Both give the largest difference of a logit, where
+logits reach 1 to 10. *Engine* is what `speed.engine=auto` takes. What is refused is refused before
+anything is played, in the words of the row.
+
+| family | class | layers | engine | plays | trains |
+|---|---|---|---|---|---|
+"""
+
+
+def row(name: str) -> str:
+    """One line of the table."""
+    lm = family(name)
+    layers = ", ".join(kind.removesuffix("_attention") for kind in kinds(lm.model.config.get_text_config()))
+    state = " (running state)" if keeps_state(lm) else ""
+    engine, plays = _plays(lm)
+    return f"| {name} | `{type(lm.model).__name__}` | {layers}{state} | {engine} | {plays} | {_trains(lm)} |"
+
+
+def _plays(lm: LanguageModel) -> tuple[str, str]:
+    try:
+        engine = right_engine(lm)
+    except ModelError as error:
+        return "none", f"refused: {error}"
+    return f"`{engine}`", f"{engine_error(lm, engine).difference:.0e}"
+
+
+def _trains(lm: LanguageModel) -> str:
+    try:
+        return f"{check_head(lm).difference:.0e}"
+    except ModelError as error:
+        return f"refused: {error}"
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__.partition("+")[0]}
+    head = HEAD.format(
+        **versions,
+        shortest=plain.HEAD + plain.TAIL + 1,
+        longest=plain.SHORT,
+        machine=f"{platform.machine()}, Python {platform.python_version()}",
+    )
+    PAGE.write_text(head + "\n".join(map(row, FAMILIES)) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

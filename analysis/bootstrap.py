@@ -99,16 +99,16 @@ def crossed_variance(
         parts.append(run_part)
         if n > 1:
             df_terms.append(run_part**2 / (n - 1))
-            centred = rows - np.nanmean(rows, axis=0, keepdims=True)
+            centred = rows - _game_means(rows)
             for stratum in range(int(strata.max()) + 1):
                 inside = strata == stratum
                 size = int(inside.sum())
                 if size > 1:
                     block = centred[:, inside]
-                    block = block - np.nanmean(block, axis=1, keepdims=True)
+                    block = block - _game_means(block.T)[:, None]
                     mean_square = np.nansum(block**2) / ((n - 1) * (size - 1))
                     residue += weights[inside][0] ** 2 * size * mean_square / n
-    profile = np.nanmean(a, axis=0) - np.nanmean(b, axis=0)
+    profile = _game_means(a) - _game_means(b)
     game_part = 0.0
     for stratum in range(int(strata.max()) + 1):
         inside = (strata == stratum) & ~np.isnan(profile)
@@ -122,6 +122,14 @@ def crossed_variance(
     variance = max(run_part + game_part - residue, run_part, game_part)
     df = variance**2 / sum(df_terms) if sum(df_terms) > 0 else float("inf")
     return float(variance), float(df), (float(run_part), float(game_part), float(residue))
+
+
+def _game_means(rows: np.ndarray) -> np.ndarray:
+    """Mean of each column over its known cells; nan for a game that nobody has ok."""
+    known = ~np.isnan(rows)
+    counts = known.sum(axis=0)
+    total = np.nan_to_num(rows).sum(axis=0)
+    return np.divide(total, counts, out=np.full(rows.shape[1], np.nan), where=counts > 0)
 
 
 def _floored(rows: np.ndarray, weights: np.ndarray, grain: float) -> bool:

@@ -23,8 +23,9 @@ from analysis.check import select
 from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
 from analysis.load import Records
-from analysis.power import detectable
-from analysis.significance import benjamini_hochberg, holm, mcnemar, permutation, tost, welch
+from analysis.not_ok import Bounded, difference_bounds
+from analysis.significance import mcnemar, permutation, tost, welch
+from analysis.verdict import checkpoint_verdict, corrected, recipe_verdict
 
 RECIPE = "recipe; test on this benchmark, interval also for new games"
 CHECKPOINT = "these two checkpoints on games like these; not the recipe"
@@ -50,8 +51,10 @@ def compare(
 ) -> pd.DataFrame:
     """One row per method, env and split, or per method and env with `average="splits"`. `family` names the
     methods of the declared family: their p values get Holm's correction (over all their rows), all others
-    Benjamini and Hochberg's. `margin` (in the metric's unit) adds the equivalence test. `detectable` is the
-    true effect that this many runs with this spread find with power 0.8.
+    Benjamini and Hochberg's. `margin` (in the metric's unit, positive) adds the equivalence test, corrected
+    likewise. `detectable` is the true effect that this many runs with this spread find with power 0.8 at the
+    level that decides after the correction, with the interval that the spread's own uncertainty leaves it.
+    Where episodes are not ok, the columns of `analysis.not_ok` bound what they could have been.
     """
     episodes = select(records, **choice)
     rows: list[dict[str, Any]] = []
@@ -63,7 +66,9 @@ def compare(
                 f"there are "
                 f"{', '.join(sorted(set(table.methods)))}."
             )
-        rows.extend(_compare_split(table, records, baseline, metric, average, margin, draws, level, seed))
+        found = _compare_split(table, records, baseline, metric, average, margin, draws, level, seed)
+        bounded = Bounded.of(group, metric, average)
+        rows += [row | difference_bounds(bounded, table, row["method"], baseline, margin) for row in found]
     if not rows:
         raise Refusal(f"There is no method to compare with {baseline!r}.")
     frame = pd.DataFrame(rows)
@@ -71,18 +76,13 @@ def compare(
     absent = sorted(set(family or ()) - set(frame["method"]))
     if absent:
         raise Refusal(f"The declared family names {', '.join(absent)}, of which there is no run.")
-    testable = frame["p"].where(frame["estimand"] == RECIPE)
     frame["family"] = np.where(declared, "declared", "exploratory")
-    frame["p_holm"] = _within(testable, declared, holm)
-    frame["q_bh"] = _within(testable, ~declared, benjamini_hochberg)
-    frame["verdict"] = [_verdict(row, level, margin) for row in frame.to_dict("records")]
+    frame = corrected(frame, declared, frame["estimand"] == RECIPE, level)
+    frame["verdict"] = [
+        recipe_verdict(row, level, margin) if row["estimand"] == RECIPE else checkpoint_verdict(row, level)
+        for row in frame.to_dict("records")
+    ]
     return frame
-
-
-def _within(p: pd.Series, mask: pd.Series, rule: Any) -> np.ndarray:
-    result = np.full(len(p), np.nan)
-    result[mask.to_numpy()] = rule(p[mask].to_numpy(float))
-    return result
 
 
 def _compare_split(
@@ -163,11 +163,11 @@ def _recipe(
         "spread": SPREADS[mine.floored or base.floored],
         "p": test.p,
         "t": test.t,
+        "se": test.se,
         "df": test.df,
         "welch_low": test.low,
         "welch_high": test.high,
         "p_permutation": np.nan,
-        "detectable": detectable(test.se, test.df, 1 - level),
     }
     if min(len(mine), len(base)) >= MIN_RUNS_PERMUTATION:
         row["p_permutation"] = permutation(mine, base)[0]
@@ -189,11 +189,11 @@ def _checkpoints(
         "spread": "",
         "p": np.nan,
         "t": np.nan,
+        "se": np.nan,
         "df": np.nan,
         "welch_low": np.nan,
         "welch_high": np.nan,
         "p_permutation": np.nan,
-        "detectable": np.nan,
     }
     if len(mine) > 1 or len(base) > 1:
         return empty
@@ -243,28 +243,6 @@ def checkpoints(records: Records, baseline: str, level: float = 0.95, **choice: 
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _verdict(row: dict[str, Any], level: float, margin: float | None) -> str:
-    """One plain sentence. The corrected p decides; both numbers are in the row."""
-    alpha = 1 - level
-    if row["estimand"] == RECIPE and np.isnan(row["p"]):
-        return f"cannot tell: no {row['metric']} differs from 0, so its scale is unknown"
-    if row["estimand"] == CHECKPOINT:
-        if np.isnan(row["p"]):
-            return "cannot tell: one run has no spread"
-        return (
-            "these checkpoints differ" if row["p"] < alpha else "these checkpoints may be equal"
-        ) + " (McNemar)"
-    corrected = row["p_holm"] if row["family"] == "declared" else row["q_bh"]
-    name = "Holm" if row["family"] == "declared" else "BH"
-    if corrected < alpha:
-        way = "better" if row["difference"] > 0 else "worse"
-        caution = "" if row["low"] > 0 or row["high"] < 0 else "; on new games the interval includes zero"
-        return f"{way} ({name} {corrected:.3f}){caution}"
-    if margin is not None and row.get("p_equivalent", 1.0) < alpha:
-        return f"equivalent within ±{margin:g}"
-    return f"not shown ({name} {corrected:.3f}); these runs could see ±{row['detectable']:.3f}"
 
 
 def tables(

@@ -19,7 +19,9 @@ from analysis.check import select
 from analysis.compare import RECIPE, compare
 from analysis.errors import Refusal
 from analysis.load import Records
+from analysis.not_ok import Bounded
 from analysis.significance import holm, non_inferiority
+from analysis.verdict import bounds_words, could_see, seen_words, survives
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,15 @@ def controls(
         for claim in CLAIMS
     ]
     frame = pd.DataFrame(rows)
-    frame["p_holm"] = frame.groupby(["env", "source", "split"])["p"].transform(holm)
+    place = frame.groupby(["env", "source", "split"])
+    for name in ("p", "p_if_lost", "p_if_won"):
+        frame[f"{name}_holm"] = place[name].transform(holm)
+    tests = place["p"].transform("count").clip(lower=1)
+    seen = [
+        could_see(se, df, (1 - level) / m, level)
+        for se, df, m in zip(frame["se"], frame["df"], tests, strict=True)
+    ]
+    frame["detectable"], frame["detectable_low"], frame["detectable_high"] = zip(*seen, strict=True)
     frame["verdict"] = [_verdict(row, 1 - level, margin) for row in frame.to_dict("records")]
     frame["line"] = [_line(row) for row in frame.to_dict("records")]
     return frame
@@ -123,7 +133,13 @@ def _row(
         "low": np.nan,
         "high": np.nan,
         "p": np.nan,
-        "detectable": np.nan,
+        "se": np.nan,
+        "df": np.nan,
+        "episodes_not_ok": 0,
+        "bounds_low": np.nan,
+        "bounds_high": np.nan,
+        "p_if_lost": np.nan,
+        "p_if_won": np.nan,
         "estimand": "",
     }
     found = pd.DataFrame()
@@ -137,18 +153,31 @@ def _row(
         "runs": result["runs"],
         "runs_against": result["runs_baseline"],
         "estimand": result["estimand"],
-        **{name: result[name] for name in ("difference", "low", "high", "detectable")},
+        **{name: result[name] for name in ("difference", "low", "high", "se", "df", "episodes_not_ok")},
+        **{name: result.get(name, np.nan) for name in ("bounds_low", "bounds_high")},
     }
-    if result["estimand"] == RECIPE:
-        row["p"] = (
-            _non_inferiority(claim, here, metric, average, margin) if claim.equivalence else result["p"]
-        )
-    return row
+    if result["estimand"] != RECIPE:
+        return row
+    if claim.equivalence:
+        return row | _non_inferiority(claim, here, metric, average, margin)
+    # A claim whose episodes are all ok stands in its family with its own p.
+    ends = {name: result.get(name, np.nan) for name in ("p_if_lost", "p_if_won")}
+    ends = {name: result["p"] if np.isnan(p) else p for name, p in ends.items()}
+    return row | {"p": result["p"]} | ends
 
 
-def _non_inferiority(claim: Claim, here: pd.DataFrame, metric: str, average: str, margin: float) -> float:
-    table = cells(here[here["method"].isin([claim.method, claim.against])], metric, average)
-    return non_inferiority(table.sample(claim.method), table.sample(claim.against), margin)
+def _non_inferiority(
+    claim: Claim, here: pd.DataFrame, metric: str, average: str, margin: float
+) -> dict[str, float]:
+    """p of the claim, and with the episodes that are not ok against it (`p_if_lost`) and for it."""
+    here = here[here["method"].isin([claim.method, claim.against])]
+    table, bounded = cells(here, metric, average), Bounded.of(here, metric, average)
+    low, high = (bounded.low, bounded.high) if bounded else (table, table)
+    pairs = {"p": (table, table), "p_if_lost": (low, high), "p_if_won": (high, low)}
+    return {
+        name: non_inferiority(mine.sample(claim.method), other.sample(claim.against), margin)
+        for name, (mine, other) in pairs.items()
+    }
 
 
 def _verdict(row: dict[str, Any], alpha: float, margin: float) -> str:
@@ -156,11 +185,15 @@ def _verdict(row: dict[str, Any], alpha: float, margin: float) -> str:
         return "not run"
     if np.isnan(row["p"]):
         return "cannot tell (one run has no spread)"
-    significant = row["p_holm"] < alpha
-    if row["kind"] == "non-inferiority":
-        return f"holds within {margin:g}" if significant else "not shown"
-    if not significant:
+    if not row["p_holm"] < alpha:
         return "not shown"
+    if row["kind"] == "non-inferiority":
+        if not row["p_if_lost_holm"] < alpha:
+            return "cannot tell (hangs on episodes that are not ok)"
+        return f"holds within {margin:g}"
+    ends = {"p_corrected_if_lost": row["p_if_lost_holm"], "p_corrected_if_won": row["p_if_won_holm"]}
+    if not survives(row | ends, alpha):
+        return "cannot tell (hangs on episodes that are not ok)"
     return "holds" if row["difference"] > 0 else "contradicted"
 
 
@@ -171,10 +204,11 @@ def _line(row: dict[str, Any]) -> str:
     interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
     p = "" if np.isnan(row["p"]) else f", p = {row['p']:.3f} (Holm {row['p_holm']:.3f})"
     runs = f"{row['runs']} and {row['runs_against']} runs"
-    seen = f"; could see ±{row['detectable']:.3f}" if row["verdict"] == "not shown" else ""
+    seen = f"; could see {seen_words(row)}" if row["verdict"] == "not shown" else ""
+    gaps = "" if np.isnan(row["bounds_low"]) else f"; {bounds_words(row)}"
     return (
         f"{row['claim']} on {row['split']}: {row['difference']:+.3f}{interval}{p}, {runs}: "
-        f"{row['verdict']}{seen}"
+        f"{row['verdict']}{seen}{gaps}"
     )
 
 

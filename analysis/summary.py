@@ -12,6 +12,7 @@ from analysis.cells import Cells, cells, each_env, each_split
 from analysis.check import select
 from analysis.intervals import t_interval, wilsons
 from analysis.load import CONTEXT_FULL, Records
+from analysis.not_ok import rate_bounds, without_empty
 from analysis.runmeans import RunMeans
 
 PLACE = ["env", "source", "split"]
@@ -41,6 +42,12 @@ def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice
             frame["sum"].fillna(0), frame["episodes_ok"], level
         )
         frame["wins"] = frame["sum"].fillna(0).astype(int)
+        gaps = frame["episodes_not_ok"] > 0
+        if gaps.any():
+            frame["bounds_low"] = (frame["wins"] / frame["episodes"]).where(gaps)
+            frame["bounds_high"] = ((frame["wins"] + frame["episodes_not_ok"]) / frame["episodes"]).where(
+                gaps
+            )
     return _with_mean_scores(frame.drop(columns="sum"), ok, keys)
 
 
@@ -60,7 +67,7 @@ def summary(records: Records, level: float = 0.95, metric: str = "won", **choice
         scores = _score_cells(group, metric)
         for method in sorted(set(micro.methods)):
             rows.append(_row(records, micro, macro, scores, group, method, level, metric))
-    return pd.DataFrame(rows)
+    return without_empty(pd.DataFrame(rows))
 
 
 def run_interval(values: Any, level: float, metric: str) -> tuple[float, float]:
@@ -126,6 +133,7 @@ def _row(
         "runs": len(chosen),
         "mean_micro": means.mean,
         **_spread(means, level, metric),
+        **rate_bounds(group, method, metric),
         "mean_macro": macro.sample(method).mean,
         **_over_runs(scores, method, level),
         "mean_turns": float(mine.loc[mine["ok"], "turns"].mean()),
@@ -157,11 +165,12 @@ def over_splits(records: Records, level: float = 0.95, metric: str = "won", **ch
                     "runs": len(means),
                     "mean": means.mean,
                     **_spread(means, level, metric),
+                    **rate_bounds(group, method, metric, "splits"),
                     **_over_runs(scores, method, level),
                     "games": len(table.games),
                 }
             )
-    return pd.DataFrame(rows)
+    return without_empty(pd.DataFrame(rows))
 
 
 def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
@@ -170,11 +179,14 @@ def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **
     ok = episodes[episodes["ok"]]
     keys = [*PLACE, "method", "task_type"]
     rows = []
-    for key, group in ok.groupby(keys, sort=True, observed=True):
-        means = cells(group, metric).sample(str(group["method"].iloc[0]))
-        place = dict(zip(keys, key, strict=True))
-        rows.append({**place, "runs": len(means), "mean": means.mean, **_spread(means, level, metric)})
-    frame = pd.DataFrame(rows)
+    for key, group in episodes.groupby(keys, sort=True, observed=True):
+        known, method = group[group["ok"]], str(group["method"].iloc[0])
+        if not len(known):
+            continue
+        means = cells(known, metric).sample(method)
+        row = {**dict(zip(keys, key, strict=True)), "runs": len(means), "mean": means.mean}
+        rows.append(row | _spread(means, level, metric) | rate_bounds(group, method, metric))
+    frame = without_empty(pd.DataFrame(rows))
     games = (
         episodes.groupby([*PLACE, "task_type"], observed=True)["task"].nunique().rename("games").reset_index()
     )

@@ -18,11 +18,15 @@ SHORT = [
     "difference",
     "low",
     "high",
+    "bounds_low",
+    "bounds_high",
     "p",
     "p_permutation",
     "p_holm",
     "q_bh",
     "detectable",
+    "detectable_low",
+    "detectable_high",
     "verdict",
 ]
 
@@ -44,7 +48,8 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         f"Difference of each method to {options.baseline}. p asks whether the recipe differs on this "
         "benchmark (Welch's t on run means; the run is the unit). The interval also allows for other games "
         "than these (calibrated two-way bootstrap). q_bh corrects for looking at many. detectable is the "
-        "true difference that these runs would find with power 0.8: where it is large, “not shown” says "
+        "true difference that these runs would find with power 0.8 at the level that decides after that "
+        "correction, with its own interval: where it is large, “not shown” says "
         "little."
     )
     if (frame["estimand"] != RECIPE).any():
@@ -58,5 +63,5 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         figures.forest(frame, palette),
         f"Differences to {options.baseline} with their {options.level:.0%} intervals.",
     )
-    section.table("compare", frame[SHORT], "Against the baseline")
+    section.table("compare", frame[[name for name in SHORT if name in frame]], "Against the baseline")
     section.table("compare_full", frame, "All columns", folded=True)

@@ -1,0 +1,106 @@
+"""Episodes that are not ok: what a rate or a difference could be, whatever they would have ended as.
+
+An episode with `env_error` or `policy_error` says nothing about the agent, so it is missing, not lost. But
+where it is missing for a reason (the losses are those that crash) a rate without it is wrong. So every rate
+and difference also has its bounds: all such episodes lost, all won (for graded scores: at the lowest and at
+the highest score that was seen). A finding survives where it holds at both ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells import Cells, cells
+from analysis.significance import tost, welch
+
+COLUMNS = (
+    "mean_low",
+    "mean_high",
+    "mean_baseline_low",
+    "mean_baseline_high",
+    "bounds_low",
+    "bounds_high",
+    "ok_games",
+    "difference_ok_games",
+    "p_if_lost",
+    "p_if_won",
+    "p_equivalent_worst",
+)
+"""Columns of a comparison that only rows with such episodes have."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """The cell tables of one place with every episode that is not ok at its lowest and at its highest."""
+
+    low: Cells
+    high: Cells
+
+    @classmethod
+    def of(cls, episodes: pd.DataFrame, metric: str, average: str = "micro") -> Bounded | None:
+        """None where all of these episodes are ok."""
+        ok = episodes["ok"].to_numpy(bool)
+        if ok.all():
+            return None
+        seen = pd.to_numeric(episodes.loc[ok, metric])
+        ends = (0.0, 1.0) if metric == "won" else (float(seen.min()), float(seen.max()))
+        low, high = (
+            cells(episodes.assign(**{metric: episodes[metric].where(ok, end), "ok": True}), metric, average)
+            for end in ends
+        )
+        return cls(low, high)
+
+    def rate(self, method: str) -> dict[str, float]:
+        """`bounds_low` and `bounds_high` of a method's mean."""
+        return {"bounds_low": self.low.sample(method).mean, "bounds_high": self.high.sample(method).mean}
+
+
+def rate_bounds(episodes: pd.DataFrame, method: str, metric: str, average: str = "micro") -> dict[str, float]:
+    """`bounds_low` and `bounds_high` of a method's mean in one place; nan where all its episodes are ok."""
+    bounded = Bounded.of(episodes[episodes["method"] == method], metric, average)
+    return bounded.rate(method) if bounded else {"bounds_low": np.nan, "bounds_high": np.nan}
+
+
+def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table without the columns of bounds, where every episode is ok."""
+    empty = [name for name in ("bounds_low", "bounds_high") if name in frame and frame[name].isna().all()]
+    return frame.drop(columns=empty)
+
+
+def difference_bounds(
+    bounded: Bounded | None, table: Cells, method: str, baseline: str, margin: float | None
+) -> dict[str, Any]:
+    """The columns `COLUMNS` of one comparison; empty where all episodes of both sides are ok.
+
+    `bounds_low`: the method's episodes that are not ok are lost and the baseline's won; `bounds_high`: the
+    other way round. `p_if_lost`, `p_if_won`: Welch's p there. `difference_ok_games` is over the `ok_games`
+    that every run of both sides has ok.
+    """
+    mine, base = table.rows(method), table.rows(baseline)
+    if bounded is None or not table.not_ok[np.concatenate([mine, base])].any():
+        return {}
+    low_m, high_m = bounded.low.sample(method), bounded.high.sample(method)
+    low_b, high_b = bounded.low.sample(baseline), bounded.high.sample(baseline)
+    shared = ~np.isnan(table.values[np.concatenate([mine, base])]).any(axis=0)
+    weights = table.weights[shared]
+    row: dict[str, Any] = {
+        "mean_low": low_m.mean,
+        "mean_high": high_m.mean,
+        "mean_baseline_low": low_b.mean,
+        "mean_baseline_high": high_b.mean,
+        "bounds_low": low_m.mean - high_b.mean,
+        "bounds_high": high_m.mean - low_b.mean,
+        "ok_games": int(shared.sum()),
+        "p_if_lost": welch(low_m, high_b).p,
+        "p_if_won": welch(high_m, low_b).p,
+    }
+    if shared.any():
+        means = table.values[:, shared] @ weights / weights.sum()
+        row["difference_ok_games"] = float(means[mine].mean() - means[base].mean())
+    if margin is not None:
+        row["p_equivalent_worst"] = max(tost(low_m, high_b, margin), tost(high_m, low_b, margin))
+    return row

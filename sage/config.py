@@ -151,6 +151,10 @@ class TrainerSettings(Settings):
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
+    rounding: Literal["nearest", "dither"]
+    """How the float32 masters of a bfloat16 student become what plays. `dither`: by a threshold drawn once
+    per weight, so that small steps are kept in the mean (docs/bfloat16.md). A float32 student is not
+    rounded."""
     clip_norm: float = Field(gt=0)
     teacher_budget: int | None = Field(ge=1)
     """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with

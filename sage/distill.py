@@ -153,7 +153,7 @@ def distill(
     the checkpoint of the last whole step written (in one process; several do not stop at the same step, and
     `checkpoint_every` serves them).
     """
-    optimizer = StudentOptimizer(models.student.model, trainer, mesh_of(accelerator))
+    optimizer = StudentOptimizer(models.student.model, trainer, mesh_of(accelerator), seed=seed)
     change = WeightChange(models.student.model)
     learners = [part for part in (rules.intervention, ask) if isinstance(part, Remembers)]
     progress = _resume(checkpoints, models, optimizer, change, accelerator, learners)
@@ -226,13 +226,15 @@ def distill(
                 "gold_loss": imitated.loss if imitated else 0.0,
             }
             row["teacher_play_tokens"] += gold_cost
+            learnt = change.of_masters(optimizer.masters) if optimizer.rounds else None
             cost = sum(row[name] for name in TEACHER.values())
             progress = Summary(step, progress.stepped + moves, progress.teacher_tokens + cost)
             if accelerator.is_main_process:
                 row |= {
                     "grad_norm": grad_norm,
                     "learning_rate": learning_rate,
-                    "relative_weight_change": change.value(),
+                    "relative_weight_change": (played_change := change.value()),
+                    "relative_master_change": played_change if learnt is None else learnt,
                 }
                 seconds = clock.take()
                 row |= {f"seconds_{name}": seconds[name] for name in TIMED}

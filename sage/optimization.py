@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sage.config import TrainerSettings
-from sage.sharding import add_up_rows, cut, cut_like, kept, whole
+from sage.rounding import dithered, key_of
+from sage.sharding import add_up_rows, cut, cut_like, kept, map_rows, whole
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -22,15 +24,30 @@ class StudentOptimizer:
     """AdamW with linear warm-up to a constant rate; matrices decay, norms and biases do not.
 
     Weights in half precision are updated through float32 masters: at the paper's learning rate of 1e-6 an
-    update is smaller than half a bfloat16 step of most weights and would be rounded away. With a `mesh` every
-    weight has a master, of which each process keeps its rows, and so it does of gradient and moments; `step`
-    adds the gradient up over the processes, and every process has to call what speaks of that.
+    update is smaller than half a bfloat16 step of most weights and would be rounded away. What plays are the
+    masters rounded as `settings.rounding` says; `seed` (the run's) draws the thresholds of a dither. With a
+    `mesh` every weight has a master, of which each process keeps its rows, and so it does of gradient and
+    moments; `step` adds the gradient up over the processes, and every process has to call what speaks of
+    that.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainerSettings, mesh: DeviceMesh | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, settings: TrainerSettings, mesh: DeviceMesh | None = None, *, seed: int = 0
+    ) -> None:
+        """Raises ValueError for a dither of weights in float16, which are not rounded so here."""
         self.settings = settings
         self.mesh = mesh
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in named]
+        self._keys: list[int | None] = [None] * len(named)
+        """Of the dither's thresholds; None for weights that are rounded to the nearest, or not at all."""
+        if settings.rounding == "dither":
+            if any(p.dtype == torch.float16 for p in self.parameters):
+                raise ValueError(
+                    "trainer.rounding=dither rounds to bfloat16 and the student is float16; "
+                    "set student.dtype=bfloat16, or trainer.rounding=nearest."
+                )
+            self._keys = [key_of(seed, name) if p.dtype == torch.bfloat16 else None for name, p in named]
         self.masters = [_master(p, mesh) for p in self.parameters]
         groups = [
             {"params": [p for p in self.masters if p.ndim >= 2], "weight_decay": settings.weight_decay},
@@ -41,6 +58,11 @@ class StudentOptimizer:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda done: min(1.0, (done + 1) / warmup) if warmup else 1.0
         )
+
+    @property
+    def rounds(self) -> bool:
+        """Whether what plays is narrower than what is updated."""
+        return any(m.dtype != p.dtype for p, m in zip(self.parameters, self.masters, strict=True))
 
     @property
     def learning_rate(self) -> float:
@@ -82,10 +104,14 @@ class StudentOptimizer:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Copy the masters into the model; with a mesh, from all processes."""
-        for p, master in zip(self.parameters, self.masters, strict=True):
-            if master is not p:
+        """Copy the masters into the model, rounded; with a mesh, from all processes."""
+        for p, master, key in zip(self.parameters, self.masters, self._keys, strict=True):
+            if master is p:
+                continue
+            if key is None:
                 p.copy_(whole(master.detach().to(p.dtype)))
+            else:
+                p.copy_(whole(map_rows(partial(_dithered_rows, key=key), master.detach())))
 
     def state_dict(self, keep: bool = True) -> dict[str, Any]:
         """Everything but the model's own weights: the same, cut or not, for any number of processes.
@@ -108,8 +134,8 @@ class StudentOptimizer:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, here or in another number of processes; the model's weights have
-        to be loaded before."""
+        """Take over what `state_dict` gave, here or in another number of processes, and publish it; weights
+        of the model that have no master have to be loaded before. With a mesh every process calls this."""
         in_order = [master for group in self.optimizer.param_groups for master in group["params"]]
         moments = {
             number: {
@@ -122,7 +148,12 @@ class StudentOptimizer:
         self.scheduler.load_state_dict(state["scheduler"])
         for p, master, saved in zip(self.parameters, self.masters, state["masters"], strict=True):
             if master is not p:
-                master.copy_(cut_like(p if saved is None else saved, master))
+                master.copy_(cut_like(p if saved is None else saved.to(p.device), master))
+        self.publish()
+
+
+def _dithered_rows(rows: Tensor, before: int, *, key: int) -> Tensor:
+    return dithered(rows, key, before)
 
 
 def _master(p: Tensor, mesh: DeviceMesh | None) -> Tensor:
@@ -153,7 +184,8 @@ def add_up_gradients(parameters: Iterable[Tensor], add_up: Callable[[Tensor], Te
 
 
 class WeightChange:
-    """‖θ − θ₀‖ / ‖θ₀‖ of the trainable weights since this was made; keeps a copy of θ₀ in main memory."""
+    """‖θ − θ₀‖ / ‖θ₀‖ of the trainable weights since this was made: of what plays (`value`), and of the
+    masters behind it (`of_masters`). Keeps a copy of θ₀ in main memory."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -166,6 +198,16 @@ class WeightChange:
             for p, start in zip(self._parameters, self._start, strict=True)
         )
         return _norm(moved) / self.start_norm
+
+    @torch.no_grad()
+    def of_masters(self, masters: Sequence[Tensor]) -> float:
+        """The same of `StudentOptimizer.masters`, which are θ₀ in the beginning. Every process has to call it
+        where they are cut."""
+        total = 0.0
+        for start, master in zip(self._start, masters, strict=True):
+            moved = master.detach() - cut_like(start.to(master.device, master.dtype), master)
+            total += float(whole(torch.linalg.vector_norm(moved))) ** 2
+        return float(total**0.5 / self.start_norm)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

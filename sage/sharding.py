@@ -10,6 +10,7 @@ parameter by parameter and in the same order everywhere.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sage.settings import ConfigError
@@ -114,6 +115,23 @@ def add_up_rows(here: Tensor, rows: Tensor) -> Tensor:
 
     assert isinstance(rows, DTensor)
     return DTensor.from_local(here, rows.device_mesh, [Partial()]).redistribute(placements=rows.placements)
+
+
+def map_rows(change: Callable[[Tensor, int], Tensor], tensor: Tensor) -> Tensor:
+    """`change` of this process's rows and of how many numbers of the whole tensor stand before them, cut as
+    `tensor` is; of all rows and 0 where it is not cut. Processes do not speak."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    if not isinstance(tensor, DTensor):
+        return change(tensor, 0)
+    rows, mesh, (placement,) = tensor.to_local(), tensor.device_mesh, tensor.placements
+    before = 0
+    if isinstance(placement, Shard):
+        share = -(-tensor.shape[0] // mesh.size())
+        before = min(mesh.get_local_rank() * share, tensor.shape[0]) * tensor[0:1].numel()
+    return DTensor.from_local(
+        change(rows, before), mesh, [placement], run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )
 
 
 def whole(tensor: Tensor) -> Tensor:

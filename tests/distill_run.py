@@ -35,6 +35,7 @@ TRAINER = TrainerSettings(
     learning_rate=1e-3,
     warmup_steps=2,
     weight_decay=0.1,
+    rounding="dither",
     clip_norm=1.0,
     teacher_budget=None,
     log_skipped=True,

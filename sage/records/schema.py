@@ -91,7 +91,12 @@ STEPS: dict[str, tuple[str, str]] = {
     "mean_divergence": ("float64", "unweighted mean per-token divergence, nats"),
     "grad_norm": ("float64", "before clipping"),
     "learning_rate": ("float64", ""),
-    "relative_weight_change": ("float64", "‖θ−θ₀‖/‖θ₀‖ since the start"),
+    "relative_weight_change": ("float64", "‖θ−θ₀‖/‖θ₀‖ since the start, of the weights that play"),
+    "relative_master_change": (
+        "float64",
+        "same of the float32 masters that AdamW updates (the weights themselves in float32); null in older "
+        "records",
+    ),
     "episodes": ("int64", "in the batch, ok ones"),
     "episodes_not_ok": ("int64", ""),
     "episodes_context_full": ("int64", "of the ok ones, cut by rollout.max_context"),

@@ -174,7 +174,7 @@ def _backbones(student: Any, teacher: Any, ids_BL: Any) -> tuple[Any, Any]:
 
 
 def _ours(student: Any, teacher: Any, ids_BL: Any, mask_BL: Any, weight_BL: Any, args: Any) -> Any:
-    from sage.objective.chunked import Head, chunked_divergence
+    from sage.objective.chunked import Head, Projected, chunked_divergence
     from sage.objective.divergence import ReverseKL
 
     divergence = ReverseKL(name="reverse_kl")
@@ -188,8 +188,7 @@ def _ours(student: Any, teacher: Any, ids_BL: Any, mask_BL: Any, weight_BL: Any,
             divergence,
             student_BLD[:, :-1][wanted],
             Head(student.lm_head.weight),
-            teacher_BLD[:, :-1][wanted],
-            Head(teacher.lm_head.weight),
+            Projected(teacher_BLD[:, :-1][wanted], Head(teacher.lm_head.weight)),
             ids_BL[:, 1:][wanted],
             (weight_BL[:, 1:][wanted] / total).to(student_BLD),
             vocabulary=args.vocabulary,

@@ -149,7 +149,7 @@ def _by_turn(played: Played, teacher: TeacherPass, student: TeacherPass | None) 
     lengths = lengths_of(played)
 
     def split(stats: TokenStats) -> list[TokenStats]:
-        columns = [x.double().cpu() for x in (stats.top1_T, stats.entropy_T, stats.logprob_T, stats.signal_T)]
+        columns = [x.cpu().double() for x in (stats.top1_T, stats.entropy_T, stats.logprob_T, stats.signal_T)]
         return [TokenStats(*parts) for parts in zip(*(c.split(lengths) for c in columns), strict=True)]
 
     turns = split(teacher.stats)

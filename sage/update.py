@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sage.episode import Episode
 from sage.objective.blend import blended
-from sage.objective.chunked import ChunkedResult, Head, chunked_divergence
+from sage.objective.chunked import ChunkedResult, Projected, chunked_divergence
 from sage.objective.confidence import Confidence, TokenStats
 from sage.objective.divergence import Divergence
 from sage.objective.normalization import Normalization, WeightSums
@@ -169,15 +169,14 @@ def _student_pass(
     weight_T = torch.cat(list(weights))[needed]
     target_T = torch.tensor([i for view in views for i in view.targets()])[needed]
     teacher_TE = torch.cat([done.hidden_TE for done in passes])[needed.to(models.teacher.device)]
-    target_TX, target_head = _target(models, objective, teacher_TE, views, positions)
+    target = _target(models, objective, teacher_TE, views, positions)
     with torch.set_grad_enabled(bool((weight_T != 0).any())):
         hidden_TD = hidden_states(student, [view.ids for view in views], positions)
         result = chunked_divergence(
             objective.divergence,
             hidden_TD,
             head(student),
-            target_TX.to(student.device),
-            target_head,
+            target,
             target_T.to(student.device),
             weight_T.to(student.device, torch.promote_types(hidden_TD.dtype, torch.float32)),
             vocabulary=models.vocabulary,
@@ -196,22 +195,21 @@ def _target(
     teacher_TE: Tensor,
     views: Sequence[View],
     positions: Sequence[Sequence[int]],
-) -> tuple[Tensor, Head]:
-    """Hidden states and head of what the student is compared with: the teacher, or its blend with π_ref.
+) -> Projected:
+    """What the student is compared with: the teacher, or its blend with π_ref, each on its own device.
 
     Raises ValueError where a reference model is wanted and there is none.
     """
-    anchor = objective.divergence.anchor
+    anchor, teacher = objective.divergence.anchor, Projected(teacher_TE, head(models.teacher))
     if anchor is None:
-        return teacher_TE, head(models.teacher)
+        return teacher
     if models.reference is None:
         raise ValueError(
             f"divergence={objective.divergence.name} needs a reference model; make the pair with one."
         )
     with torch.no_grad():
         reference_TR = hidden_states(models.reference, [view.ids for view in views], positions)
-    both_TX = torch.cat([teacher_TE, reference_TR.to(teacher_TE.device)], dim=-1)
-    return both_TX, blended(head(models.teacher), head(models.reference), anchor)
+    return blended(teacher, Projected(reference_TR, head(models.reference)), anchor)
 
 
 def _active_turns(view: View, weights_T: Tensor) -> list[int]:

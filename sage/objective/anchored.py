@@ -1,7 +1,7 @@
 """Losses with a reference model: away from it (reward extrapolation), or held near it (stabilisation).
 
 Both are reverse KL to one distribution ∝ q^a π_ref^b, so that the chunked objective needs no third
-distribution: `BlendedHead` hands it the blend where it asks for the teacher. p is the student, q the teacher.
+distribution: `Blended` hands it the blend where it asks for the teacher. p is the student, q the teacher.
 Shape suffixes: C tokens of one chunk, V vocabulary.
 """
 

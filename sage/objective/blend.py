@@ -1,6 +1,6 @@
-"""The vocabulary projection of a blend of two models: log of q^a π_ref^b, up to a constant per token.
+"""A blend of two models at the same tokens: log of q^a π_ref^b, up to a constant per token.
 
-Shape suffixes: C tokens of one chunk, E and R the hidden widths of teacher and reference, V vocabulary.
+Shape suffixes: C tokens of one chunk, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,33 +10,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sage.objective.chunked import Head
+from sage.objective.chunked import Projected
 from sage.objective.divergence import Anchor
 
 
 @dataclass(frozen=True, slots=True)
-class BlendedHead(Head):
-    """Stands where a teacher's head stands; `weight_VD` and `bias_V` are the teacher's own.
+class Blended(Projected):
+    """Stands where a teacher stands; the hidden states and head of the base class are the teacher's own.
 
-    Its hidden states are those of both models side by side, [C, E + R].
+    The two may be on two devices; the blend is on the reference's, which is the student's where π_ref is the
+    student as it began.
     """
 
-    reference: Head | None = None
-    anchor: Anchor | None = None
+    reference: Projected
+    anchor: Anchor
 
-    def logits(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
-        assert self.reference is not None
-        assert self.anchor is not None
-        widths = [self.weight_VD.shape[1], self.reference.weight_VD.shape[1]]
-        own_CE, other_CR = hidden_CD.split(widths, dim=-1)
-        own = Head(self.weight_VD, self.bias_V)
-        logits_CV = own.logits(own_CE.to(self.weight_VD.dtype), vocabulary)
-        other_CV = self.reference.logits(other_CR.to(self.reference.weight_VD.dtype), vocabulary)
+    @property
+    def rows(self) -> int:
+        return min(int(p.head.weight_VD.shape[0]) for p in (self, self.reference))
+
+    def logits(self, index_C: Tensor, vocabulary: int) -> Tensor:
+        own = Projected(self.hidden_TD, self.head)
+        logits_CV, other_CV = own.logits(index_C, vocabulary), self.reference.logits(index_C, vocabulary)
         dtype = torch.promote_types(logits_CV.dtype, other_CV.dtype)
         powers = self.anchor.teacher_power, self.anchor.reference_power
-        return logits_CV.to(dtype).mul(powers[0]).add_(other_CV.to(dtype), alpha=powers[1])
+        logits_CV = logits_CV.to(other_CV.device).to(dtype)
+        return logits_CV.mul(powers[0]).add_(other_CV.to(dtype), alpha=powers[1])
 
 
-def blended(teacher: Head, reference: Head, anchor: Anchor) -> BlendedHead:
-    """The head of ∝ q^a π_ref^b for hidden states side by side, the teacher's first."""
-    return BlendedHead(teacher.weight_VD, teacher.bias_V, reference, anchor)
+def blended(teacher: Projected, reference: Projected, anchor: Anchor) -> Blended:
+    """∝ q^a π_ref^b at the tokens of both."""
+    return Blended(teacher.hidden_TD, teacher.head, reference, anchor)

@@ -4,6 +4,9 @@ Invariant: no [tokens × vocabulary] matrix is ever held for more tokens than on
 student's, nor the teacher's, nor the gradient. The gradient of a chunk is finished while its logits are
 there (the way of Liger's fused losses), so backward only scales what forward has left.
 
+Student and teacher may be on two devices: hidden states and head of a model stay together, and of the teacher
+only what the divergence reads (`Divergence.reads`) goes to the student's, chunk by chunk.
+
 Shape suffixes: T student tokens, D and E the hidden widths of student and teacher, V shared vocabulary
 (ids 0..V-1; rows of an embedding beyond it are padding and take no part), C tokens of one chunk.
 """
@@ -36,6 +39,23 @@ class Head:
         bias_V = None if self.bias_V is None else self.bias_V[:vocabulary]
         logits_CV = torch.nn.functional.linear(hidden_CD, self.weight_VD[:vocabulary], bias_V)
         return logits_CV.float() if logits_CV.dtype in (torch.bfloat16, torch.float16) else logits_CV
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """A model at T tokens: hidden_TD and its head, on the model's device."""
+
+    hidden_TD: Tensor
+    head: Head
+
+    @property
+    def rows(self) -> int:
+        """Of the head: the ids that it has logits for."""
+        return int(self.head.weight_VD.shape[0])
+
+    def logits(self, index_C: Tensor, vocabulary: int) -> Tensor:
+        """Logits [C, V] at tokens `index_C` (on any device)."""
+        return self.head.logits(self.hidden_TD[index_C.to(self.hidden_TD.device)], vocabulary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +99,7 @@ def chunked_divergence(
     divergence: Divergence,
     student_hidden_TD: Tensor,
     student_head: Head,
-    teacher_hidden_TE: Tensor,
-    teacher_head: Head,
+    teacher: Projected,
     target_T: Tensor,
     weight_T: Tensor,
     *,
@@ -90,22 +109,23 @@ def chunked_divergence(
 ) -> ChunkedResult:
     """Weighted sum of per-token divergences, with its gradient for the student's hidden states and head.
 
+    teacher: what the student is compared with, on any device; all else is on the student's.
     target_T: sampled ids, for the log-probability. weight_T: Z s_t / N or anything else, detached. Tokens of
     weight 0 never enter the gradient; with `log_unweighted` their divergence is still computed (two
     projections without their gradients), else they never reach a projection and are NaN in the result.
     Raises ValueError where a head has fewer rows than the vocabulary.
     """
-    for whose, head in (("student", student_head), ("teacher", teacher_head)):
-        if head.weight_VD.shape[0] < vocabulary:
+    for whose, rows in (("student", student_head.weight_VD.shape[0]), ("teacher", teacher.rows)):
+        if rows < vocabulary:
             raise ValueError(
-                f"The {whose}'s output layer has {head.weight_VD.shape[0]} rows for a vocabulary of "
+                f"The {whose}'s output layer has {rows} rows for a vocabulary of "
                 f"{vocabulary}; resize it or take the model that belongs to the tokenizer."
             )
     outputs = _ChunkedDivergence.apply(
         student_hidden_TD,
         student_head.weight_VD,
         student_head.bias_V,
-        (divergence, teacher_hidden_TE.detach(), teacher_head, target_T, weight_T.detach()),
+        (divergence, teacher, target_T, weight_T.detach()),
         (vocabulary, chunk_tokens, log_unweighted, torch.is_grad_enabled()),
     )
     return ChunkedResult(*outputs)
@@ -118,10 +138,10 @@ class _ChunkedDivergence(torch.autograd.Function):
         hidden_TD: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        other: tuple[Divergence, Tensor, Head, Tensor, Tensor],
+        other: tuple[Divergence, Projected, Tensor, Tensor],
         options: tuple[int, int | None, bool, bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        divergence, teacher_hidden_TE, teacher_head, target_T, token_weight_T = other
+        divergence, teacher, target_T, token_weight_T = other
         vocabulary, chunk_tokens, log_unweighted, grad_enabled = options
         head = Head(weight_VD, bias_V)
         # needs_input_grad does not know about no_grad.
@@ -139,8 +159,9 @@ class _ChunkedDivergence(torch.autograd.Function):
             student_CV = head.logits(hidden_TD[index_C], vocabulary).log_softmax(-1)
             logprob_T[index_C] = chosen_logprob(student_CV, target_T[index_C])
             entropy_T[index_C] = entropy(student_CV)
-            teacher_CV = teacher_head.logits(teacher_hidden_TE[index_C], vocabulary).log_softmax(-1)
-            return student_CV, teacher_CV.to(student_CV)
+            teacher_CV = teacher.logits(index_C, vocabulary).log_softmax(-1)
+            read = divergence.reads(teacher_CV, target_T[index_C].to(teacher_CV.device))
+            return student_CV, read.to(student_CV).expand_as(student_CV)
 
         any_gradient = needs_hidden or needs_weight or needs_bias
         if any_gradient:

@@ -52,6 +52,11 @@ class Divergence(Component):
         (the default) where it compares distributions. Raises ValueError where no such loss is unbiased."""
         return self
 
+    def reads(self, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        """What the loss reads of the teacher's distributions, [C, V] or, the same for all v, [C, 1]; all of
+        them unless a divergence says otherwise. Only this leaves the teacher's device."""
+        return teacher_logprob_CV
+
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         """D per token, [C]."""
         raise NotImplementedError

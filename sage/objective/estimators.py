@@ -83,6 +83,9 @@ class SampledToken(Divergence):
         made._temperature = temperature
         return made
 
+    def reads(self, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        return _chosen(teacher_logprob_CV, target_C)[:, None]
+
     def _importance(self, student_logprob_CV: Tensor, target_C: Tensor) -> Tensor | None:
         """p(y) / p_τ(y), [C]; None at temperature 1, where it is one."""
         if self._temperature == 1:
@@ -123,6 +126,9 @@ class SampledToken(Divergence):
 class NegativeLogLikelihood(Divergence):
     """−log p(y): imitation of the tokens in the trajectory, whoever wrote them (`sft`). Not zero for p =
     q."""
+
+    def reads(self, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
+        return teacher_logprob_CV[:, :1]  # nothing; one column keeps the shape
 
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         return -_chosen(student_logprob_CV, target_C)

@@ -10,7 +10,7 @@ import torch
 from sage.episode import Decision, Label
 from sage.objective.anchored import Anchored, Extrapolated
 from sage.objective.blend import blended
-from sage.objective.chunked import Head, chunked_divergence
+from sage.objective.chunked import Head, Projected, chunked_divergence
 from sage.objective.divergence import Divergence, ReverseKL
 from sage.objective.normalization import Unnormalized
 from sage.policy.model import LanguageModel
@@ -31,8 +31,8 @@ def blend(kind: Divergence) -> torch.Tensor:
     """What the chunked objective hands over as the teacher: q and π_ref through a head of ones."""
     assert kind.anchor is not None
     identity = Head(torch.eye(3, dtype=torch.float64))
-    head = blended(identity, identity, kind.anchor)
-    return head.logits(torch.cat([logs(*Q), logs(*R)], dim=-1), 3).log_softmax(-1)
+    both = blended(Projected(logs(*Q), identity), Projected(logs(*R), identity), kind.anchor)
+    return both.logits(torch.tensor([0]), 3).log_softmax(-1)
 
 
 def test_extrapolation_with_a_reference_by_hand() -> None:
@@ -86,18 +86,18 @@ def test_a_blend_of_models_in_half_precision_is_widened() -> None:
     other = Head(torch.randn(20, 4), torch.randn(20))
     anchor = Anchored(name="anchored", strength=1.0, reference="student").anchor
     assert anchor is not None
-    hidden = torch.cat([torch.randn(5, 8, dtype=torch.bfloat16), torch.randn(5, 4)], dim=-1)
-    logits = blended(own, other, anchor).logits(hidden, 16)
+    teacher, reference = torch.randn(5, 8, dtype=torch.bfloat16), torch.randn(5, 4)
+    both = blended(Projected(teacher, own), Projected(reference, other), anchor)
+    logits = both.logits(torch.arange(5), 16)
     assert logits.dtype == torch.float32
-    expected = own.logits(hidden[:, :8].bfloat16(), 16) / 2 + other.logits(hidden[:, 8:], 16) / 2
+    expected = own.logits(teacher, 16) / 2 + other.logits(reference, 16) / 2
     torch.testing.assert_close(logits, expected)
     student = torch.randn(5, 6, requires_grad=True)
     result = chunked_divergence(
         REVERSE,
         student,
         Head(torch.randn(16, 6)),
-        hidden,
-        blended(own, other, anchor),
+        both,
         torch.zeros(5, dtype=torch.long),
         torch.ones(5),
         vocabulary=16,

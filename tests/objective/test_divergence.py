@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage.objective.chunked import ChunkedResult, Head, chunked_divergence
+from sage.objective.chunked import ChunkedResult, Head, Projected, chunked_divergence
 from sage.objective.divergence import JSD, Divergence, ForwardKL, ReverseKL
 
 KINDS = [
@@ -142,8 +142,7 @@ class Case:
             kind,
             self.hidden_TD,
             Head(self.weight_VD, self.bias_V),
-            self.teacher_TE,
-            self.teacher_head,
+            Projected(self.teacher_TE, self.teacher_head),
             self.target_T,
             self.token_weight_T,
             vocabulary=self.vocabulary,
@@ -244,8 +243,9 @@ def test_half_precision_logits_are_widened() -> None:
     hidden_TD = torch.randn(4, 8, dtype=torch.bfloat16, requires_grad=True)
     head = Head(torch.randn(16, 8, dtype=torch.bfloat16, requires_grad=True))
     other = torch.randn(4, 8, dtype=torch.bfloat16)
+    teacher, target_T = Projected(other, head), torch.zeros(4, dtype=torch.long)
     result = chunked_divergence(
-        KINDS[0], hidden_TD, head, other, head, torch.zeros(4, dtype=torch.long), torch.ones(4), vocabulary=16
+        KINDS[0], hidden_TD, head, teacher, target_T, torch.ones(4), vocabulary=16
     )
     result.weighted_sum.backward()
     assert result.divergence_T.dtype == torch.float32
@@ -264,7 +264,8 @@ def test_empty_input_gives_zero_and_a_gradient() -> None:
     hidden_TD = torch.zeros(0, 5, dtype=torch.float64, requires_grad=True)
     head = Head(torch.zeros(4, 5, dtype=torch.float64, requires_grad=True))
     empty = torch.zeros(0, dtype=torch.float64)
-    result = chunked_divergence(KINDS[0], hidden_TD, head, hidden_TD, head, empty.long(), empty, vocabulary=4)
+    teacher = Projected(hidden_TD, head)
+    result = chunked_divergence(KINDS[0], hidden_TD, head, teacher, empty.long(), empty, vocabulary=4)
     result.weighted_sum.backward()
     assert result.weighted_sum.item() == 0
     assert head.weight_VD.grad.abs().max() == 0

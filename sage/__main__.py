@@ -29,7 +29,12 @@ def compose_and_run(composed: DictConfig) -> float | None:
 
 
 def main() -> None:
+    from sage.launch.access import open_to
+    from sage.redaction import guard_streams
+
+    guard_streams()
     end_at_once()
+    open_to("owner")  # until the config says otherwise
     if {"-h", "--help"} & set(sys.argv[1:]):
         from sage.launch.usage import help_text
 

@@ -232,6 +232,9 @@ class LaunchSettings(Settings):
 
     runs_dir: str
     """Run directories are made below it."""
+    access: Literal["owner", "group", "all"]
+    """Who may use the files that are written (runs, databases, logs): their owner alone, its group too (to
+    read and go on with), or everybody (to read)."""
     workers: int = Field(ge=1)
     """Runs side by side in a multirun."""
     on_existing: Literal["skip", "resume", "rerun", "error"]
@@ -324,6 +327,17 @@ class RunConfig(Settings):
             raise ValueError(
                 f"divergence={self.divergence.name} needs tokens that the student sampled, and they come "
                 f"from rollout.player={self.rollout.player}; set it to student, or divergence=nll to imitate."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_step_may_take_its_time(self) -> RunConfig:
+        longest = self.env.longest_step_s()
+        if longest > self.speed.step_timeout_s:
+            raise ValueError(
+                f"A step of env={self.env.name} may take {longest:g} s by its own limits (as "
+                f"env.retrievers.http.deadline_s), and speed.step_timeout_s={self.speed.step_timeout_s:g} is "
+                "shorter; lower the one or raise the other."
             )
         return self
 

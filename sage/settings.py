@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from sage import registry
 from sage.config import RunConfig
 from sage.moved import new_name
+from sage.redaction import learn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -105,6 +106,7 @@ def validate(plain: Any) -> RunConfig:
     """`RunConfig` of plain data, its plugins imported first. Raises ConfigError."""
     if not isinstance(plain, Mapping):
         raise ConfigError(f"A config is a mapping of settings, not {type(plain).__name__}.")
+    learn(plain)
     register_components(plain.get("plugins") or ())
     try:
         return RunConfig.model_validate(plain)

@@ -39,6 +39,12 @@ class EnvSettings(Component):
         """A fresh environment that plays any of the tasks."""
         raise NotImplementedError
 
+    def longest_step_s(self) -> float:
+        """Seconds that a step may take by the environment's own limits; 0 where it waits for nobody.
+
+        A run whose `step_timeout_s` is shorter is refused."""
+        return 0.0
+
     def gives_distances(self) -> bool:
         """Whether the expert's distance to the goal is asked for around every turn."""
         return False

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from sage.redaction import guard_streams
 from sage.stopping import SIGNALS, end_at_once, is_stopping
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ STOP_GRACE_S = 60.0
 
 
 def main() -> int:
+    guard_streams()
     if hasattr(signal, "pthread_sigmask"):  # a worker of Ray blocks them, and a child inherits that
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS))
     end_at_once()

@@ -18,6 +18,7 @@ from typing import Any
 
 from sage.config import RunConfig
 from sage.envs.manifest import MissingData
+from sage.launch.access import open_to
 from sage.launch.claim import Found, claim, identify
 from sage.policy.model import ModelError
 from sage.records.faults import machine_fault, what_failed
@@ -53,6 +54,7 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
     `export=False` leaves the MLflow export to the caller, who follows many runs. Raises ConfigError where the
     run cannot start; everything that goes wrong later is an Outcome.
     """
+    open_to(config.launch.access)
     if config.task == "pretrain":
         return _pretrain(config)
     with stop_on_signals():

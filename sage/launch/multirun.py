@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage.config import RunConfig
+from sage.launch.access import open_to
 from sage.launch.claim import Found, identify, look_up
 from sage.launch.execute import EXIT_FAILED, EXIT_TAKEN_OVER, Outcome, skipped
 from sage.launch.schedule import Ended, Job, run_jobs
 from sage.records.identity import Identity
 from sage.records.preregistration import plan_hash
-from sage.records.provenance import redact
 from sage.records.reader import attempt_dirs
 from sage.records.rundir import RunDir, RunStatus
+from sage.redaction import redact
 from sage.settings import ConfigError, load
 from sage.stopping import stop_on_signals
 
@@ -98,6 +99,8 @@ def launch(
 
     names = _names(overrides)
     rows = [_row(config, name) for config, name in zip(composed, names, strict=True)]
+    if rows:
+        open_to(rows[0].config.launch.access)
     for row in rows:
         if row.found.state == "running" and not LEDGER.plan_only:  # all heartbeats are watched at once
             row.found = look_up(row.config, row.identity, wait=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import sage
 from sage.records.files import Unreadable, read_object
-from sage.records.provenance import redact
+from sage.redaction import redact
 
 SHORT_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

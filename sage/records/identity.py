@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage.config import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without
+from sage.redaction import redact_data
 
 IDENTITY_VERSION = 1
 MANIFEST = "(game manifest)"
@@ -47,7 +48,7 @@ class Identity:
 
     @classmethod
     def of(cls, config: RunConfig, manifest_digest: str) -> Identity:
-        return cls(config.digest_fields(), manifest_digest)
+        return cls(redact_data(config.digest_fields()), manifest_digest)
 
     @property
     def digest(self) -> str:

@@ -26,10 +26,10 @@ from sage.locks import locked
 from sage.records import export_data as data
 from sage.records.exporter import SHORT_RETRIES, resolve_uri
 from sage.records.files import Unreadable
-from sage.records.provenance import redact
 from sage.records.reader import open_attempt
 from sage.records.rundir import RunDir
 from sage.records.tables import DamagedRecords, write_consolidated
+from sage.redaction import guard_streams, redact
 
 RETRY_S = 30.0
 """Pause of the live export after a failure; the final export is tried once whatever happened before."""
@@ -275,7 +275,8 @@ def open_experiment(uri: str, name: str) -> str:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    address, _, _ = uri.partition("?")  # a query is no part of the file's name, and may hold a secret
+    database = Path(address.removeprefix("sqlite:///")) if address.startswith("sqlite:///") else None
     with _lock(uri, database):
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(name)
@@ -408,6 +409,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--poll", type=float, default=5.0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    guard_streams()
     uri = resolve_uri(options.uri)
     if options.serve:
         os.nice(10)  # the run's own cores come first

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import sage
 from sage.records.atomic import write_atomic
 from sage.records.owner import writing
+from sage.redaction import redact, redact_command
 
 ENVIRONMENT = (
     "OMP_NUM_THREADS",
@@ -33,10 +33,6 @@ ENVIRONMENT = (
 
 _UNTRACKED_SUFFIXES = {".py", ".yaml", ".yml", ".toml"}
 _UNTRACKED_BYTES = 200_000
-_PASSWORD_IN_URI = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
-_SECRET = r"(?:password|passwd|secret|token|api[_-]?key|access[_-]?key)"
-_SECRET_OPTION = re.compile(rf"(?i)((?:^|[\s.\-_+?&]){_SECRET}[=\s]).*")
-_SECRET_FLAG = re.compile(rf"(?i)-.*{_SECRET}")
 
 
 def collect(
@@ -77,20 +73,8 @@ def write(folder: Path, **arguments: Any) -> dict[str, Any]:
     with writing(Path(folder)):
         text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         write_atomic(Path(folder) / "provenance.json", text)
-        write_atomic(Path(folder) / "code.diff", diff)
+        write_atomic(Path(folder) / "code.diff", redact(diff))
     return data
-
-
-def redact(text: str) -> str:
-    """Blank passwords inside URIs and the values of options whose name ends like a secret's."""
-    return _SECRET_OPTION.sub(r"\1***", _PASSWORD_IN_URI.sub(r"\1:***@", text))
-
-
-def redact_command(words: Sequence[str]) -> list[str]:
-    """`redact` for a command line, where a secret may also be the word after its flag."""
-    return [
-        "***" if i and _SECRET_FLAG.fullmatch(words[i - 1]) else redact(word) for i, word in enumerate(words)
-    ]
 
 
 def code_state(package: Path) -> tuple[dict[str, Any], str]:

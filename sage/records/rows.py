@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sage.episode import Decision, Episode, Label, Turn, TurnScore
 from sage.oracle import effect_of
+from sage.redaction import redact
 
 Row = dict[str, Any]
 Phase = Literal["train", "eval", "given"]
@@ -69,7 +70,7 @@ def episode_row(key: RunKey, episode: Episode, *, phase: Phase, step: int) -> Ro
         "goal": episode.goal or None,
         "scene": episode.scene or None,
         "seconds": episode.seconds,
-        "error": episode.error or None,
+        "error": redact(episode.error) or None,
         "game_sha256": episode.task.sha256 or None,
     }
 

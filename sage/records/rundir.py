@@ -31,6 +31,7 @@ from sage.records.identity import Identity
 from sage.records.owner import TakenOver, at_work, is_orphan_of, owner_of, take, writing
 from sage.records.process import Process
 from sage.records.seal import digests
+from sage.redaction import redact, redact_data
 from sage.stopping import stop_with
 
 State = Literal["running", "done", "failed"]
@@ -188,7 +189,7 @@ class RunDir:
     def log(self, line: str) -> None:
         """Append one line to log.txt."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        text = f"{stamp} {line}\n".encode(errors="backslashreplace")
+        text = redact(f"{stamp} {line}\n").encode(errors="backslashreplace")
         with writing(self.path), (self.path / "log.txt").open("ab") as file:
             file.write(text)
 
@@ -205,7 +206,7 @@ class RunDir:
     def _end(self, state: State, reason: str, progress: dict[str, Any]) -> None:
         now = time.time()
         status = self.status() or RunStatus("running", pid=os.getpid(), host=platform.node(), started=now)
-        self._set(replace(status, state=state, reason=reason, heartbeat=now, ended=now, **progress))
+        self._set(replace(status, state=state, reason=redact(reason), heartbeat=now, ended=now, **progress))
 
     def _set(self, status: RunStatus) -> RunStatus:
         with self._lock, writing(self.path):
@@ -240,11 +241,9 @@ def new_attempt(runs_dir: Path, identity: Identity, config: RunConfig) -> RunDir
 
 
 def config_yaml(config: RunConfig) -> str:
-    """The complete config as YAML, passwords inside URIs blanked."""
+    """The complete config as YAML, secrets in addresses blanked."""
     import yaml
 
-    from sage.records.provenance import redact
 
-    data = config.model_dump(mode="json")
-    data["tracking"]["uri"] = redact(data["tracking"]["uri"])
+    data = redact_data(config.model_dump(mode="json"))
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)

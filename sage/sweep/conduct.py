@@ -8,7 +8,7 @@ from typing import Any
 
 from sage.config import RunConfig
 from sage.launch.multirun import LEDGER, without_hydra
-from sage.records.provenance import redact
+from sage.redaction import redact
 from sage.settings import ConfigError, load
 from sage.sweep.settings import SweepSettings, read
 

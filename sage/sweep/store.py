@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sage.reason import reason_of
 from sage.records.identity import flatten
-from sage.records.provenance import redact
+from sage.redaction import learn, redact
 from sage.settings import ConfigError
 from sage.sweep.settings import Choices, Range, SweepSettings
 
@@ -38,6 +38,7 @@ def storage_url(settings: SweepSettings, runs_dir: Path) -> str:
 def open_storage(url: str) -> Any:
     """An Optuna storage. Raises ConfigError where it cannot be reached."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    learn(url)
     try:
         if url.startswith("journal:"):
             from optuna.storages import JournalStorage

@@ -300,7 +300,7 @@ def test_uris(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert resolve_uri("http://host:5000") == "http://host:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
     assert resolve_uri("auto") == "http://elsewhere"
-    assert view_hint("http://me:secret@host") == "open http://me:***@host"
+    assert view_hint("http://me:secret@host") == "open http://***@host"
 
 
 def test_only_the_exports_import_mlflow_and_only_inside_functions() -> None:

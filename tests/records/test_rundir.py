@@ -105,7 +105,7 @@ def test_passwords_stay_out_of_the_config_file(tmp_path: Path) -> None:
     run = new_attempt(tmp_path, Identity.of(config, "m"), config)
     text = (run.path / "config.yaml").read_text()
     assert "hunter2" not in text
-    assert "postgresql://me:***@host/db" in text
+    assert "postgresql://***@host/db" in text
     assert yaml.safe_load(text)["method"] == "sage_opd"
 
 

@@ -132,6 +132,9 @@ class SearchqaSettings(EnvSettings):
         opened = functools.partial(shared_retriever, self._chosen(), self._corpus())
         return SearchqaEnvironment(opened, self.topk, self.max_searches)
 
+    def longest_step_s(self) -> float:
+        return self._chosen().longest_s()
+
     def gives_distances(self) -> bool:
         return self.distances
 

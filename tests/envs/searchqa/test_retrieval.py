@@ -171,7 +171,8 @@ def test_a_dense_model_that_is_not_there_is_a_fault(dense: DenseSettings, corpus
 
 def client(url: str, **changed: object) -> HttpRetriever:
     values = {"timeout_s": 20, "retries": 3, "wait_s": 0.01, "down_s": 0} | changed
-    return HttpRetriever(HttpSettings.model_validate({"name": "http", "url": url, **values}))
+    fixed = {"name": "http", "url": url, "deadline_s": 50, "max_bytes": 1_000_000}
+    return HttpRetriever(HttpSettings.model_validate(fixed | values))
 
 
 def test_a_server_gives_what_the_same_index_gives_here(serve, corpus: Path) -> None:
@@ -207,7 +208,9 @@ def test_what_is_no_answer_of_such_a_server_is_a_fault(serve, corpus: Path) -> N
 def test_a_killed_server_is_left_alone_for_a_while_and_found_again(serve, corpus: Path) -> None:
     url, process = serve(corpus)
     now = [100.0]
-    settings = HttpSettings(name="http", url=url, timeout_s=5, retries=1, wait_s=0, down_s=30)
+    settings = HttpSettings(
+        name="http", url=url, deadline_s=9, timeout_s=5, retries=1, wait_s=0, down_s=30, max_bytes=100_000
+    )
     retriever = HttpRetriever(settings, clock=lambda: now[0])
     assert retriever.search("town", 1)
     process.kill()
@@ -215,8 +218,7 @@ def test_a_killed_server_is_left_alone_for_a_while_and_found_again(serve, corpus
     with pytest.raises(EnvironmentFault, match="gave no passages"):
         retriever.search("town", 1)
     url, _ = serve(corpus)
-    settings = settings.model_copy(update={"url": url})
-    retriever.settings = settings
+    retriever._client.url = url
     with pytest.raises(EnvironmentFault, match="gave no passages"):  # not asked: the pause is not over
         retriever.search("town", 1)
     now[0] += 31

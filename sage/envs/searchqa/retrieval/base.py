@@ -33,6 +33,10 @@ class RetrieverSettings(Component):
         """Whether the passages must lie on this machine."""
         return True
 
+    def longest_s(self) -> float:
+        """Seconds that one search may take by its own limits; 0 where it waits for nobody."""
+        return 0.0
+
     def open(self, corpus: Path | None) -> Retriever:
         """Build or load it. Raises EnvironmentFault in one sentence where that cannot be done."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
     nox -s run              the main job; settings after --, as in: nox -s run -- method=opd trainer.steps=5
     nox -s tests            the ordinary tests, in parallel
     nox -s slow             the tests that take minutes
+    nox -s browser          pages in a real Chromium, where one is installed
     nox -s rliable          statistics against the rliable package, in an environment of its own
     nox -s vllm             the vLLM engine against ours, in an environment of its own
     nox -s lint             ruff
@@ -74,6 +75,13 @@ def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
     prepare(session, "test,textworld,scienceworld")
     session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
+
+
+@nox.session(python=False)
+def browser(session: nox.Session) -> None:
+    """Pages as Chromium shows them; skipped where none is installed (Debian: apt-get install chromium)."""
+    prepare(session, "test,textworld,scienceworld")
+    session.run(PYTHON, "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs, external=True)
 
 
 @nox.session

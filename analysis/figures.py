@@ -35,6 +35,7 @@ LABEL_COLOURS = {
 }
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with dollar signs is a name
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,

@@ -74,9 +74,10 @@ def _turn(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_json(data: Any) -> str:
-    """JSON that may stand inside a script element."""
-    return (
-        json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        .replace("</", "<\\/")
-        .replace("<!--", "<\\!--")
-    )
+    """JSON that may stand inside a script element, whatever text it holds.
+
+    A script element ends at `</script` and changes its state at `<!--` and `<script`; so no `<` is left.
+    ASCII, because a lone half of a surrogate pair could not be written to the page.
+    """
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -92,11 +92,22 @@ def _blocks(header: list[str], rows: list[list[str]]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+_MARKDOWN = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`*[]|~$"} | {"\n": " "}
+)
+
+
+def markdown_text(text: str) -> str:
+    """Plain text as it reads in Markdown: no tag, link, picture, code or table cell of its own."""
+    return text.translate(_MARKDOWN)
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """A GitHub table."""
     header, rows = cells_of(frame)
     rule = ["---:" if right else "---" for right in numeric_columns(frame)]
-    lines = [header, rule, *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)]
+    lines = [[markdown_text(cell) for cell in line] for line in (header, *rows)]
+    lines.insert(1, rule)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 

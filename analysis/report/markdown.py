@@ -9,15 +9,16 @@ from analysis.report.section import Section
 
 def markdown(sections: list[Section], title: str, time: str) -> str:
     """The report as Markdown, without plots."""
-    lines = [f"# {title}\n"]
+    plain = render.markdown_text
+    lines = [f"# {plain(title)}\n"]
     if time:
-        lines.append(f"{time}\n")
-    lines += [f"- {line}" for line in headlines(sections)] + [""]
+        lines.append(f"{plain(time)}\n")
+    lines += [f"- {plain(line)}" for line in headlines(sections)] + [""]
     for section in sections:
-        lines.append(f"## {section.title}{f' ({section.tag})' if section.tag else ''}\n")
+        lines.append(f"## {plain(section.title)}{f' ({section.tag})' if section.tag else ''}\n")
         for part in section.parts:
             if part.frame is not None:
-                lines += [f"**{part.text}**\n", render.markdown(part.frame)]
+                lines += [f"**{plain(part.text)}**\n", render.markdown(part.frame)]
             elif part.figure is None:
-                lines.append(f"{part.text}\n")
+                lines.append(f"{plain(part.text)}\n")
     return "\n".join(lines)

@@ -185,7 +185,23 @@ def test_reader_sample_is_small_and_mixed(runs):
     for method in LEVELS:
         assert len({e["status"] for e in episodes if e["method"] == method}) == 2
     assert sample(pd.DataFrame()) == []
-    assert "</script" not in as_json({"text": "</script><!-- x"})
+
+
+def test_data_in_a_page_is_json_that_no_text_can_leave():
+    data = {"text": ["</script><!-- x", "<SCRIPT>", "]]>", "\u2028", "\ud800", "a & b", "é"]}
+    written = as_json(data)
+    assert not set("<>&") & set(written)
+    assert written.isascii()
+    assert json.loads(written) == data
+
+
+def test_markdown_of_hostile_text_is_text():
+    hostile = "<script>x</script> [a](javascript:x) ![p](http://x) `c` a|b *d* \n# e & f"
+    (_, _, row) = markdown(pd.DataFrame({"name": [hostile]})).splitlines()
+    assert row == (
+        "| &lt;script&gt;x&lt;/script&gt; \\[a\\](javascript:x) !\\[p\\](http://x) "
+        "\\`c\\` a\\|b \\*d\\*  # e &amp; f |"
+    )
 
 
 def test_profile_and_iqm():

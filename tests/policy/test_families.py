@@ -106,9 +106,7 @@ def test_an_engine_that_is_wrong_is_found_passed_over_and_refused_by_name(
     assert not engine_error(lm, "hf").equal
     assert right_engine(lm) == "rowwise"
     assert isinstance(make_engine(lm, 2, "auto"), RowEngine)
-    with pytest.raises(
-        ModelError, match=r"speed.engine=hf is not right for the model 'Gemma 3'"
-    ) as refused:
+    with pytest.raises(ModelError, match=r"speed.engine=hf is not right for the model 'Gemma 3'") as refused:
         make_engine(lm, 2, "hf")
     assert "window 16" in str(refused.value)
     assert len(str(refused.value)) < 400
@@ -147,6 +145,35 @@ def test_half_precision_is_judged_by_its_own_rounding(monkeypatch: pytest.Monkey
     assert report.equal, report.finding()
     monkeypatch.setattr(Masks, "at", lambda self, position, kv_length: None)
     assert not engine_error(lm, "hf").equal
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma 3"])
+def test_double_precision_is_right_as_well(name: str) -> None:
+    lm = family(name, dtype=torch.float64)
+    assert engine_report(lm).equal, engine_report(lm).finding()
+    assert check_head(lm).equal
+
+
+@pytest.mark.parametrize("name", ["Mixtral, windowed", "Qwen3-MoE", "Jamba"])
+def test_a_token_that_rounding_sends_to_another_expert_refuses_no_model(name: str) -> None:
+    lm = family(name, dtype=torch.bfloat16)
+    report = engine_report(lm)
+    assert report.equal, report.finding()
+    assert check_head(lm).equal
+
+
+def test_a_mixture_of_experts_in_half_precision_is_still_refused_without_its_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm = family("Mixtral, windowed", dtype=torch.bfloat16)
+
+    def causal(self: Masks, position: torch.Tensor, kv_length: int) -> torch.Tensor:
+        return torch.arange(kv_length)[None, None, None, :] <= position[:, None, :, None]
+
+    monkeypatch.setattr(Masks, "at", causal)
+    report = engine_error(lm, "hf")
+    assert not report.equal
+    assert "typically" in report.finding()
 
 
 def test_a_model_with_a_running_state_gets_no_guesses_and_cannot_be_taken_back() -> None:

@@ -16,32 +16,15 @@ GAME = ["env", "split", "source", "task", "rollout"]
 
 
 def check_configs(records: Records) -> None:
-    """Refuse runs of different configs under one method name, and one config and seed run twice."""
+    """Refuse one recipe and seed run twice; different recipes never share a name (`analysis.recipes`)."""
     used = records.runs[records.runs["used"].astype(bool)]
     for (method, env), group in used.groupby(["method", "env"], sort=True):
-        ids = [value for value in group["config_id"].unique() if value]
-        if len(ids) > 1:
-            runs = [group.loc[group["config_id"] == value, "run"].iloc[0] for value in ids[:2]]
-            raise Refusal(
-                f"{len(ids)} different configs are called {method} on {env}: runs {runs[0]} and "
-                f"{runs[1]} differ in "
-                f"{_differences(records, *runs)}; pass --vary KEY to treat a key's values as methods of "
-                f"their own, or "
-                "name fewer runs."
-            )
         twice = group.loc[group["seed"].duplicated(), "seed"]
         if len(twice):
             both = ", ".join(group.loc[group["seed"] == twice.iloc[0], "run"].astype(str))
             raise Refusal(
                 f"{method} on {env} has seed {twice.iloc[0]} more than once (runs {both}); keep one of them."
             )
-
-
-def _differences(records: Records, first: str, second: str) -> str:
-    left, right = (records.configs.get(run, {}) for run in (first, second))
-    keys = [key for key in sorted((left.keys() | right.keys()) - {"seed"}) if left.get(key) != right.get(key)]
-    shown = ", ".join(f"{key} ({left.get(key)} and {right.get(key)})" for key in keys[:4])
-    return shown + (f" and {len(keys) - 4} more keys" if len(keys) > 4 else "")
 
 
 def check_unique(episodes: pd.DataFrame) -> None:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from analysis.episodes import CONTEXT_FULL, NO_SETTINGS, complete_episodes, plain_words
 from analysis.errors import Refusal
+from analysis.recipes import tell_apart
 from analysis.table_file import read_episodes
 from analysis.touched import contradictions, touched_files, touched_identity
 from sage.records.identity import recipe_of, recorded_settings
@@ -98,7 +99,7 @@ def load(
     clash = records.runs.loc[records.runs["run"].duplicated(), "run"]
     if len(clash):
         raise Refusal(f"Run {clash.iloc[0]} is in more than one of the inputs; name each run once.")
-    records = _vary(records, vary) if vary else records
+    records = tell_apart(_vary(records, vary) if vary else records)
     notes = (*records.notes, *_failure_notes(records), *_context_notes(records))
     return replace(records, notes=notes)
 
@@ -228,7 +229,7 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
     row = {
         "run": run,
         "attempt": _attempt_number(directory),
-        "method": str(some["method"].iloc[0]) if len(some) else str(flat.get("method", "unknown")),
+        "method": str(some["method"].iloc[0]) if len(some) else _called(flat),
         "env": str(some["env"].iloc[0])
         if len(some)
         else str(flat.get("env.name", flat.get("env", "unknown"))),
@@ -255,6 +256,11 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
         digests={run: dict(status.get("sha256") or {})},
         notes=tuple(f"Records of run {run} ({row['method']}, seed {row['seed']}): {what}." for what in odd),
     )
+
+
+def _called(flat: dict[str, Any]) -> str:
+    """A run's name by its settings."""
+    return str(flat.get("name", flat.get("method", "unknown")))
 
 
 def _read_table(directory: Path, name: str) -> pd.DataFrame:
@@ -305,15 +311,26 @@ def _vary(records: Records, keys: Sequence[str]) -> Records:
         if not len(frame):
             continue
         label = frame["run"].map(labels)
-        frame["method"] = frame["method"].astype(str) + label.map(lambda text: f"[{text}]" if text else "")
+        plain = frame["method"].astype(str).map(lambda name: _without_tokens(name, keys))
+        frame["method"] = plain + label.map(lambda text: f"[{text}]" if text else "")
         for key in keys:
             frame[key] = frame["run"].map({run: chosen[key] for run, chosen in values.items()})
     configs = {
-        run: {key: value for key, value in flat.items() if key not in keys}
+        run: {
+            key: _without_tokens(value, keys) if key == "name" else value
+            for key, value in flat.items()
+            if key not in keys
+        }
         for run, flat in records.configs.items()
     }
     runs["config_id"] = [recipe_of(configs.get(run, {})) for run in runs["run"]]
     return replace(records, **tables, configs=configs)
+
+
+def _without_tokens(name: str, keys: Sequence[str]) -> str:
+    """A run's name without what it says itself about `keys`: opd+confidence.tau=0.3 varied by that is opd."""
+    head, *tokens = str(name).split("+")
+    return "+".join([head, *(token for token in tokens if token.partition("=")[0] not in keys)])
 
 
 def _config_value(records: Records, run: str, key: str) -> Any:

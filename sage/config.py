@@ -309,7 +309,10 @@ class RunConfig(Settings):
     divergence: _component(divergences)  # type: ignore[valid-type]
     curriculum: _component(curricula)  # type: ignore[valid-type]
     method: str
-    """Name of the preset, for tables only: what runs is the groups it composed."""
+    """The preset: which parts were chosen where the line says nothing else."""
+    name: str = Field(min_length=1, max_length=120)
+    """What the run is called in every table. `auto` is the preset and what differs from it
+    (`sage_opd+intervention=never`); runs of one recipe share a name, and only they."""
     rollout: RolloutSettings
     trainer: TrainerSettings
     speed: SpeedSettings

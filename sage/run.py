@@ -187,7 +187,7 @@ class _Book:
         source = self.tasks(config.evaluation.splits[0] if config.evaluation.splits else "train", None)
         self.key = RunKey(
             run=folder.identity().run,
-            method=config.method,
+            method=config.name,
             env=config.env.name,
             source=source[0].source if source else "",
             seed=config.seed,
@@ -254,7 +254,7 @@ def _seconds_before(folder: RunDir) -> dict[str, float]:
 
 
 def _view(config: RunConfig, folder: RunDir, steps: int, main: bool) -> Any:
-    title = f"{config.method} on {config.env.name}, seed {config.seed}, run {folder.identity().run}"
+    title = f"{config.name} on {config.env.name}, seed {config.seed}, run {folder.identity().run}"
     if main:
         return open_view(title, steps)
     # Only one process may draw; the others' view goes nowhere.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from sage import registry
 from sage.config import RunConfig
 from sage.moved import new_name
+from sage.names import AUTO, automatic_name
 from sage.redaction import learn
 
 if TYPE_CHECKING:
@@ -78,7 +79,29 @@ def load(source: DictConfig | Sequence[str]) -> RunConfig:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The config cannot be resolved at {error.full_key!r}: {reason}.") from error
-    return validate(plain)
+    valid = validate(plain)
+    if valid.name == AUTO:
+        valid = valid.model_copy(update={"name": automatic_name(valid)})
+    return valid
+
+
+def compose_beside(overrides: Sequence[str]) -> Any:
+    """Plain data of a config beside the one that is being loaded, from the same folders of options.
+
+    Raises ConfigError.
+    """
+    from hydra import compose as hydra_compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        inside = GlobalHydra.instance().is_initialized()  # then it knows --config-dir
+        config = hydra_compose("config", list(overrides)) if inside else compose(overrides)
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

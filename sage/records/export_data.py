@@ -53,7 +53,8 @@ def tags(run: RunDir) -> dict[str, str]:
     code = provenance.get("code", {})
     env = fields.get("env", {})
     sources = set(read(run.path, "episodes", ["source"]).column("source").to_pylist())
-    name = f"{fields.get('method')}-{env.get('name')}-s{fields.get('seed')}-{identity.run[:6]}"
+    called = fields.get("name", fields.get("method"))
+    name = f"{called}-{env.get('name')}-s{fields.get('seed')}-{identity.run[:6]}"
     values = {
         "mlflow.runName": name,
         "sage.key": key(run),
@@ -69,7 +70,9 @@ def tags(run: RunDir) -> dict[str, str]:
         "sage.version": code.get("version"),
         "sage.manifest": identity.manifest_digest,
         "sage.host": status.host if status else "",
-        "method": fields.get("method"),
+        "method": called,
+        "preset": fields.get("method"),
+        "sage.recipe": identity.recipe,
         "env": env.get("name"),
         "source": ",".join(sorted(sources)) or None,
         "seed": fields.get("seed"),

@@ -129,6 +129,8 @@ def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
 def _as_version_2(fields: dict[str, Any]) -> dict[str, Any]:
     """A version 1 record's settings under today's names: speed apart, who sampled where it belongs."""
     rollout, trainer = fields.get("rollout"), fields.get("trainer")
+    if "method" in fields:
+        fields.setdefault("name", fields["method"])  # what its tables call it
     if isinstance(rollout, dict):
         rollout["decoder"] = "vllm" if rollout.pop("engine", "auto") == "vllm" else "local"
     if isinstance(trainer, dict):

@@ -1,8 +1,9 @@
 """`python -m sage.records.mlflow_study <study.json>`: a study into MLflow (file by `sage.sweep.export`).
 
-One parent run per study, one child per trial with its point and value, and the runs of its seeds hung below
-the parent too (MLflow shows one level of nesting reliably), tagged with their trial. Idempotent: everything
-is found again by its tags. The tracking URI is in SAGE_TRACKING_URI.
+One parent run per study, one child per trial with its point and value, and below each trial the runs of its
+seeds. Trials and seeds carry as tags what they vary (`sage.vary.<setting>`), the study, the trial, the budget
+and the plan, so that a flat list can be filtered too. Idempotent: everything is found again by its tags. The
+tracking URI is in SAGE_TRACKING_URI.
 """
 
 from __future__ import annotations
@@ -37,12 +38,16 @@ def send(request: dict[str, Any], uri: str) -> str:
     for trial in request["trials"]:
         if trial["state"] == "waiting":
             continue
-        _send_trial(client, experiment, parent, request["study"], trial)
+        labels = {f"sage.{name}": value for name, value in request.get("labels", {}).items()}
+        labels |= {f"sage.vary.{name}": str(value) for name, value in trial["params"].items()}
+        _send_trial(client, experiment, parent, request["study"], trial, labels)
     client.set_terminated(parent, "FINISHED")
     return str(parent)
 
 
-def _send_trial(client: Any, experiment: str, parent: str, study: str, trial: dict[str, Any]) -> None:
+def _send_trial(
+    client: Any, experiment: str, parent: str, study: str, trial: dict[str, Any], labels: dict[str, str]
+) -> None:
     tags = {"sage.study": study, "sage.kind": "trial", "sage.trial": str(trial["number"])}
     run = _find(client, experiment, tags)
     if run is None:
@@ -58,10 +63,13 @@ def _send_trial(client: Any, experiment: str, parent: str, study: str, trial: di
             client.log_metric(run, key, value)
         end = int(1000 * trial["end"]) if trial["end"] else None
         client.set_terminated(run, STATES.get(trial["state"], "FAILED"), end_time=end)
+    for name, value in labels.items():
+        client.set_tag(run, name, value)
+    below = labels | {"mlflow.parentRunId": run, "sage.study": study, "sage.trial": str(trial["number"])}
     for seed_run in trial["runs"].values():
         for found in client.search_runs([experiment], f"tags.`sage.run` = '{seed_run}'"):
-            client.set_tag(found.info.run_id, "mlflow.parentRunId", parent)
-            client.set_tag(found.info.run_id, "sage.trial", str(trial["number"]))
+            for name, value in below.items():
+                client.set_tag(found.info.run_id, name, value)
 
 
 def _find(client: Any, experiment: str, tags: dict[str, str]) -> str | None:

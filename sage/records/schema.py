@@ -10,7 +10,7 @@ FORMAT_VERSION = 1
 
 _RUN = {
     "run": ("string", "run id: the digest's first 12 characters"),
-    "method": ("string", "preset name"),
+    "method": ("string", "the run's name: its preset and what differs from it"),
     "env": ("string", "environment name"),
     "source": ("string", "where the game came from: official, generated, ..."),
     "seed": ("int64", "run seed"),

@@ -58,7 +58,7 @@ def conduct(section: dict[str, Any], arguments: list[str], launcher: Any, contex
                 if base.tracking.mlflow:
                     from sage.sweep.export import export_study
 
-                    export_study(settings, study, base.tracking, runs_dir, _say)
+                    export_study(settings, study, base.tracking, runs_dir, _say, _labels(common, base))
     except LockTimeout as error:
         raise ConfigError(
             f"Another process is working on the study {settings.study!r} in {runs_dir}; one sweeper at a "
@@ -124,6 +124,13 @@ def _fields(base: RunConfig, settings: SweepSettings) -> dict[str, Any]:
     varied = {"seed", *settings.space}
     fields = flatten(base.digest_fields())
     return {k: v for k, v in fields.items() if k not in varied and k.split(".")[0] not in varied}
+
+
+def _labels(common: Sequence[str], base: RunConfig) -> dict[str, str]:
+    """What the runs of the study belong to beside it: the budget on its line and the plan."""
+    budgets = [word.partition("=")[2] for word in common if word.startswith("budget=")]
+    labels = {"budget": budgets[-1] if budgets else "", "plan": base.launch.plan or ""}
+    return {name: value for name, value in labels.items() if value}
 
 
 def _say(line: str) -> None:

@@ -29,8 +29,12 @@ def export_study(
     tracking: TrackingSettings,
     runs_dir: Path,
     say: Callable[[str], None],
+    labels: dict[str, str],
 ) -> None:
-    """Plots and MLflow; what cannot be done is one sentence, and the study's store is not touched."""
+    """Plots and MLflow; what cannot be done is one sentence, and the study's store is not touched.
+
+    `labels` (budget, plan) become tags of every trial and of the runs of its seeds.
+    """
     folder = runs_dir / "studies" / settings.study
     folder.mkdir(parents=True, exist_ok=True)
     plots = draw(settings, study, folder, say)
@@ -38,6 +42,7 @@ def export_study(
         "study": settings.study,
         "experiment": tracking.experiment,
         "definition": settings.definition(),
+        "labels": labels,
         "plots": [str(path) for path in plots],
         "trials": [_trial(settings, trial) for trial in study.get_trials(deepcopy=False)],
     }

@@ -154,6 +154,7 @@ def test_a_config_alone_gives_the_same_settings_as_its_run_json(config: RunConfi
 def version_1(config: RunConfig, engine: str | None = None, **trainer: Any) -> dict[str, Any]:
     """The run.json that version 1 wrote for this config."""
     fields = config.digest_fields()
+    fields.pop("name")
     fields["rollout"].pop("decoder")
     fields["rollout"] |= {"slots": 64, "step_timeout_s": 60.0} | ({"engine": engine} if engine else {})
     fields["trainer"] |= {"micro_batch": 8, "checkpoint_every": 0} | trainer

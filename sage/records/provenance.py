@@ -31,6 +31,10 @@ ENVIRONMENT = (
 )
 """The only environment variables that are recorded."""
 
+_RUN_MADE = ("*.db", "*.db-*", "*.db.lock", "*.sqlite", "*.sqlite-*", "*.sqlite3")
+"""Files that a run leaves in the current directory: MLflow's store, Optuna's, the judge's cache, locks."""
+_RUN_HOMES = ("ledger.jsonl", "report.html", "studies.db")
+"""A folder with one of these holds runs or a report."""
 _UNTRACKED_SUFFIXES = {".py", ".yaml", ".yml", ".toml"}
 _UNTRACKED_BYTES = 200_000
 
@@ -97,12 +101,13 @@ def code_state(package: Path) -> tuple[dict[str, Any], str]:
             code |= {"git": "wheel", "commit": _commit_of_wheel()}
         return code, ""
     root = Path((_git(package, "rev-parse", "--show-toplevel") or str(package)).strip())
-    changed = _git(root, "status", "--porcelain", "--untracked-files=normal") or ""
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no") or ""
     diff = _git(root, "diff", "HEAD", "--binary") or ""
-    untracked = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    diff += "".join(_as_new_file(root, name) for name in untracked if name)
+    listed = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    untracked = [name for name in listed if name and not _made_by_a_run(root, Path(name))]
+    diff += "".join(_as_new_file(root, name) for name in untracked)
     commit = (_git(root, "rev-parse", "HEAD") or "").strip() or None
-    return code | {"git": "repository", "commit": commit, "dirty": bool(changed.strip())}, diff
+    return code | {"git": "repository", "commit": commit, "dirty": bool(changed.strip() or untracked)}, diff
 
 
 def package_versions() -> dict[str, str]:
@@ -174,6 +179,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.decode(errors="replace") if result.returncode == 0 else None
+
+
+def _made_by_a_run(root: Path, name: Path) -> bool:
+    """Whether an untracked file is what a run or a report leaves behind, wherever it was told to put it."""
+    if any(name.match(pattern) for pattern in _RUN_MADE):
+        return True
+    homes = [root / folder for folder in name.parents if folder != Path(".")]
+    return any((home / mark).exists() for home in homes for mark in _RUN_HOMES)
 
 
 def _as_new_file(root: Path, name: str) -> str:

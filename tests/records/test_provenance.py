@@ -32,6 +32,18 @@ def test_a_clean_checkout(repository: Path) -> None:
     assert len(code["commit"]) == 40
 
 
+def test_what_a_run_itself_makes_does_not_make_a_checkout_dirty(repository: Path) -> None:
+    for file in ("runs/ledger.jsonl", "runs/ab/attempt_1/config.yaml", "mlflow.db", "mlflow.db.lock",
+                 "elsewhere/ledger.jsonl", "elsewhere/ab/attempt_1/code.diff", "report/report.html",
+                 "report/tables/a.csv"):  # fmt: skip
+        (repository / file).parent.mkdir(parents=True, exist_ok=True)
+        (repository / file).write_text("x")
+    code, diff = provenance.code_state(repository / "package")
+    assert (code["dirty"], diff) == (False, "")
+    (repository / "report.yaml").write_text("mine: 1\n")
+    assert provenance.code_state(repository / "package")[0]["dirty"]
+
+
 def test_a_dirty_checkout_can_be_rebuilt_from_commit_and_diff(repository: Path, tmp_path: Path) -> None:
     clean, _ = provenance.code_state(repository / "package")
     (repository / "package" / "__init__.py").write_text("one = 2\n")

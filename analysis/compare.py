@@ -24,7 +24,7 @@ from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
 from analysis.load import Records
 from analysis.not_ok import Bounded, difference_bounds
-from analysis.significance import mcnemar, permutation, tost, welch
+from analysis.significance import equivalence, mcnemar, permutation, t_test, tost, welch
 from analysis.verdict import checkpoint_verdict, corrected, recipe_verdict
 
 RECIPE = "recipe; test on this benchmark, interval also for new games"
@@ -168,12 +168,14 @@ def _recipe(
         "welch_low": test.low,
         "welch_high": test.high,
         "p_permutation": np.nan,
+        "p_new_games": t_test(boot.difference, boot.se, boot.df),
     }
     if min(len(mine), len(base)) >= MIN_RUNS_PERMUTATION:
         row["p_permutation"] = permutation(mine, base)[0]
     if margin is not None:
         row["margin"] = margin
         row["p_equivalent"] = tost(mine, base, margin)
+        row["p_equivalent_new_games"] = equivalence(boot.difference, boot.se, boot.df, margin)
     return row
 
 
@@ -194,6 +196,7 @@ def _checkpoints(
         "welch_low": np.nan,
         "welch_high": np.nan,
         "p_permutation": np.nan,
+        "p_new_games": np.nan,
     }
     if len(mine) > 1 or len(base) > 1:
         return empty

@@ -170,9 +170,7 @@ def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
                 f"{who} was finished more than once (attempts {numbers}); the last one is in the numbers, "
                 "and a result that was chosen among attempts confirms nothing."
             )
-        others = {
-            f"attempt {_attempt_number(chain[i])}": states[i] for i in range(len(chain)) if i != chosen
-        }
+        others = {f"attempt {_attempt_number(chain[i])}": states[i] for i in range(len(chain)) if i != chosen}
         part = replace(part, notes=(*notes, *part.notes), others={row.run: others} if others else {})
         parts.append(part)
     ledgers = [read_ledger(folder) for folder in sorted({path.parent.parent for path in attempts})]

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.bootstrap import crossed_variance
 from analysis.cells import Cells, cells
-from analysis.significance import tost, welch
+from analysis.significance import equivalence, t_test, tost, welch
 
 COLUMNS = (
     "mean_low",
@@ -29,6 +30,9 @@ COLUMNS = (
     "p_if_lost",
     "p_if_won",
     "p_equivalent_worst",
+    "p_new_games_if_lost",
+    "p_new_games_if_won",
+    "p_equivalent_new_games_worst",
 )
 """Columns of a comparison that only rows with such episodes have."""
 
@@ -101,6 +105,18 @@ def difference_bounds(
     if shared.any():
         means = table.values[:, shared] @ weights / weights.sum()
         row["difference_ok_games"] = float(means[mine].mean() - means[base].mean())
+    ends = {"lost": (bounded.low, bounded.high), "won": (bounded.high, bounded.low)}
+    new_games = {end: _new_games(sides[0], sides[1], mine, base) for end, sides in ends.items()}
+    row |= {f"p_new_games_if_{end}": t_test(*found) for end, found in new_games.items()}
     if margin is not None:
         row["p_equivalent_worst"] = max(tost(low_m, high_b, margin), tost(high_m, low_b, margin))
+        worst = max(equivalence(*found, margin) for found in new_games.values())
+        row["p_equivalent_new_games_worst"] = worst
     return row
+
+
+def _new_games(a: Cells, b: Cells, mine: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
+    """(difference, standard error, degrees of freedom) with runs and games random; a side of each table."""
+    variance, df, _ = crossed_variance(a.values[mine], b.values[base], a.strata, a.weights, a.grain)
+    gap = float(a.run_means()[mine].mean() - b.run_means()[base].mean())
+    return gap, float(np.sqrt(variance)), df

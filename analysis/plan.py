@@ -13,7 +13,6 @@ import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +24,10 @@ from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.power import binomial_residual, plannable, standard_error
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of new plans. One without the field `format` is of format 1: it stays readable, and what it does not say
+cannot be known when it is checked."""
+NEW_GAMES = "recipe on new games"
 FIELDS = {
     "title": str,
     "hypotheses": list,
@@ -36,17 +38,26 @@ FIELDS = {
     "source": (str, list),
     "seeds": list,
     "manifests": dict,
-    "retries": str,
+    "retries": (int, str),
     "alpha": float,
     "power": float,
     "assumptions": dict,
 }
-OPTIONAL = {"average": str}
-"""`average`: how episodes become a run's number, as in `compare --average` (default micro). With `splits`
-the hypotheses are about the macro-average over `splits`: one test each, however many splits there are."""
+OF_FORMAT_2 = {"format": int, "design": str, "games": dict, "not_ok": float, "arms": dict}
+"""What format 2 asks for beside `FIELDS`.
+
+`design`: how runs are compared (`independent`: Welch's test and the two-way test take runs as independent).
+`games`: number of games of each split. `not_ok`: the largest share of a run's episodes that may be not ok.
+`arms`: per method the settings (dotted; a group stands for all in it) in which it may differ from the other
+arms. `retries` is a number there: how often a failed run may start again."""
+OPTIONAL = {"average": str, "other_plans": int}
+"""`other_plans`: how many other plans are frozen beside these runs (default 0). `average`: how episodes
+become a run's number, as in `compare --average` (default micro). With `splits` the hypotheses are about the
+macro-average over `splits`: one test each, however many splits there are."""
 HYPOTHESIS = {"name": str, "method": str, "baseline": str, "direction": str, "margin": (int, float)}
 DIRECTIONS = ("greater", "less", "equivalent")
-ESTIMANDS = ("recipe on this benchmark", "recipe on new games")
+ESTIMANDS = ("recipe on this benchmark", NEW_GAMES)
+DESIGNS = ("independent",)
 ASSUMPTIONS = ("rate", "run_sd", "games")
 
 
@@ -57,6 +68,14 @@ class Plan:
     content: dict[str, Any]
     sha256: str
     path: Path
+    draws: int = 2000
+    seed: int = 0
+    """Both of the intervals that stand beside the tests."""
+
+    @property
+    def format(self) -> int:
+        """1 for plans without the field."""
+        return int(self.content.get("format", 1))
 
     @property
     def methods(self) -> list[str]:
@@ -75,7 +94,11 @@ def read_plan(path: str | Path) -> Plan:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise Refusal(f"{path.name} is not a mapping.")
-    _fields(content, FIELDS, path.name, OPTIONAL)
+    if "format" in content:
+        _fields(content, FIELDS | OF_FORMAT_2, path.name, OPTIONAL)
+        _check_format_2(content, path.name)
+    else:
+        _fields(content, FIELDS, path.name, OPTIONAL)
     if content.get("average", "micro") not in AVERAGES:
         raise Refusal(f"{path.name}: average is one of {', '.join(AVERAGES)}.")
     if not content["hypotheses"]:
@@ -115,45 +138,93 @@ def _fields(
             raise Refusal(f"{where}: {name} must be {wanted}, not {content[name]!r}.")
 
 
+def _check_format_2(content: dict[str, Any], where: str) -> None:
+    """Refuse values of the fields of format 2 that mean nothing."""
+    if content["format"] != FORMAT_VERSION:
+        raise Refusal(
+            f"{where} has format {content['format']}; this version reads {FORMAT_VERSION}, or none (1)."
+        )
+    if content["design"] not in DESIGNS:
+        raise Refusal(
+            f"{where}: the design {content['design']!r} is not known; it is {', '.join(DESIGNS)}: runs are "
+            "compared as independent of each other."
+        )
+    if not isinstance(content["retries"], int) or content["retries"] < 0:
+        raise Refusal(
+            f"{where}: retries is a rule, the number of times that a failed run may be started again (0, 1, "
+            f"…), not {content['retries']!r}."
+        )
+    if not 0 <= content["not_ok"] < 1:
+        raise Refusal(f"{where}: not_ok is a share of episodes such as 0.02, not {content['not_ok']}.")
+    if content.get("other_plans", 0) < 0:
+        raise Refusal(
+            f"{where}: other_plans is the number of other plans frozen beside these runs, from 0 on."
+        )
+    wrong = [split for split in content["splits"] if not _is_count(content["games"].get(split))]
+    if wrong or set(content["games"]) - set(content["splits"]):
+        raise Refusal(
+            f"{where}: games names each of its splits and no other with its number, as in valid_unseen: 134."
+        )
+    methods = {h[side] for h in content["hypotheses"] for side in ("method", "baseline")}
+    for method in sorted(methods | set(content["arms"])):
+        keys = content["arms"].get(method)
+        if method not in methods or not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
+            raise Refusal(
+                f"{where}: arms lists for each method of a hypothesis the settings in which it differs, as "
+                f"in [intervention, confidence], or []; {method} is not so."
+            )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def frozen_path(path: Path) -> Path:
     """Where the frozen record of a plan lies."""
     return path.with_suffix(".frozen.json")
 
 
-def freeze(path: str | Path, time: str | None = None) -> pd.DataFrame:
-    """Freeze a plan now (or at `time`, ISO 8601 with zone). Refuses a plan that was frozen with another
-    content."""
+def frozen_record(path: Path) -> dict[str, Any] | None:
+    """What was written when the plan at `path` was frozen; None where it never was."""
+    target = frozen_path(path)
+    if not target.exists():
+        return None
+    record: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+    return record
+
+
+def freeze(path: str | Path, runs: str | Path = "runs") -> pd.DataFrame:
+    """Freeze a plan now: a line in the ledger beside the runs in `runs`, and `<plan>.frozen.json`.
+
+    The ledger's line is what counts, and its time is the clock's. A plan that was frozen before gets a line
+    in a ledger that has none of it (a plan that came with the code, say), and keeps its frozen file. Refuses
+    a plan that was frozen with another content.
+    """
+    from sage.records import run_ledger
+
     plan = read_plan(path)
-    target = frozen_path(plan.path)
-    if target.exists():
-        earlier = json.loads(target.read_text(encoding="utf-8"))
-        if earlier["sha256"] != plan.sha256:
-            raise Refusal(
-                f"{plan.path.name} was frozen on {earlier['time']} with another content; a changed plan "
-                f"is a new plan: "
-                "give it a new name."
-            )
-        return pd.DataFrame([earlier])
-    moment = _moment(time) if time else datetime.now(UTC)
-    record = {
-        "format": FORMAT_VERSION,
-        "plan": plan.path.name,
-        "sha256": plan.sha256,
-        "time": moment.isoformat(timespec="seconds"),
-        "commit": _commit(plan.path.parent),
-    }
-    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return pd.DataFrame([record])
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Refusal(f"{text!r} is not a time in ISO 8601.") from None
-    if moment.tzinfo is None:
-        raise Refusal(f"{text!r} has no time zone; write 2026-11-23T12:00:00+00:00.")
-    return moment
+    earlier = frozen_record(plan.path)
+    if earlier is not None and earlier["sha256"] != plan.sha256:
+        raise Refusal(
+            f"{plan.path.name} was frozen on {earlier['time']} with another content; a changed plan is a new "
+            "plan: give it a new name."
+        )
+    folder = Path(runs)
+    before = [entry for entry in run_ledger.read(folder).of("freeze") if entry["digest"] != plan.sha256]
+    known = [entry for entry in run_ledger.read(folder).of("freeze") if entry["digest"] == plan.sha256]
+    entry = known[0] if known else run_ledger.append(folder, "freeze", plan.sha256, plan=plan.path.name)
+    if earlier is None:
+        record = {
+            "format": plan.format,
+            "plan": plan.path.name,
+            "sha256": plan.sha256,
+            "time": entry["time"],
+            "commit": _commit(plan.path.parent),
+        }
+        frozen_path(plan.path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = frozen_record(plan.path) or {}
+    others = len({other["digest"] for other in before})
+    return pd.DataFrame([record | {"ledger": entry["time"], "other_plans_here": others}])
 
 
 def _commit(folder: Path) -> str:
@@ -184,7 +255,7 @@ def detectables(plan: Plan) -> pd.DataFrame:
         assumed["run_sd"],
         residual,
         assumed.get("method_game_var", 0.0),
-        content["estimand"] == "recipe on new games",
+        content["estimand"] == NEW_GAMES,
     )
     splits = 1 if content.get("average") == "splits" else len(content["splits"])
     count = len(content["hypotheses"]) * len(content["environments"]) * splits
@@ -214,174 +285,14 @@ def detectables(plan: Plan) -> pd.DataFrame:
 
 
 def check(plan: Plan, records: Records) -> pd.DataFrame:
-    """Is a result of these records confirmatory? One row per condition: `condition`, `met`, `detail`.
+    """The conditions of a confirmatory result (`analysis.plan_check`)."""
+    from analysis.plan_check import check
 
-    The plan was frozen and not changed since; every run that its hypotheses need exists and is done; each
-    carries the plan's hash; each started after the freeze; the game manifests are the planned ones.
-    """
-    content = plan.content
-    target = frozen_path(plan.path)
-    frozen = json.loads(target.read_text(encoding="utf-8")) if target.exists() else None
-    same = frozen is not None and frozen["sha256"] == plan.sha256
-    detail = (
-        "never frozen"
-        if not frozen
-        else f"frozen {frozen['time']}"
-        if same
-        else "changed after it was frozen"
-    )
-    rows = [{"condition": "plan frozen and unchanged", "met": same, "detail": detail}]
-    runs = records.runs[
-        records.runs["method"].isin(plan.methods) & records.runs["env"].isin(content["environments"])
-    ]
-    runs = runs[runs["seed"].isin(content["seeds"])]
-    done = {(r.method, r.env, r.seed) for r in runs.itertuples() if r.used}
-    needed = {(m, e, s) for m in plan.methods for e in content["environments"] for s in content["seeds"]}
-    lacking = sorted(needed - done)
-    first = f"; first: {lacking[0][0]} on {lacking[0][1]}, seed {lacking[0][2]}" if lacking else ""
-    rows.append(
-        {
-            "condition": "set complete",
-            "met": not lacking,
-            "detail": f"{len(needed) - len(lacking)} of {len(needed)} runs done{first}",
-        }
-    )
-    used = runs[runs["used"].astype(bool)]
-    carrying = int((used["plan"] == plan.sha256).sum())
-    rows.append(
-        {
-            "condition": "runs carry the plan's hash",
-            "met": len(used) > 0 and carrying == len(used),
-            "detail": f"{carrying} of {len(used)} runs",
-        }
-    )
-    late = [] if not frozen else [r.run for r in used.itertuples() if not _after(r.started, frozen["time"])]
-    rows.append(
-        {
-            "condition": "runs started after the freeze",
-            "met": same and len(used) > 0 and not late,
-            "detail": "no freeze to compare with"
-            if not frozen
-            else f"{len(used) - len(late)} of {len(used)} runs",
-        }
-    )
-    rows.append(_manifests(content["manifests"], used, records))
-    extra = sorted(
-        set(records.runs.loc[records.runs["method"].isin(plan.methods), "seed"]) - set(content["seeds"])
-    )
-    rows.append(
-        {
-            "condition": "no run beyond the planned seeds",
-            "met": not extra,
-            "detail": f"unplanned seeds: {', '.join(map(str, extra))}" if extra else "none",
-        }
-    )
-    return pd.DataFrame(rows)
-
-
-def _after(started: str, frozen: str) -> bool:
-    try:
-        moment = datetime.fromisoformat(started)
-    except ValueError:
-        return False
-    return moment.tzinfo is not None and moment > datetime.fromisoformat(frozen)
-
-
-def _manifests(planned: dict[str, str], used: pd.DataFrame, records: Records) -> dict[str, Any]:
-    wrong = []
-    for row in used.itertuples():
-        actual = str(records.provenance.get(row.run, {}).get("manifest_digest", ""))
-        wanted = planned.get(row.env, "")
-        if not wanted or not actual.startswith(wanted):
-            wrong.append(row.run)
-    detail = f"{len(used) - len(wrong)} of {len(used)} runs"
-    if not planned:
-        detail = "the plan names no manifest"
-    return {"condition": "planned game manifests", "met": len(used) > 0 and not wrong, "detail": detail}
+    return check(plan, records)
 
 
 def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """The plan's hypotheses, tested as planned: Welch on run means, Holm over all of them, the named
-    direction.
+    """The hypotheses, tested as planned (`analysis.plan_test`)."""
+    from analysis.plan_test import confirmatory
 
-    Only the planned seeds, methods, splits and source are used. `status` is `confirmatory` where every
-    condition of
-    `check` is met, else `exploratory: …` with the first condition that is not.
-    """
-    from analysis.compare import RECIPE, compare
-    from analysis.significance import holm
-
-    content = plan.content
-    conditions = check(plan, records)
-    unmet = conditions[~conditions["met"]]
-    status = "confirmatory" if not len(unmet) else f"exploratory: {unmet.iloc[0]['condition']} is not met"
-    planned = _only_planned(plan, records)
-    rows = []
-    for hypothesis in content["hypotheses"]:
-        margin = float(hypothesis["margin"]) if hypothesis["direction"] == "equivalent" else None
-        frame = compare(
-            planned,
-            hypothesis["baseline"],
-            metric=content["metric"],
-            average=content.get("average", "micro"),
-            margin=margin,
-            draws=draws,
-            seed=seed,
-            level=1 - content["alpha"],
-            methods=[hypothesis["method"], hypothesis["baseline"]],
-        )
-        for row in frame.to_dict("records"):
-            rows.append({"hypothesis": hypothesis["name"], "direction": hypothesis["direction"], **row})
-    result = pd.DataFrame(rows)
-    if not len(result):
-        raise Refusal("No hypothesis of the plan has episodes on its splits.")
-    equivalent = result["direction"] == "equivalent"
-    result["p_tested"] = result["p"].where(~equivalent, result.get("p_equivalent"))
-    # With one run on a side `compare` tests on the games, which says nothing about a recipe.
-    result.loc[result["estimand"] != RECIPE, ["p_tested", "low", "high"]] = float("nan")
-    result["p_holm"] = holm(result["p_tested"])
-    wanted = result["direction"].map({"greater": 1, "less": -1, "equivalent": 0})
-    right_way = (result["difference"] * wanted > 0) | equivalent
-    significant = result["p_holm"] < content["alpha"]
-    result["verdict"] = "not shown"
-    result.loc[significant & right_way, "verdict"] = "supported"
-    result.loc[significant & ~right_way, "verdict"] = "contradicted"
-    result.loc[result["p_tested"].isna(), "verdict"] = "cannot tell (one run has no spread)"
-    result["status"] = status
-    keep = [
-        "hypothesis",
-        "env",
-        "split",
-        "method",
-        "baseline",
-        "direction",
-        "runs",
-        "runs_baseline",
-        "difference",
-        "low",
-        "high",
-        "p_tested",
-        "p_holm",
-        "detectable",
-        "verdict",
-        "status",
-    ]
-    return result[keep]
-
-
-def _only_planned(plan: Plan, records: Records) -> Records:
-    from dataclasses import replace
-
-    content = plan.content
-    runs = records.runs[
-        records.runs["seed"].isin(content["seeds"])
-        & records.runs["method"].isin(plan.methods)
-        & records.runs["env"].isin(content["environments"])
-    ]
-    sources = content["source"] if isinstance(content["source"], list) else [content["source"]]
-    episodes = records.episodes[
-        records.episodes["run"].isin(set(runs["run"]))
-        & records.episodes["split"].isin(content["splits"])
-        & records.episodes["source"].isin(sources)
-    ]
-    return replace(records, runs=runs, episodes=episodes)
+    return confirmatory(plan, records, draws, seed)

@@ -98,10 +98,21 @@ def tost(a: Any, b: Any, margin: float) -> float:
     """p of equivalence within ±margin: two one-sided Welch tests (Schuirmann 1987), the larger p.
 
     Raises Refusal where the margin is not positive. nan where `welch` knows no error."""
-    _positive(margin)
     result = welch(a, b)
-    lower = stats.t.sf((result.difference + margin) / result.se, result.df)
-    upper = stats.t.cdf((result.difference - margin) / result.se, result.df)
+    return equivalence(result.difference, result.se, result.df, margin)
+
+
+def t_test(difference: float, se: float, df: float) -> float:
+    """Two-sided p of a difference with a standard error of `df` degrees of freedom."""
+    return float(2 * stats.t.sf(abs(difference / se), df))
+
+
+def equivalence(difference: float, se: float, df: float, margin: float) -> float:
+    """The larger p of two one-sided t tests (Schuirmann 1987). Raises Refusal where the margin is not
+    positive."""
+    _positive(margin)
+    lower = stats.t.sf((difference + margin) / se, df)
+    upper = stats.t.cdf((difference - margin) / se, df)
     return float(max(lower, upper))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from analysis.load import Records
-from analysis.plan import check, confirmatory, detectables, frozen_path
+from analysis.plan import detectables, frozen_path
+from analysis.plan_check import check
+from analysis.plan_test import confirmatory
 from analysis.report.section import Options, Section
 
 
@@ -27,6 +29,4 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
     section.table("plan_conditions", conditions, "Conditions of a confirmatory result")
     section.table("plan_power", detectables(options.plan), "What the plan can see under its own assumptions")
     result = confirmatory(options.plan, records, options.draws, options.seed)
-    section.table(
-        "plan_hypotheses", result, "Hypotheses as planned: Welch on run means, Holm over all of them"
-    )
+    section.table("plan_hypotheses", result, "Hypotheses as planned, Holm over all of them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from analysis.load import from_episodes, load
 from analysis.plan import check, confirmatory, detectables, freeze, frozen_path, read_plan
 from analysis.power import plannable
 from analysis.thresholds import confirmation, thresholds
+from sage.records import run_ledger
 from tests.analysis.synthetic import Study, episode_table, write_study
 
 LEVELS = {
@@ -150,7 +152,6 @@ PLAN = {
     ],
     "assumptions": {"rate": 0.5, "run_sd": 0.04, "games": 134},
 }
-FROZEN = "2026-09-01T00:00:00+00:00"
 
 
 @pytest.fixture
@@ -176,31 +177,56 @@ def planned_runs(tmp_path, plan_file):
     return root
 
 
-def test_freeze_once(plan_file):
-    row = freeze(plan_file, FROZEN).iloc[0]
+def test_freeze_once_by_the_clock_and_in_the_ledger(plan_file, tmp_path):
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    row = freeze(plan_file, tmp_path / "runs").iloc[0]
+    assert before < datetime.fromisoformat(row["time"]) < datetime.now(UTC)
     assert row["sha256"] == read_plan(plan_file).sha256
-    assert freeze(plan_file).iloc[0]["time"] == FROZEN
+    (entry,) = run_ledger.read(tmp_path / "runs").entries
+    assert (entry["event"], entry["digest"], entry["plan"]) == ("freeze", row["sha256"], "p.yaml")
     plan_file.write_text("# a comment changes nothing\n" + plan_file.read_text())
-    assert freeze(plan_file).iloc[0]["time"] == FROZEN
+    assert freeze(plan_file, tmp_path / "runs").iloc[0]["time"] == row["time"]
+    assert len(run_ledger.read(tmp_path / "runs").entries) == 1
     plan_file.write_text(yaml.safe_dump({**PLAN, "alpha": 0.1}))
     with pytest.raises(Refusal, match="a changed plan is a new plan"):
-        freeze(plan_file)
+        freeze(plan_file, tmp_path / "runs")
 
 
-def test_all_conditions_met(plan_file, planned_runs):
-    freeze(plan_file, FROZEN)
+def test_a_plan_that_came_frozen_is_frozen_for_these_runs_too(plan_file, tmp_path):
+    first = freeze(plan_file, tmp_path / "elsewhere").iloc[0]
+    again = freeze(plan_file, tmp_path / "runs").iloc[0]
+    assert again["time"] == first["time"]
+    assert again["ledger"] > first["ledger"]
+    assert again["other_plans_here"] == 0
+
+
+def test_a_plan_of_format_1_stays_checkable_and_says_what_cannot_be_known(plan_file, planned_runs):
+    """Records and plan from before the ledger: the hypothesis is tested, and what is not known is said."""
+    frozen_path(plan_file).write_text(
+        json.dumps({"format": 1, "sha256": read_plan(plan_file).sha256, "time": "2026-09-01T00:00:00+00:00"})
+    )
     records = load([planned_runs])
-    conditions = check(read_plan(plan_file), records)
-    assert conditions["met"].all(), conditions.to_string()
+    conditions = check(read_plan(plan_file), records).set_index("condition")["verdict"]
+    unknown = {
+        "freeze in the ledger",
+        "ledger unbroken",
+        "other plans owned up to",
+        "retries within the rule",
+        "runs started after the freeze",
+        "start times as in the ledger",
+        "records as they were written",
+        "one version of the code",
+    }
+    assert set(conditions.index[conditions == "cannot be known"]) == unknown
+    assert set(conditions[~conditions.index.isin(unknown)]) == {"met"}
     result = confirmatory(read_plan(plan_file), records, draws=200)
-    assert result["status"].tolist() == ["confirmatory"]
+    assert result["status"].tolist() == ["exploratory: freeze in the ledger cannot be known"]
     assert result["verdict"].iloc[0] in ("supported", "not shown")
 
 
 @pytest.mark.parametrize(
     ("change", "condition"),
     [
-        ("late freeze", "runs started after the freeze"),
         ("no freeze", "plan frozen and unchanged"),
         ("other hash", "runs carry the plan's hash"),
         ("run missing", "set complete"),
@@ -210,7 +236,7 @@ def test_all_conditions_met(plan_file, planned_runs):
 )
 def test_one_condition_not_met(plan_file, planned_runs, change, condition):
     if change != "no freeze":
-        freeze(plan_file, "2026-11-01T00:00:00+00:00" if change == "late freeze" else FROZEN)
+        freeze(plan_file, plan_file.parent / "elsewhere")
     some = sorted(planned_runs.glob("*/attempt_1"))[0]
     provenance = json.loads((some / "provenance.json").read_text())
     if change == "other hash":
@@ -222,8 +248,8 @@ def test_one_condition_not_met(plan_file, planned_runs, change, condition):
     if change == "edited":
         plan_file.write_text(yaml.safe_dump({**PLAN, "alpha": 0.1}))
     records = load([planned_runs])
-    found = check(read_plan(plan_file), records).set_index("condition")["met"]
-    assert not found[condition]
+    found = check(read_plan(plan_file), records).set_index("condition")["verdict"]
+    assert found[condition] == "not met"
     result = confirmatory(read_plan(plan_file), records, draws=100)
     assert result["status"].str.startswith("exploratory").all()
 
@@ -285,6 +311,16 @@ def test_detectable_of_a_plan(plan_file):
     assert row["sees_its_margin"] == "yes"
 
 
+NEW = {
+    "format": 2,
+    "design": "independent",
+    "retries": 1,
+    "games": {"valid_unseen": 12},
+    "not_ok": 0.05,
+    "arms": {"opd": [], "sage_opd": ["intervention"]},
+}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -300,6 +336,15 @@ def test_detectable_of_a_plan(plan_file):
             "margin above 0",
         ),
         ({"assumptions": {}}, "assumptions lacks"),
+        ({"format": 2}, "lacks design"),
+        ({**NEW, "format": 3}, "has format 3"),
+        ({**NEW, "design": "paired"}, "design 'paired' is not known; it is independent"),
+        ({**NEW, "retries": "once more"}, "retries is a rule"),
+        ({**NEW, "retries": -1}, "retries is a rule"),
+        ({**NEW, "not_ok": 2.0}, "not_ok is a share"),
+        ({**NEW, "games": {}}, "games names each of its splits"),
+        ({**NEW, "arms": {"opd": []}}, "sage_opd is not so"),
+        ({**NEW, "other_plans": -1}, "other_plans is the number"),
     ],
 )
 def test_bad_plans(tmp_path, change, sentence):

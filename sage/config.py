@@ -26,10 +26,11 @@ SCHEMA_VERSION = 2
 """Version of the config's meaning; read by the run digest. Raise it when a field changes meaning.
 Version 2 moved what changes only speed into the group `speed` (`sage.records.identity` reads version 1)."""
 
-NOT_A_RESULT = ("tracking", "launch", "pretrain", "speed", "env.data")
+NOT_A_RESULT = ("tracking", "launch", "pretrain", "speed", "env.data", "evaluation.max_not_ok")
 """Settings (dotted, with everything below them) that cannot change a result: they are no part of a run's
 identity, of its recipe, or of what a plan declares. Written into `run.json`; `analysis` reads it there.
-`env.data` is where an environment's files lie: what they are is in the digest of the game manifest."""
+`env.data` is where an environment's files lie: what they are is in the digest of the game manifest;
+`evaluation.max_not_ok` decides whether a result counts, not what it is."""
 
 def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """A copy of nested plain data that lacks the settings of these dotted names; one that is not there is no
@@ -211,6 +212,10 @@ class EvaluationSettings(Settings):
     """Optimizer steps between evaluations during training; 0 for none."""
     during_limit: int | None
     """As `limit`, for the evaluations during training."""
+    max_not_ok: float = Field(ge=0, le=1)
+    """Largest share of an evaluation, or of a training step, that may be not ok (an environment or a model
+    failed); beyond it, or where nothing is ok, the run fails and the same line tries again. Decides whether a
+    result counts, never what it is."""
     temperature: float = Field(ge=0)
     top_p: float = Field(gt=0, le=1)
 

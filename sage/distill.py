@@ -21,17 +21,18 @@ from accelerate.utils import gather_object
 from sage import checkpoint
 from sage.config import SpeedSettings, TrainerSettings
 from sage.episode import Decision, Episode, Label, Status, Task
+from sage.not_ok import refuse_not_ok, too_many
 from sage.objective.confidence import Unweighted
 from sage.objective.curriculum import Curriculum
 from sage.objective.estimators import NegativeLogLikelihood
-from sage.objective.intervention import Ask, Intervention, Stream, TurnContext
+from sage.objective.intervention import Ask, Intervention, JudgeFailure, Stream, TurnContext
 from sage.objective.normalization import Unnormalized
 from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
 from sage.policy.rollout import Job
 from sage.records.clock import PhaseClock
 from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares
-from sage.scoring import Pair, Played, Scored, score_batch
+from sage.scoring import Pair, Played, score_batch
 from sage.settings import ConfigError
 from sage.sharding import check_launch, mesh_of
 from sage.stopping import before_stop, unbroken
@@ -140,6 +141,7 @@ def distill(
     on_step: Callable[[StepReport], None],
     after_step: Callable[[int, bool], None] | None = None,
     gold: Gold | None = None,
+    max_not_ok: float | None = None,
 ) -> Summary:
     """Train the student in place up to optimizer step `trainer.steps`, from the newest checkpoint on, or up
     to the step that reaches `trainer.teacher_budget`.
@@ -148,10 +150,11 @@ def distill(
     measured against them. `on_step` is called in the main process only, `after_step` in every process, with
     the step and whether it was the last (an evaluation goes there); the checkpoint of a step is written after
     both, so that what it counts as done is recorded, and a resumed run reports the steps after its checkpoint
-    again. Episodes that are not ok are reported and take no part in the loss. A step in which no turn is
-    supervised leaves weights, optimizer and warm-up alone, and is counted. A signal that stops the run finds
-    the checkpoint of the last whole step written (in one process; several do not stop at the same step, and
-    `checkpoint_every` serves them).
+    again. Episodes that are not ok are reported and take no part in the loss; where more of a step are than
+    the share `max_not_ok` (None: any number may be), or all, the step is not made (TooManyNotOk). A step in
+    which no turn is supervised leaves weights, optimizer and warm-up alone, and is counted. A signal that
+    stops the run finds the checkpoint of the last whole step written (in one process; several do not stop at
+    the same step, and `checkpoint_every` serves them).
     """
     optimizer = StudentOptimizer(models.student.model, trainer, mesh_of(accelerator), seed=seed)
     change = WeightChange(models.student.model)
@@ -176,12 +179,22 @@ def distill(
         batch = [p for p in played if p.episode.status.is_ok and p.episode.turns]
 
         # decide
-        scored: Scored | None = None
-        if rules.intervention.needs_scores:
-            confidence, size = rules.objective.confidence, speed.micro_batch
-            scored = score_batch(models, confidence, batch, micro_batch=size, with_student=True, clock=clock)
+        ask_both = partial(
+            score_batch,
+            models,
+            rules.objective.confidence,
+            micro_batch=speed.micro_batch,
+            with_student=True,
+            clock=clock,
+        )
+        scored = ask_both(batch) if rules.intervention.needs_scores else None
         with clock.phase("judge"):
-            decide(batch, rules.intervention, ask, turn_streams(seed, step))
+            decided = decide(batch, rules.intervention, ask, turn_streams(seed, step))
+        if scored is not None and len(decided) < len(batch):
+            scored = ask_both(decided)
+        batch = decided
+        if max_not_ok is not None:
+            _refuse_not_ok(accelerator, episodes, max_not_ok, step)
 
         # score, weigh, differentiate
         optimizer.clear()
@@ -252,6 +265,15 @@ def distill(
             _save(checkpoints, progress, models, optimizer, change, accelerator, learners)
     before_stop(None)
     return progress
+
+
+def _refuse_not_ok(accelerator: Accelerator, mine: Sequence[Episode], most: float, step: int) -> None:
+    """`refuse_not_ok` over the episodes of all processes, in every one of them."""
+    bad = sum(not episode.status.is_ok for episode in mine)
+    bad_in_all, in_all = _add_up_numbers(accelerator, (bad, len(mine)))
+    if too_many(int(bad_in_all), int(in_all), most):
+        episodes = gather_object(list(mine)) if accelerator.num_processes > 1 else mine
+        refuse_not_ok(episodes, most, f"training step {step}", step - 1)
 
 
 def _spent(progress: Summary, trainer: TrainerSettings) -> bool:
@@ -338,16 +360,29 @@ def episode_streams(seed: int, step: int) -> EpisodeStream:
     return stream
 
 
-def decide(batch: Sequence[Played], rule: Intervention, ask: Ask, stream: Stream) -> None:
-    """Fill in the decisions of every turn of `batch`, all in one query; with scores where there are any."""
+def decide(batch: Sequence[Played], rule: Intervention, ask: Ask, stream: Stream) -> list[Played]:
+    """Fill in the decisions of every turn of `batch`, all in one query; with scores where there are any.
+
+    Returns those that were decided. An episode with a turn that the judge could not be run on ends
+    `policy_error` and is decided about in no turn; the rule decides about the others as if it were not there.
+    """
     contexts = [
         TurnContext(played.episode, turn, played.scores[t] if played.scores else None)
         for played in batch
         for t, turn in enumerate(played.episode.turns)
     ]
-    decisions = iter(rule.decide(contexts, ask, stream))
+    try:
+        decisions = iter(rule.decide(contexts, ask, stream))
+    except JudgeFailure as error:
+        for episode, reason in error.episodes:
+            episode.status, episode.error = Status.POLICY_ERROR, reason
+        for played in batch:
+            if not played.episode.status.is_ok:
+                played.scores = []
+        return decide([p for p in batch if p.episode.status.is_ok], rule, ask, stream)
     for played in batch:
         played.decisions = [next(decisions) for _ in played.episode.turns]
+    return list(batch)
 
 
 def step_values(played: Sequence[Played], loss: BatchLoss) -> dict[str, Any]:

@@ -143,6 +143,8 @@ class Episode:
     score: float = 0.0
     error: str = ""
     """One sentence for `env_error` and `policy_error`, else empty."""
+    retries: int = 0
+    """How often the model failed on a batch with this episode in it."""
     seconds: float = 0.0
 
     @property

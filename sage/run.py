@@ -26,6 +26,7 @@ from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Status, Task, Turn
 from sage.evaluate import Evaluator
+from sage.not_ok import refuse_not_ok, set_aside
 from sage.objective.intervention import Ask, TurnContext, no_judge
 from sage.players import golden, training_play
 from sage.policy.engine import right_engine
@@ -98,6 +99,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         )
         stack.enter_context(pool)
         book = _Book(config, folder, view, clock, main)
+        stack.enter_context(set_aside(folder, book.key, main))
         evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), accelerator)
 
         def evaluate(step: int, limit: int | None) -> None:
@@ -107,6 +109,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                     with clock.phase("evaluation"):
                         view.begin(f"evaluating {split} after {step} steps", len(tasks))
                         episodes = evaluator(tasks, book.counter())
+                    what = f"the evaluation of {split} after {step} steps"
+                    refuse_not_ok(episodes, config.evaluation.max_not_ok, what, step)
                     book.evaluated(step, split, episodes)
 
         # A resumed run has recorded this one before its weights were changed.
@@ -148,6 +152,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 clock=clock,
                 on_step=book.stepped,
                 after_step=after_step,
+                max_not_ok=config.evaluation.max_not_ok,
             )
             if done.steps < steps:
                 line = (

@@ -93,6 +93,7 @@ def train(
     on_step: Callable[[StepReport], None] | None = None,
     after_step: Callable[[int, bool], None] | None = None,
     gold: Gold | None = None,
+    max_not_ok: float | None = None,
 ) -> tuple[Summary, list[StepReport], Pair]:
     """Rollouts with the real student, pool, judge and teacher; everything small."""
     both = models or fresh_models()
@@ -134,6 +135,7 @@ def train(
         on_step=report,
         after_step=after_step,
         gold=gold,
+        max_not_ok=max_not_ok,
     )
     return summary, reports, both
 

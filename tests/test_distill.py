@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from sage import checkpoint
 from sage.distill import Gold, StepReport, jobs_of_step, turn_streams
 from sage.episode import Decision, Episode, Failure, Label, Status
+from sage.not_ok import TooManyNotOk
 from sage.objective.controls import Matched
 from sage.objective.curriculum import Curriculum
 from sage.objective.intervention import Always, Ask, Judge, JudgeReply, Never, Stream, TurnContext
@@ -281,6 +282,28 @@ def test_broken_episodes_are_reported_and_left_out(tmp_path: Path) -> None:
     summary, (nothing,), _ = train(tmp_path / "c", trainer=trainer, chosen=all_broken)
     assert summary.skipped == 1
     assert (nothing.row["loss"], nothing.row["student_tokens"], nothing.row["success_rate"]) == (0.0, 0, None)
+
+
+def test_a_step_with_too_many_broken_episodes_is_not_made(tmp_path: Path) -> None:
+    trainer = TRAINER.model_copy(update={"steps": 1})
+    both, reports = fresh_models(), list[StepReport]()
+    before = weights(both.student)
+    with pytest.raises(
+        TooManyNotOk, match=r"^1 of 4 episodes of training step 1 are not ok.*env_error"
+    ) as caught:
+        train(
+            tmp_path,
+            models=both,
+            trainer=trainer,
+            chosen=tasks(4, broken=(2,)),
+            on_step=reports.append,
+            max_not_ok=0.2,
+        )
+    assert reports == []
+    assert_equal_weights(before, weights(both.student))
+    assert (caught.value.step, len(caught.value.episodes)) == (0, 4)
+    _, (report,), _ = train(tmp_path, trainer=trainer, chosen=tasks(4, broken=(2,)), max_not_ok=0.25)
+    assert report.row["episodes_not_ok"] == 1
 
 
 def test_the_curriculum_limits_the_turns(tmp_path: Path) -> None:

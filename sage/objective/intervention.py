@@ -41,17 +41,30 @@ class JudgeReply:
     tokens: int = 0
 
 
+class JudgeFailure(RuntimeError):
+    """The teacher could not be run on some turns; what it says about the others is known from now on.
+
+    episodes: those with such a turn, each once, and why.
+    """
+
+    def __init__(self, episodes: Sequence[tuple[Episode, str]]) -> None:
+        super().__init__(f"The judge failed on {len(episodes)} episodes: {episodes[0][1]}")
+        self.episodes = list(episodes)
+
+
 class JudgeQuery(Settings):
     """What a rule wants the teacher to be asked like; `sage.teacher.judge` reads it."""
 
     sees_feedback: bool
-    """The judge is shown the environment's reply to the answer it judges (method.md section 3, open)."""
+    """The judge is shown the environment's reply to the answer it judges (method.md section 3, open).
+    Where it is not, the template's line for it is left out."""
     max_new_tokens: int = Field(ge=1)
     """Length limit of one greedy reply."""
 
 
 Ask = Callable[[Sequence[TurnContext]], list[JudgeReply]]
-"""Asks the teacher about turns, one reply each, in order."""
+"""Asks the teacher about turns, one reply each, in order. Raises JudgeFailure where it cannot be run on some:
+their episodes are taken out, and the rule is called again with the others."""
 
 Stream = Callable[[TurnContext], random.Random]
 """The random stream of one turn. It depends on the turn alone (run seed, step, task, rollout, turn), never on

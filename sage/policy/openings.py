@@ -13,7 +13,7 @@ from sage.episode import Episode, Status
 from sage.policy.dialogue import Dialogue
 from sage.policy.generate import Reply
 from sage.policy.prompts import fill, parse_answer
-from sage.policy.rollout import Waiting
+from sage.policy.rollout import Given, Waiting
 
 if TYPE_CHECKING:
     from sage.config import PromptStyle
@@ -33,9 +33,9 @@ class ExpertAnswers:
     def __init__(self, pool: EnvPool, style: PromptStyle, dialogue: Dialogue) -> None:
         self._pool, self._style, self._dialogue = pool, style, dialogue
 
-    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | Status | None]:
+    def __call__(self, waiting: Sequence[Waiting]) -> list[Given]:
         advice = self._pool.advise_many([one.slot for one in waiting])
-        answers: list[Reply | EnvFault | Status | None] = []
+        answers: list[Given] = []
         for one in waiting:
             found = advice[one.slot]
             if isinstance(found, EnvFault):
@@ -60,23 +60,28 @@ class ExpertAnswers:
 class FirstTurns:
     """The first answers of another episode of the same job, up to the last `Job.last_turns` of it.
 
-    Only an episode that was won leads anywhere; where it was not, the model plays from the start.
+    Only an episode that was won leads anywhere; where it was not, the model plays from the start. Where it
+    broke, so does this one.
     """
 
     counts = False
 
     def __init__(self, shown: Sequence[Episode]) -> None:
         self._shown: Mapping[JobKey, Episode] = {
-            (episode.task.id, episode.rollout_index): episode for episode in shown if episode.won
+            (episode.task.id, episode.rollout_index): episode
+            for episode in shown
+            if episode.won or not episode.status.is_ok
         }
 
-    def __call__(self, waiting: Sequence[Waiting]) -> list[Reply | EnvFault | Status | None]:
+    def __call__(self, waiting: Sequence[Waiting]) -> list[Given]:
         return [self._next(one) for one in waiting]
 
-    def _next(self, one: Waiting) -> Reply | None:
+    def _next(self, one: Waiting) -> Given:
         shown = self._shown.get((one.job.task.id, one.job.rollout_index))
         if shown is None or one.job.last_turns is None:
             return None
+        if not shown.status.is_ok:
+            return shown.status, f"What was to be shown first: {shown.error}"
         if one.turns >= len(shown.turns) - one.job.last_turns:
             return None
         turn = shown.turns[one.turns]

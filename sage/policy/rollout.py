@@ -23,10 +23,10 @@ from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Failure, Status, Task, Turn
 from sage.policy.dialogue import Dialogue
 from sage.policy.engine import EngineName, Who
+from sage.policy.failures import OURS, Patience, failure_of, free_memory, without_frames
 from sage.policy.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
-from sage.reason import reason_of
 from sage.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -52,15 +52,22 @@ class Waiting:
     turns: int
 
 
+End = tuple[Status, str]
+"""How an episode ended, and the sentence that says why where it is not ok."""
+
+Given = Reply | EnvFault | Status | End | None
+"""What an opening has for an episode."""
+
+
 class Opening(Protocol):
     """Gives the first answers of episodes in the model's place (`sage.policy.openings`)."""
 
     counts: bool
     """The given turns are the episode's own (`Episode.turns`); else they are only its history (`given`)."""
 
-    def __call__(self, waiting: Sequence[Waiting]) -> Sequence[Reply | EnvFault | Status | None]:
-        """The next answer of each; None where the model goes on from here, a status (or a fault) where the
-        episode ends."""
+    def __call__(self, waiting: Sequence[Waiting]) -> Sequence[Given]:
+        """The next answer of each; None where the model goes on from here, a status (with the reason where
+        it is not ok, or a fault) where the episode ends."""
         ...
 
 
@@ -86,9 +93,6 @@ class PlaySettings:
 
 OnTurns = Callable[[Sequence[tuple[Episode, Turn]]], None]
 """Is told of the turns that were just played side by side, each with its episode."""
-
-_End = tuple[Status, str]
-"""How an episode ended, and the sentence that says why where it is not ok."""
 
 
 @dataclass(slots=True)
@@ -117,8 +121,10 @@ def play(
     """Play every job once; episodes come back in the order of `jobs`. `opening` may give their first answers,
     of which `on_turns` is not told. Raises ConfigError where an opening alone fills `max_context`.
 
-    A fault of an environment ends that episode as `env_error`. A failure of the model ends the episodes in
-    play as `policy_error`, unless nothing has been played yet: then the error is the caller's (RuntimeError).
+    A fault of an environment ends that episode as `env_error`. Where the model fails, the same answers are
+    tried again with half as many rows, whose histories are encoded anew, and the others wait; the tokens are
+    the same. An episode whose answer fails alone ends `policy_error`. A model that answers nothing at all is
+    the caller's error: what it raised.
     """
     return _Table(lm, pool, jobs, settings, on_episode, opening, on_turns).play()
 
@@ -150,9 +156,18 @@ class _Table:
         self.queue = deque(enumerate(jobs))
         self.done: dict[int, Episode] = {}
         self.seats: list[_Seat] = []
-        slots = max(1, min(settings.slots, len(jobs)))
-        self.free = list(range(slots))
-        self.decoder = self._decoder(slots)
+        self.slots = max(1, min(settings.slots, len(jobs)))
+        self.free = list(range(self.slots))
+        self.decoder = self._decoder(self.slots)
+        self.rows = self.slots
+        """Most seats at a time; fewer than slots after the model failed on more."""
+        self.parked: deque[_Seat] = deque()
+        """Seats that wait for a row."""
+        self.rows_before = 0
+        """`rows` before the failures that are being narrowed down; 0 where there are none."""
+        self.fresh = True
+        """Nothing is cached that an answer could do without."""
+        self.patience = Patience()
 
     def _decoder(self, slots: int) -> Decodes:
         how = self.settings
@@ -163,20 +178,22 @@ class _Table:
         return Decoder(self.lm, slots, engine=how.engine, draft_tokens=how.draft_tokens)
 
     def play(self) -> list[Episode]:
-        while self.queue or self.seats:
+        while self.queue or self.seats or self.parked:
             self._seat_new()
             if not self.seats:
                 continue
+            failed: Exception | None = None
             try:
                 replies = self._answers()
-            except RuntimeError as error:
-                if not self.done:
-                    raise
-                sentence = reason_of(error)
-                for row in reversed(range(len(self.seats))):
-                    self._leave(row, Status.POLICY_ERROR, f"The model failed: {sentence}")
-                self.decoder = self._decoder(len(self.free))
+            except OURS:
+                raise
+            except Exception as error:  # whatever a model raises, it says nothing about the agent
+                failed = without_frames(error)
+            if failed is not None:
+                self._narrow_down(failed)
                 continue
+            self.patience.answered()
+            self.fresh, self.rows_before = False, 0
             before = [len(seat.episode.turns) for seat in self.seats]
             ends = self._act(self.seats, replies)
             if self.on_turns is not None:
@@ -194,9 +211,36 @@ class _Table:
                     self._leave(row, *end)
         return [self.done[index] for index in sorted(self.done)]
 
+    def _narrow_down(self, error: Exception) -> None:
+        """After a failure: half as many rows, or one with nothing cached; then the episode is given up."""
+        for seat in self.seats:
+            seat.episode.retries += 1
+        rows = len(self.seats)
+        self.rows_before = self.rows_before or self.rows
+        if rows > 1 or not self.fresh:
+            self._restart(max(1, rows // 2))
+            return
+        self._leave(0, Status.POLICY_ERROR, failure_of(error))
+        self.patience.failed_alone(error, last=not (self.queue or self.parked))
+        self._restart(self.rows_before)
+        self.rows_before = 0
+
+    def _restart(self, rows: int) -> None:
+        """Play on with at most so many rows, and none of them encoded yet."""
+        waiting = [*self.seats, *self.parked]
+        for seat in waiting:
+            seat.pending = list(seat.episode.token_ids)
+        self.seats, self.parked = waiting[:rows], deque(waiting[rows:])
+        self.rows, self.fresh = rows, True
+        del self.decoder
+        free_memory()
+        self.decoder = self._decoder(rows)
+
     def _seat_new(self) -> None:
+        while self.parked and len(self.seats) < self.rows:
+            self.seats.append(self.parked.popleft())
         wanted: list[tuple[int, Job, int]] = []
-        while self.queue and self.free:
+        while self.queue and self.free and len(self.seats) + len(wanted) < self.rows:
             index, job = self.queue.popleft()
             wanted.append((index, job, self.free.pop()))
         if not wanted:
@@ -239,6 +283,8 @@ class _Table:
                     self._dismiss(seat, Status.ENV_ERROR, answer.reason)
                 elif isinstance(answer, Status):
                     self._dismiss(seat, answer)
+                elif isinstance(answer, tuple):
+                    self._dismiss(seat, *answer)
                 else:
                     # Nothing of the conversation has been through the model yet.
                     seat.pending = list(seat.episode.token_ids)
@@ -269,7 +315,7 @@ class _Table:
         key = (settings.seed, settings.stream, episode.task.id, episode.rollout_index, len(episode.played))
         return stream(*key).random(count)
 
-    def _act(self, seats: Sequence[_Seat], replies: Sequence[Reply]) -> list[_End | None]:
+    def _act(self, seats: Sequence[_Seat], replies: Sequence[Reply]) -> list[End | None]:
         """Record the answers and execute their actions; how each episode has ended, None where it goes on."""
         style = self.settings.style
         actions: list[tuple[int, str]] = []
@@ -319,9 +365,7 @@ class _Table:
         cut = reply.truncated and len(reply.ids) >= room and room < self.settings.sampling.max_new_tokens
         return cut or len(reply.ids) > room
 
-    def _after_step(
-        self, seat: _Seat, result: PoolStep | EnvFault | None, reply: Reply
-    ) -> _End | None:
+    def _after_step(self, seat: _Seat, result: PoolStep | EnvFault | None, reply: Reply) -> End | None:
         episode = seat.episode
         turn = episode.turns[-1]
         if isinstance(result, EnvFault):

@@ -16,7 +16,7 @@ from sage.oracle import effect_of
 from sage.redaction import redact
 
 Row = dict[str, Any]
-Phase = Literal["train", "eval", "given"]
+Phase = Literal["train", "eval", "given", "failed"]
 
 LABEL_SHARES = {
     Label.DET_FAIL: "share_det_fail",
@@ -70,6 +70,7 @@ def episode_row(key: RunKey, episode: Episode, *, phase: Phase, step: int) -> Ro
         "goal": episode.goal or None,
         "scene": episode.scene or None,
         "seconds": episode.seconds,
+        "retries": episode.retries,
         "error": redact(episode.error) or None,
         "game_sha256": episode.task.sha256 or None,
     }

@@ -17,7 +17,10 @@ _RUN = {
 }
 
 _EPISODE_KEY = {
-    "phase": ("string", "train, eval, or (turns only) given: played by a curriculum's teacher"),
+    "phase": (
+        "string",
+        "train, eval, (turns only) given: played by a curriculum's teacher, (set_aside/ only) failed",
+    ),
     "step": ("int64", "optimizer steps done when the episode was played"),
     "split": ("string", "train, valid_seen, valid_unseen, ..."),
     "task": ("string", "task id, unique within (env, source)"),
@@ -40,6 +43,7 @@ EPISODES: dict[str, tuple[str, str]] = {
     "goal": ("string", "the task sentence, as the judge is shown it"),
     "scene": ("string", "the initial observation, as the judge is shown it"),
     "seconds": ("float64", "wall time of the episode (episodes of a batch overlap)"),
+    "retries": ("int64", "how often the model failed on a batch with it, which was played again smaller"),
     "error": ("string", "one sentence where not ok"),
     "game_sha256": ("string", "digest of the game file"),
 }

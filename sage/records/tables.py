@@ -120,23 +120,7 @@ class Tables:
             self._write_arrow(name, batch)
 
     def _write_arrow(self, name: str, tables: dict[str, pa.Table], parts: Path | None = None) -> None:
-        parts = parts or self.parts
-        temporary = parts / f".{name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            for table, data in tables.items():
-                path = temporary / f"{table}.parquet"
-                pq.write_table(data, path, compression="zstd", write_page_checksum=True)
-                _sync(path)
-        except BaseException:  # a full disk
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        final = parts / name
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        _sync(parts)
+        _write_batch(parts or self.parts, name, tables)
 
     def _split_into_parts(self) -> None:
         """Undo `consolidate`, so that a finished run can be continued from an earlier checkpoint."""
@@ -157,6 +141,15 @@ class Tables:
             batch = {table: tables[table].filter(chosen) for table in ("turns", "episodes")}
             self._write_arrow(_evaluation_name(step, split), batch, building)
         building.rename(self.parts)
+
+
+def write_aside(folder: Path, name: str, *, turns: Sequence[Row], episodes: Sequence[Row]) -> Path:
+    """Write what belongs into no table to `set_aside/<name>/`, in the same columns; returns that folder."""
+    aside = Path(folder) / "set_aside"
+    tables = {"turns": to_arrow("turns", turns), "episodes": to_arrow("episodes", episodes)}
+    with writing(folder):
+        _write_batch(aside, name, tables)
+    return aside / name
 
 
 def read(folder: Path, table: str, columns: Iterable[str] | None = None) -> pa.Table:
@@ -215,6 +208,26 @@ def write_consolidated(folder: Path, target: Path) -> list[Path]:
         paths.append(path)
     _sync(Path(target))
     return paths
+
+
+def _write_batch(parts: Path, name: str, tables: dict[str, pa.Table]) -> None:
+    """A folder of tables that is there completely or not at all."""
+    temporary = parts / f".{name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for table, data in tables.items():
+            path = temporary / f"{table}.parquet"
+            pq.write_table(data, path, compression="zstd", write_page_checksum=True)
+            _sync(path)
+    except BaseException:  # a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    final = parts / name
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(parts)
 
 
 def _files(folder: Path, table: str) -> list[Path]:

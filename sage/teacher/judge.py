@@ -3,6 +3,9 @@
 A query depends on what the agent saw and did, never on batch mates; equal queries are asked once, within a
 batch, within a run (memory) and, with a cache file, across runs of the same teacher weights. The teacher can
 be asked about turns while others are still played (`begin`).
+
+Where the teacher fails on a batch, its queries are asked again in smaller ones. A query that fails alone has
+no reply: neither a label nor FALLBACK, but a JudgeFailure that names its episode.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sage.config import PromptStyle
-from sage.objective.intervention import JudgeQuery, JudgeReply, TurnContext
+from sage.objective.intervention import JudgeFailure, JudgeQuery, JudgeReply, TurnContext
 from sage.policy.dialogue import Dialogue
 from sage.policy.engine import EngineName
+from sage.policy.failures import OURS, Patience, failure_of, free_memory, without_frames
 from sage.policy.generate import Reply, reply
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import fields, fill, list_admissible
@@ -75,6 +79,8 @@ class _Asked(NamedTuple):
     new: dict[str, _Known]
     seconds: float
     """Share of each query."""
+    failed: dict[str, str]
+    """Why the model could not be run on a query."""
 
 
 class _CacheFile:
@@ -161,7 +167,14 @@ class TeacherJudge:
         missing = {
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._recall(key) is None
         }
-        self._learn(self._asked(missing))
+        asked = self._asked(missing)
+        self._learn(asked)
+        if asked.failed:
+            of_turns = zip(turns, keys, strict=True)
+            broken = {
+                id(c.episode): (c.episode, asked.failed[key]) for c, key in of_turns if key in asked.failed
+            }
+            raise JudgeFailure(list(broken.values()))
 
         judged, paid = [], {}
         for key in keys:
@@ -187,20 +200,42 @@ class TeacherJudge:
     def _asked(self, prompts: dict[str, list[int]]) -> _Asked:
         """What the model says to prompts, by key, and the seconds that each took."""
         started = time.perf_counter()
-        replies = reply(
-            self.lm,
-            list(prompts.values()),
-            self.query.max_new_tokens,
-            self._dialogue.stop(None),
-            batch=self.batch,
-            engine=self.engine,
-            draft_tokens=self.draft_tokens,
-        )
-        new = {
-            key: _Known(self._text(answer), len(prompt) + len(answer.ids))
-            for (key, prompt), answer in zip(prompts.items(), replies, strict=True)
-        }
-        return _Asked(new, (time.perf_counter() - started) / max(1, len(prompts)))
+        new, failed = {}, {}
+        answers = self._answers(list(prompts.values()), self.batch, Patience())
+        for (key, prompt), answer in zip(prompts.items(), answers, strict=True):
+            if isinstance(answer, Reply):
+                new[key] = _Known(self._text(answer), len(prompt) + len(answer.ids))
+            else:
+                failed[key] = f"As a judge: {answer}"
+        return _Asked(new, (time.perf_counter() - started) / max(1, len(new)), failed)
+
+    def _answers(self, prompts: list[list[int]], batch: int, patience: Patience) -> list[Reply | str]:
+        """The reply to each prompt, or why there is none."""
+        failed: Exception | None = None
+        try:
+            done = reply(
+                self.lm,
+                prompts,
+                self.query.max_new_tokens,
+                self._dialogue.stop(None),
+                batch=batch,
+                engine=self.engine,
+                draft_tokens=self.draft_tokens,
+            )
+        except OURS:
+            raise
+        except Exception as error:  # whatever a model raises, it says nothing about the turn
+            failed = without_frames(error)
+        if failed is None:
+            patience.answered()
+            return list(done)
+        free_memory()
+        if len(prompts) == 1:
+            patience.failed_alone(failed)
+            return [failure_of(failed)]
+        size = max(1, min(batch, len(prompts)) // 2)
+        parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+        return [answer for part in parts for answer in self._answers(part, size, patience)]
 
     def _learn(self, asked: _Asked) -> None:
         self._memory.update(asked.new)

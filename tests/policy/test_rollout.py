@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +29,14 @@ def settings(temperature: float = 1.0, slots: int = 3, turns: int = 4, context: 
     return PlaySettings(Sampling(temperature, 1.0, 10), SHORT, 0, "test", turns, context, slots)
 
 
-def play_alfworld(lm: LanguageModel, jobs: list[Job], how: PlaySettings) -> list[Episode]:
+def play_alfworld(
+    lm: LanguageModel,
+    jobs: list[Job],
+    how: PlaySettings,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> list[Episode]:
     with EnvPool(partial(AlfworldEnvironment, "native"), 0, 30.0, distances=True) as pool:
-        return play(lm, pool, jobs, how)
+        return play(lm, pool, jobs, how, on_episode)
 
 
 def test_every_sampled_id_is_what_the_model_says_to_the_exact_history(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from sage.config import PromptStyle
+from sage.distill import decide, turn_streams
 from sage.episode import Failure, Label
-from sage.objective.intervention import Judge, JudgeQuery, JudgeReply, TurnContext
+from sage.objective.intervention import Judge, JudgeFailure, JudgeQuery, JudgeReply, TurnContext
 from sage.policy.model import LanguageModel, weights_digest
+from sage.scoring import Played
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.trial import try_judge
 from tests.tiny_models import make_episode, tiny_lm
@@ -218,12 +222,69 @@ def test_turns_that_were_begun_and_came_to_nothing_leave_no_trace(taught: Langua
     judge.close()
 
 
-def test_an_error_of_the_other_thread_is_raised_where_the_replies_are_wanted(taught: LanguageModel) -> None:
-    judge = TeacherJudge(dataclasses.replace(taught, model=torch.nn.Identity()), STYLE, QUERY, batch=1)
-    judge.begin(contexts(1))
-    with pytest.raises(AttributeError):
-        judge(contexts(1))
-    judge.close()
+def failing(lm: LanguageModel, fails: Callable[[torch.Tensor], bool]) -> LanguageModel:
+    """The judge; it runs out of memory where `fails` says so of the ids of a forward."""
+    model = copy.deepcopy(lm.model)
+
+    def check(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if fails(inputs[0]):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.get_input_embeddings().register_forward_pre_hook(check)
+    return dataclasses.replace(lm, model=model)
+
+
+def test_a_batch_that_does_not_fit_is_asked_in_smaller_ones(taught: LanguageModel) -> None:
+    small = failing(taught, lambda ids: ids.shape[0] > 2)
+    turns = contexts(1, 2, 3, 4, 11, 222)
+    judge = TeacherJudge(small, STYLE, QUERY, engine="hf")
+    assert said(judge(turns)) == said(TeacherJudge(taught, STYLE, QUERY)(turns))
+
+
+def test_a_query_that_fails_alone_is_no_label_but_names_its_episode(taught: LanguageModel) -> None:
+    turns = contexts(1, 2, 3, 4)
+    poison = TeacherJudge(taught, STYLE, QUERY)._prompt(turns[2])
+
+    def fails(ids: torch.Tensor) -> bool:
+        return any(row.tolist()[-len(poison) :] == poison for row in ids)
+
+    judge = TeacherJudge(failing(taught, fails), STYLE, QUERY, engine="hf")
+    with pytest.raises(JudgeFailure, match="The judge failed on 1 episodes: As a judge") as caught:
+        judge(turns)
+    ((episode, reason),) = caught.value.episodes
+    assert episode is turns[2].episode
+    assert reason == "As a judge: The model failed: CUDA out of memory. Tried to allocate 2.00 GiB"
+    # The others are known now, and pay when they are asked about.
+    rest = [turns[i] for i in (0, 1, 3)]
+    want = TeacherJudge(taught, STYLE, QUERY)
+    assert said(judge(rest)) == said(want(rest))
+    assert (judge.queries, judge.tokens, judge.memory()) == (want.queries, want.tokens, want.memory())
+
+
+def test_the_episode_of_a_failed_query_takes_no_part_in_the_step(taught: LanguageModel) -> None:
+    turns = contexts(1, 2, 3)
+    poison = TeacherJudge(taught, STYLE, QUERY)._prompt(turns[1])
+    lm = failing(taught, lambda ids: any(row.tolist()[-len(poison) :] == poison for row in ids))
+    rule = Judge(name="judge", weak_weight=0.5, sees_feedback=True, max_new_tokens=8)
+    batch = [Played(c.episode) for c in turns]
+    kept = decide(batch, rule, TeacherJudge(lm, STYLE, QUERY, engine="hf"), turn_streams(0, 1))
+    assert [p.episode.task.id for p in kept] == ["task-1", "task-3"]
+    assert [[d.label for d in p.decisions] for p in batch] == [[Label.SKIP], [], [Label.STRONG]]
+    assert [p.episode.status.is_ok for p in batch] == [True, False, True]
+    assert batch[1].episode.error.startswith("As a judge: The model failed: CUDA out of memory")
+
+
+def test_a_judge_that_answers_nothing_is_an_error_and_asked_ahead_it_is_asked_again(
+    taught: LanguageModel,
+) -> None:
+    judge = TeacherJudge(failing(taught, lambda ids: True), STYLE, QUERY, batch=8)
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        judge(contexts(*range(1, 9)))
+    calls = iter(range(100))
+    at_first = TeacherJudge(failing(taught, lambda ids: next(calls) == 0), STYLE, QUERY, batch=1)
+    at_first.begin(contexts(1))
+    assert [r.label for r in at_first(contexts(1))] == [Label.SKIP]
+    at_first.close()
 
 
 def test_a_judge_is_tried_on_a_few_turns(taught: LanguageModel) -> None:

@@ -32,6 +32,7 @@ identity, of its recipe, or of what a plan declares. Written into `run.json`; `a
 `env.data` is where an environment's files lie: what they are is in the digest of the game manifest;
 `evaluation.max_not_ok` decides whether a result counts, not what it is."""
 
+
 def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """A copy of nested plain data that lacks the settings of these dotted names; one that is not there is no
     error."""

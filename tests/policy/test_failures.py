@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sage.episode import Episode, Status, Task
-from sage.policy.engine import EngineName
+from sage.policy.engine import EngineName, right_engine
 from sage.policy.model import LanguageModel
 from sage.policy.rollout import Job
 from tests.policy.test_rollout import play_alfworld, settings
@@ -21,13 +21,16 @@ def failing(lm: LanguageModel, fails: Callable[[torch.Tensor], bool], error: Exc
     """The model; its embedding raises where `fails` says so of the ids of a forward: [rows, tokens], or
     [tokens] in the packed engine."""
     model = copy.deepcopy(lm.model)
+    own = replace(lm, model=model)
+    for engine in ("hf", "packed"):
+        right_engine(own, engine)  # compared with the plain forward once, before anything fails
 
     def check(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         if fails(inputs[0]):
             raise error
 
     model.get_input_embeddings().register_forward_pre_hook(check)
-    return replace(lm, model=model)
+    return own
 
 
 def out_of_memory() -> Exception:

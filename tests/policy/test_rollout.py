@@ -182,6 +182,6 @@ def test_a_model_that_cannot_run_at_all_is_an_error_not_an_episode(
         def forward(self, **_: object) -> None:
             raise RuntimeError("out of memory")
 
-    broken = LanguageModel(Broken(), lm.tokenizer, "broken", "", lm.device)  # type: ignore[arg-type]
+    broken = LanguageModel(Broken(), lm.tokenizer, "broken", "", lm.device)
     with pytest.raises(RuntimeError, match="out of memory"):
         play_alfworld(broken, [Job(tasks[0])], settings())

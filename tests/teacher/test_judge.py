@@ -6,7 +6,6 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from sage.policy.model import LanguageModel, weights_digest
 from sage.scoring import Played
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.trial import try_judge
+from tests.policy.test_failures import failing as broken
 from tests.tiny_models import make_episode, tiny_lm
 
 STYLE = PromptStyle(
@@ -224,14 +224,7 @@ def test_turns_that_were_begun_and_came_to_nothing_leave_no_trace(taught: Langua
 
 def failing(lm: LanguageModel, fails: Callable[[torch.Tensor], bool]) -> LanguageModel:
     """The judge; it runs out of memory where `fails` says so of the ids of a forward."""
-    model = copy.deepcopy(lm.model)
-
-    def check(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        if fails(inputs[0]):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    model.get_input_embeddings().register_forward_pre_hook(check)
-    return dataclasses.replace(lm, model=model)
+    return broken(lm, fails, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
 
 
 def test_a_batch_that_does_not_fit_is_asked_in_smaller_ones(taught: LanguageModel) -> None:

@@ -23,6 +23,7 @@ from sage.records.clock import PHASES
 from sage.records.exporter import view_hint
 from sage.records.ledger import TEACHER, Ledger
 from sage.records.summary import Rate, Summary
+from sage.records.trouble import bounds_lines, fallback_warning, retry_line, slip_line
 
 PLAIN_WIDTH = 110
 
@@ -259,7 +260,14 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.train is not None:
         train = summary.train
         lines.append(f"Training episodes: {train.won} of {train.n} won, {train.not_ok} not ok.")
+    if warning := fallback_warning(summary.judged, summary.fallback):
+        lines.append(warning)
+    if slips := slip_line(summary):
+        lines.append(slips)
+    if retries := retry_line(summary):
+        lines.append(retries)
     if summary.not_ok:
+        lines += bounds_lines(summary)
         lines.append(
             f"Not ok (environment or model trouble): {summary.not_ok} episodes, counted in no rate; "
             "`error` in episodes.parquet says why."

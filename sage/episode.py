@@ -109,6 +109,8 @@ class Turn:
     failure: Failure = Failure.NONE
     truncated: bool = False
     """True where the answer hit the per-turn token limit."""
+    format_slip: bool | None = None
+    """The command failed by its format alone (`sage.policy.slips`); None where that cannot be known."""
     reward: float = 0.0
     score: float = 0.0
     expert_distance_before: int | None = None

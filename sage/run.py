@@ -24,7 +24,7 @@ from sage.display import View, open_view, print_summary
 from sage.distill import Rules, StepReport, distill, make_accelerator
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
-from sage.episode import Episode, Status, Task, Turn
+from sage.episode import Episode, Label, Status, Task, Turn
 from sage.evaluate import Evaluator
 from sage.not_ok import refuse_not_ok, set_aside
 from sage.objective.intervention import Ask, TurnContext, no_judge
@@ -39,10 +39,11 @@ from sage.records import provenance
 from sage.records.clock import PhaseClock
 from sage.records.exporter import Exporter
 from sage.records.preregistration import plan_hash
-from sage.records.rows import RunKey, episode_rows, step_row
+from sage.records.rows import Row, RunKey, episode_rows, step_row
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.tables import Tables
+from sage.records.trouble import fallback_warning
 from sage.scoring import Pair, pair
 from sage.settings import ConfigError
 from sage.teacher.judge import TeacherJudge
@@ -198,6 +199,7 @@ class _Book:
             seed=config.seed,
         )
         self._won = 0
+        self._judged, self._fallback, self._warned = 0, 0, False
 
     def tasks(self, split: str, limit: int | None) -> list[Task]:
         if split not in self._tasks:
@@ -248,8 +250,19 @@ class _Book:
         )
         row = step_row(self.key, report.step, **report.row)
         self.tables.append_step(report.step, turns=turns, episodes=episodes, row=row)
+        self._warn_of_the_judge(turns)
         self.folder.beat(phase="training", step=report.step, seconds=self.clock.totals())
         self.view.step(row)
+
+    def _warn_of_the_judge(self, turns: Sequence[Row]) -> None:
+        """Once, at the first step after which too many replies cannot be read."""
+        asked = [row["label"] for row in turns if row.get("judge_cached") is not None]
+        self._judged, self._fallback = self._judged + len(asked), self._fallback + asked.count(Label.FALLBACK)
+        warning = fallback_warning(self._judged, self._fallback)
+        if warning and not self._warned:
+            self._warned = True
+            self.folder.log(warning)
+            self.view.say(warning)
 
 
 def _seconds_before(folder: RunDir) -> dict[str, float]:

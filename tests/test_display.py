@@ -42,7 +42,7 @@ def printed(summary: Summary, **arguments: object) -> str:
 
 def test_the_table_says_before_after_interval_and_gain() -> None:
     text = printed(SUMMARY, uri="sqlite:///mlflow.db")
-    (unseen,) = [line for line in text.splitlines() if "valid_unseen" in line]
+    (unseen,) = [line for line in text.splitlines() if line.startswith("valid_unseen  ")]
     assert unseen.split() == [
         *("valid_unseen", "134/132", "17.9", "[12.3,", "25.3]", "37.9", "[30.1,", "46.4]", "+20.0", "2")
     ]
@@ -53,6 +53,14 @@ def test_the_table_says_before_after_interval_and_gain() -> None:
     assert "Time 3 min 20 s: rollout 2 min 00 s (60%), judge 30 s (15%), evaluation 50 s (25%)." in text
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in text
     assert "\x1b" not in text
+
+
+def test_the_end_of_a_run_says_what_its_numbers_hide() -> None:
+    assert "Warning: the judge" not in printed(SUMMARY)
+    text = printed(replace(SUMMARY, judged=100, fallback=21, retried=3))
+    assert "Warning: the judge's reply names no single label on 21.0% of the 100 turns" in text
+    assert "valid_unseen after 20 steps: 2 of 134 not ok; 37.3 % if those were all lost, 38.8 %" in text
+    assert "batches with 3 of the episodes" in text
 
 
 def test_the_table_fits_a_terminal_of_80_columns() -> None:

@@ -27,6 +27,7 @@ from sage.policy.failures import OURS, Patience, failure_of, free_memory, withou
 from sage.policy.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
+from sage.policy.slips import format_slip
 from sage.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -377,8 +378,9 @@ class _Table:
             turn.reward, turn.score = step.reward, step.score
             turn.expert_distance_after = result.distance
             episode.score = step.score
-            if step.done:
-                return (Status.WON if step.won else Status.LOST), ""
+        turn.format_slip = format_slip(self.settings.style, turn)
+        if result is not None and result.step.done:
+            return (Status.WON if result.step.won else Status.LOST), ""
         if len(episode.played) >= self.settings.turn_budget:
             return Status.TURN_BUDGET, ""
         seat.message = turn_message(self.settings.style, turn.feedback, seat.reading.step.admissible)

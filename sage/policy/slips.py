@@ -21,8 +21,8 @@ def plain(text: str) -> str:
 
 
 def format_slip(style: PromptStyle, turn: Turn) -> bool | None:
-    """Whether a turn failed only by its format: its command is none of `Turn.admissible`, but is one once both
-    are `plain`. An answer without an action is searched again without markdown and regardless of capitals.
+    """Whether a turn failed only by its format: its command is none of `Turn.admissible`, but is one once
+    both are `plain`. An answer without an action is searched again without markdown, in any case.
 
     None where the environment did not list its admissible commands. The environment itself stays strict: this
     changes nothing that is played.

@@ -173,6 +173,9 @@ def _evaluation_points(summary: Summary, times: dict[int, int]) -> list[Point]:
                 "success_rate": rate.rate,
                 "n": rate.n,
                 "not_ok": rate.not_ok,
+                "success_if_lost": rate.bounds[0] if rate.not_ok else None,
+                "success_if_won": rate.bounds[1] if rate.not_ok else None,
+                "format_slips": rate.slip_share,
                 "context_full": rate.context_full or None,
                 "mean_score": rate.mean_score,
                 "mean_score_clipped": rate.mean_score_clipped if summary.graded else None,
@@ -203,7 +206,9 @@ def final_points(run: RunDir) -> list[Point]:
 def _curve_names(summary: Summary) -> set[str]:
     """At most MAX_CURVES names (marker and gains included), the most wanted first."""
     splits = [_metric_name(split.split) for split in summary.splits]
-    counts = ("n", "not_ok", "context_full") if summary.context_full[0] else ("n", "not_ok")
+    counts: tuple[str, ...] = ("n", "not_ok", "context_full") if summary.context_full[0] else ("n", "not_ok")
+    counts += ("success_if_lost", "success_if_won") if summary.not_ok else ()
+    counts += ("format_slips",)
     wanted = [f"eval/{split}/{what}" for what in ("success_rate", *counts) for split in splits]
     wanted += [_train_name(column) for column in STEPS if column not in _NOT_CURVES]
     wanted += [f"before/{split}/success_rate" for split in splits]

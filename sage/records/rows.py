@@ -98,6 +98,7 @@ def turn_row(
         "feedback": turn.feedback,
         "failure": str(turn.failure),
         "truncated": turn.truncated,
+        "format_slip": turn.format_slip,
         "answer_tokens": turn.n_tokens,
         "oracle": effect_of(turn.expert_distance_before, turn.expert_distance_after),
         "expert_distance_before": turn.expert_distance_before,

@@ -62,6 +62,11 @@ TURNS: dict[str, tuple[str, str]] = {
     "feedback": ("string", "o_{t+1}"),
     "failure": ("string", "none, empty, unparsed, schema, tool, no_effect"),
     "truncated": ("bool", "answer hit the token limit"),
+    "format_slip": (
+        "bool",
+        "the command was inadmissible, and is admissible once markdown, capitals and full stops are "
+        "stripped; null where the environment does not list its commands",
+    ),
     "answer_tokens": ("int64", "|a_t|"),
     "label": ("string", "DET_FAIL, SKIP, WEAK, STRONG, FALLBACK, ALWAYS, NEVER; null in evaluation"),
     "weight": ("float64", "i_t"),

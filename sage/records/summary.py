@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sage.episode import Status
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sage.episode import Label, Status
 from sage.records.clock import PHASES
 from sage.records.intervals import wilson
 from sage.records.ledger import Ledger, ledger
 from sage.records.tables import read
+
+Counts = dict[tuple[Any, ...], tuple[int, int]]
+"""Format slips, and the turns about which that is known, by (phase, step, split)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +36,26 @@ class Rate:
     mean_turns: float | None = None
     context_full: int = 0
     """Of the ok episodes, those that `rollout.max_context` cut; none of them is won."""
+    slips: int = 0
+    """Turns that failed by their format alone (`format_slip`), over all its episodes."""
+    slip_turns: int = 0
+    """Turns about which that is known."""
 
     @property
     def rate(self) -> float | None:
         """Share won of the ok episodes; None without any."""
         return self.won / self.n if self.n else None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The rate were all episodes that are not ok lost, or all won; (0, 1) without any episode."""
+        count = self.n + self.not_ok
+        return (self.won / count, (self.won + self.not_ok) / count) if count else (0.0, 1.0)
+
+    @property
+    def slip_share(self) -> float | None:
+        """Share of turns whose command was admissible but for its format; None where that is not known."""
+        return self.slips / self.slip_turns if self.slip_turns else None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -90,6 +111,12 @@ class Summary:
     """Whether the environment's score says more than won or not: some score is neither 0 nor 1."""
     ledger: Ledger | None = None
     """Tokens spent in training; None where no step was made."""
+    judged: int = 0
+    """Training turns that the judge was asked about."""
+    fallback: int = 0
+    """Those of them whose reply gave no label."""
+    retried: int = 0
+    """Episodes that were played again with fewer rows, because a model failed on their batch."""
 
     @property
     def not_ok(self) -> int:
@@ -115,7 +142,10 @@ class Summary:
         for split, plain in zip(self.splits, data["splits"], strict=True):
             plain["gain_points"] = split.gain_points
             for rate, row in zip(split.rates, plain["rates"], strict=True):
-                row |= {"rate": rate.rate, "interval": list(rate.interval)}
+                row |= _derived(rate)
+        if self.train is not None:
+            data["train"] |= _derived(self.train)
+        data["fallback_share"] = self.fallback / self.judged if self.judged else None
         return data
 
 
@@ -126,8 +156,11 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
     """
     keys = ["run", "method", "env", "seed", "step"]
     columns = [*keys, "source", "phase", "split", "ok", "status", "won", "score", "turns"]
-    episodes = read(folder, "episodes", columns).to_pylist()
-    labels = Counter(read(folder, "turns", ["label"]).column("label").drop_null().to_pylist())
+    episodes = read(folder, "episodes", [*columns, "retries"]).to_pylist()
+    turns = read(folder, "turns", ["phase", "step", "split", "label", "judge_cached", "format_slip"])
+    labels = Counter(turns.column("label").drop_null().to_pylist())
+    asked = turns.filter(pc.field("judge_cached").is_valid()).column("label").to_pylist()
+    slips = _slips(turns)
     steps = read(folder, "steps").to_pylist()
 
     groups: dict[str, dict[int, list[dict[str, Any]]]] = {}
@@ -138,7 +171,7 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
         SplitResult(
             split=split,
             sources=tuple(sorted({row["source"] for rows in by_step.values() for row in rows})),
-            rates=tuple(_rate(step, by_step[step]) for step in sorted(by_step)),
+            rates=tuple(_rate(step, by_step[step], slips["eval", step, split]) for step in sorted(by_step)),
         )
         for split, by_step in groups.items()
     )
@@ -154,17 +187,44 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
         seed=first.get("seed"),
         steps=max((row["step"] for row in steps), default=0),
         splits=splits,
-        train=_rate(0, training) if training else None,
+        train=_rate(0, training, _added(slips, "train")) if training else None,
         label_shares={label: count / total for label, count in labels.most_common()},
         labelled_turns=total,
         seconds=dict(seconds),
         skipped_steps=sum(row["stepped"] is False for row in steps),
         graded=any(row["score"] not in (None, 0.0, 1.0) for row in episodes),
         ledger=ledger(steps) if steps else None,
+        judged=len(asked),
+        fallback=asked.count(Label.FALLBACK),
+        retried=sum(bool(row["retries"]) for row in episodes),
     )
 
 
-def _rate(step: int, rows: list[dict[str, Any]]) -> Rate:
+def _derived(rate: Rate) -> dict[str, Any]:
+    return {
+        "rate": rate.rate,
+        "interval": list(rate.interval),
+        "bounds": list(rate.bounds),
+        "slip_share": rate.slip_share,
+    }
+
+
+def _slips(turns: pa.Table) -> Counts:
+    counts: Counts = defaultdict(lambda: (0, 0))
+    known = turns.filter(pc.field("format_slip").is_valid())
+    columns = [known.column(name).to_pylist() for name in ("phase", "step", "split", "format_slip")]
+    for (*place, slipped), n in Counter(zip(*columns, strict=True)).items():
+        slips, of = counts[tuple(place)]
+        counts[tuple(place)] = (slips + n * slipped, of + n)
+    return counts
+
+
+def _added(counts: Counts, phase: str) -> tuple[int, int]:
+    found = [count for place, count in counts.items() if place[0] == phase]
+    return sum(slips for slips, _ in found), sum(of for _, of in found)
+
+
+def _rate(step: int, rows: list[dict[str, Any]], slips: tuple[int, int]) -> Rate:
     ok = [row for row in rows if row["ok"]]
     return Rate(
         step=step,
@@ -174,6 +234,8 @@ def _rate(step: int, rows: list[dict[str, Any]]) -> Rate:
         mean_score=_mean([row["score"] for row in ok]),
         mean_score_clipped=_mean([None if row["score"] is None else max(0.0, row["score"]) for row in ok]),
         mean_turns=_mean([row["turns"] for row in ok]),
+        slips=slips[0],
+        slip_turns=slips[1],
         context_full=sum(row["status"] == Status.CONTEXT_FULL for row in ok),
     )
 

@@ -13,8 +13,8 @@ def fallback_warning(asked: int, fallback: int) -> str:
     if not asked or fallback <= FALLBACK_LIMIT * asked:
         return ""
     return (
-        f"Warning: the judge's reply names no single label on {fallback / asked:.1%} of the {asked:,} turns it "
-        "was asked about (FALLBACK, full weight): read judge_reply in turns.parquet; a larger "
+        f"Warning: the judge's reply names no single label on {fallback / asked:.1%} of the {asked:,} turns "
+        "it was asked about (FALLBACK, full weight): read judge_reply in turns.parquet; a larger "
         "intervention.max_new_tokens, another prompt.judge or another teacher may help."
     )
 
@@ -44,8 +44,8 @@ def slip_line(summary: Summary) -> str:
     if not told:
         return ""
     return (
-        f"Format: {' and '.join(told)} had a command that is admissible once markdown, capitals and full stops "
-        "are stripped (the environment stays strict)."
+        f"Format: {' and '.join(told)} had a command that is admissible once markdown, capitals and full "
+        "stops are stripped (the environment stays strict)."
     )
 
 
@@ -54,6 +54,6 @@ def retry_line(summary: Summary) -> str:
     if not summary.retried:
         return ""
     return (
-        f"A model failed on batches with {summary.retried} of the episodes; they were played again with fewer "
-        "rows, to the same tokens. A smaller speed.slots saves the time."
+        f"A model failed on batches with {summary.retried} of the episodes; they were played again with "
+        "fewer rows, to the same tokens. A smaller speed.slots saves the time."
     )

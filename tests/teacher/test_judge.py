@@ -298,7 +298,7 @@ def test_a_prompt_that_opens_the_thinking_makes_a_reply_without_its_end_unreadab
 ) -> None:
     tokenizer = copy.deepcopy(taught.tokenizer)
     tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n{%", "assistant\n<think>\n{%")
-    thinks = dataclasses.replace(taught, tokenizer=tokenizer)
+    thinks = dataclasses.replace(taught, tokenizer=tokenizer, thinking=True)
     judge = TeacherJudge(thinks, STYLE, JudgeQuery(sees_feedback=True, max_new_tokens=40))
     assert tokenizer.decode(judge._prompt(contexts(1)[0])).endswith("<think>\n")
     key = judge._key(judge._prompt(contexts(1)[0]))

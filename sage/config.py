@@ -33,6 +33,33 @@ identity, of its recipe, or of what a plan declares. Written into `run.json`; `a
 `evaluation.max_not_ok` decides whether a result counts, not what it is."""
 
 
+WITHOUT_EFFECT = {
+    "method": "a name in tables; what runs is the groups that the preset composed",
+    "plugins": "modules that make names known",
+    "env.engine": "the same games and the same text",
+    "student.device": "where the student is; results agree to rounding",
+    "teacher.device": "where the teacher is; results agree to rounding",
+    "trainer.log_skipped": "what is recorded of skipped turns",
+    "env.distances": "what is recorded of the expert's distance, but for intervention=oracle",
+    **{f"normalization.none.{name}": "Z is one" for name in ("scope", "epsilon", "z_max")},
+    **{
+        f"confidence.{rule}.teacher_temperature": "the temperature of the recorded top-1 probability alone"
+        for rule in ("none", "turn_balanced", "drift", "disagreement_uncertainty")
+    },
+}
+"""Settings that are part of a run's identity and yet change no decision, weight, token or loss, and why; of a
+component by `group.component.setting`. A test walks over every setting: what is neither here nor in
+`NOT_A_RESULT` has an effect (tests/test_every_setting.py)."""
+
+WITHOUT_EFFECT_BESIDE = {
+    "intervention.never": ("confidence.", "normalization.", "divergence."),
+    "normalization.matched_scale": tuple(f"confidence.{rule}.per" for rule in ("top1", "entropy", "margin")),
+    "confidence.shuffled": ("confidence.top1.per",),
+}
+"""What else has none beside a choice, by how its names begin: nothing is supervised; only the mean weight
+counts; a turn hands over its mean."""
+
+
 def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """A copy of nested plain data that lacks the settings of these dotted names; one that is not there is no
     error."""

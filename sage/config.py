@@ -34,6 +34,7 @@ identity, of its recipe, or of what a plan declares. Written into `run.json`; `a
 
 
 WITHOUT_EFFECT = {
+    "name": "what tables call the run",
     "method": "a name in tables; what runs is the groups that the preset composed",
     "plugins": "modules that make names known",
     "env.engine": "the same games and the same text",

@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,7 @@ from sage.policy.layers import reach
 from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
 from sage.policy.rollout import OnTurns, PlaySettings
+from sage.preflight import preflight
 from sage.records import provenance
 from sage.records.clock import PhaseClock
 from sage.records.exporter import Exporter
@@ -50,6 +53,8 @@ from sage.teacher.judge import TeacherJudge
 from sage.update import Objective
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from sage.config import PromptStyle
 
 
@@ -61,9 +66,11 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
     with ExitStack() as stack:
         clock = PhaseClock(_seconds_before(folder))
         _look_before(config, folder)
-        student = load_model(config.student, role="student")
+        tasks = cache(config.env.tasks)
+        checked = preflight(config, tasks)
+        student = load_model(config.student, role="student", tokenizer=checked.student)
         trains = config.task == "train" and config.trainer.steps > 0
-        models = load_models(config, student) if trains else None
+        models = load_models(config, student, checked.teacher) if trains else None
         _check_engines(config, student, models)
         accelerator = make_accelerator(models or Pair(student, student, 0, None))
         main = accelerator.is_main_process
@@ -99,8 +106,11 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
             distances=config.env.gives_distances(),
         )
         stack.enter_context(pool)
-        book = _Book(config, folder, view, clock, main)
+        book = _Book(config, folder, view, clock, main, tasks)
         stack.enter_context(set_aside(folder, book.key, main))
+        if main:
+            for split in checked.context:
+                folder.log(split.line())
         evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), accelerator)
 
         def evaluate(step: int, limit: int | None) -> None:
@@ -127,6 +137,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                     evaluate(step, config.evaluation.during_limit)
 
             play = training_settings(config, style, student)
+            # The teacher reads what the student plays.
+            play = replace(play, max_context=min(play.max_context, reach(models.teacher) or play.max_context))
             ask = _judge(config, style, models.teacher, stack)
             done = distill(
                 models=models,
@@ -182,14 +194,20 @@ class _Book:
     """Writes down what happens, in the main process; in the others it only hands out the tasks."""
 
     def __init__(
-        self, config: RunConfig, folder: RunDir, view: View, clock: PhaseClock, writes: bool
+        self,
+        config: RunConfig,
+        folder: RunDir,
+        view: View,
+        clock: PhaseClock,
+        writes: bool,
+        tasks: Callable[[str], list[Task]],
     ) -> None:
         self.config, self.folder, self.view, self.clock, self.writes = config, folder, view, clock, writes
         self.tables = Tables(folder.path)
         newest = checkpoint.latest(folder.checkpoints)
         if writes:
             self.tables.resume(int(newest.name.removeprefix("step-")) if newest else 0)
-        self._tasks: dict[str, list[Task]] = {}
+        self._tasks = tasks
         source = self.tasks(config.evaluation.splits[0] if config.evaluation.splits else "train", None)
         self.key = RunKey(
             run=folder.identity().run,
@@ -202,9 +220,7 @@ class _Book:
         self._judged, self._fallback, self._warned = 0, 0, False
 
     def tasks(self, split: str, limit: int | None) -> list[Task]:
-        if split not in self._tasks:
-            self._tasks[split] = self.config.env.tasks(split)
-        return spread(self._tasks[split], limit)
+        return spread(self._tasks(split), limit)
 
     def needs(self, step: int, split: str) -> bool:
         """False where a resumed run has this evaluation already; every process answers alike."""
@@ -311,9 +327,11 @@ def training_settings(config: RunConfig, style: PromptStyle, student: LanguageMo
     return _play_settings(config, style, student, sampling, "train")
 
 
-def load_models(config: RunConfig, student: LanguageModel) -> Pair:
+def load_models(
+    config: RunConfig, student: LanguageModel, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Pair:
     """Student, teacher, and the reference model where the divergence has one: as they are now."""
-    teacher = load_model(config.teacher, role="teacher")
+    teacher = load_model(config.teacher, role="teacher", tokenizer=tokenizer)
     anchor = config.divergence.anchor
     if anchor is None:
         return pair(student, teacher)

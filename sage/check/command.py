@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from sage.check.before import before_weights, trains
-from sage.check.page import Line, Page, fine
+from sage.check.page import Line, Page, fine, warning
 
 if TYPE_CHECKING:
     from sage.check.pair import Subject
@@ -20,13 +20,25 @@ def check(config: RunConfig, say: Callable[[str], None] = print) -> Page:
     page = Page(say)
     say(f"Student {config.student.path}" + (f", teacher {config.teacher.path}" if trains(config) else ""))
     box: list[Subject] = []
-    if page.part("Before any weights are read", lambda: before_weights(config)) and page.part(
-        "Numbers", lambda: _loaded(config, box)
+    if (
+        page.part("Before any weights are read", lambda: before_weights(config))
+        and page.part("Templates and context", lambda: _spoken_to(config))
+        and page.part("Numbers", lambda: _loaded(config, box))
     ):
         for heading, part in _parts(box[0]):
             page.part(heading, part)
     page.end(time.perf_counter() - started)
     return page
+
+
+def _spoken_to(config: RunConfig) -> Iterator[Line]:
+    """What both chat templates make of the environment's prompts, and the tokens that its games take."""
+    from sage.preflight import preflight
+
+    found = preflight(config, config.env.tasks)
+    yield fine(f"{found.prompts} prompts and answers of the environment are what both chat templates say.")
+    for split in found.context:
+        yield warning(split.line()) if split.problem else fine(split.line())
 
 
 def _loaded(config: RunConfig, box: list[Subject]) -> Iterator[Line]:

@@ -45,6 +45,15 @@ class EnvSettings(Component):
         A run whose `step_timeout_s` is shorter is refused."""
         return 0.0
 
+    def expert_sample(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks of a split that the expert plays at the start of a run, to see whether they fit into
+        `rollout.max_context`: one, and where they are cheap to play, more."""
+        return list(tasks[:1])
+
+    def expert_turns(self, task: Task) -> int | None:
+        """Turns of the expert's game where they are known without playing it."""
+        return None
+
     def gives_distances(self) -> bool:
         """Whether the expert's distance to the goal is asked for around every turn."""
         return False

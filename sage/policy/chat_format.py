@@ -66,6 +66,8 @@ class ChatFormat:
     """Closes an answer in the history; None where nothing in the template does."""
     last: Closing | None
     """Closes the last answer of a conversation: `closing`, but for a few templates."""
+    added: str
+    """What is put behind the template's own header: the end of a thought that it opens, or a channel."""
     opens_thinking: bool
     """The header leaves a thought open: an answer begins inside it."""
 
@@ -151,6 +153,7 @@ def _read(tokenizer: PreTrainedTokenizerBase, thinking: bool) -> ChatFormat:
         lead=lead,
         closing=closing,
         last=last,
+        added=added,
         opens_thinking=opens,
     )
 

@@ -71,13 +71,17 @@ class Dialogue:
     def _opening(self, system: str, user: str) -> list[tuple[str, bool]]:
         pieces = self.format
         if system and pieces.system is None:
-            user = system + JOINT + user
+            user = self.joined(system, user)
         user = self._trimmed(user)
         if system and pieces.system is not None:
             before, between, after = pieces.system
             system = self._trimmed(system)
             return [(before, True), (system, False), (between, True), (user, False), (after, True)]
         return [(pieces.opening[0], True), (user, False), (pieces.opening[1], True)]
+
+    def joined(self, system: str, user: str) -> str:
+        """The first user turn where the template has no system role."""
+        return system + JOINT + user
 
     def open(self, system: str, user: str) -> list[int]:
         """Ids of the opening messages up to and including the assistant's header."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sage.errors import ModelError, short_reason
 from sage.policy.chat_format import chat_format
-from sage.policy.folder import device_of, look, resolve_path
+from sage.policy.folder import Source, device_of, look, resolve_path
 from sage.policy.gguf_once import read_once
 
 if TYPE_CHECKING:
@@ -60,22 +60,45 @@ class LanguageModel:
         return int(pad) if pad is not None else next(iter(self.end_ids), 0)
 
 
-def load_model(settings: ModelSettings, *, role: str = "") -> LanguageModel:
-    """Weights in evaluation mode on their device; every one of them from its file, finite, and causal.
+def load_tokenizer(settings: ModelSettings, *, role: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer that `load_model` would give it, with its chat template, and no weights.
 
-    Raises ModelError, in one sentence, where the path or hub name cannot be loaded or has no chat template.
-    `role` (student, teacher) goes in front of it.
+    Raises ModelError as `load_model` does.
     """
     try:
         with read_once() if settings.gguf_file else nullcontext():
-            return _load(settings)
+            return _tokenizer(settings, look(settings))
     except ModelError as error:
         raise ModelError(f"{role.capitalize()}: {error}" if role else str(error)) from error
 
 
-def _load(settings: ModelSettings) -> LanguageModel:
+def _tokenizer(settings: ModelSettings, source: Source) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    with _in_one_sentence(f"The tokenizer of {settings.path!r} could not be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
+    _give_template(tokenizer, settings)
+    return tokenizer
+
+
+def load_model(
+    settings: ModelSettings, *, role: str = "", tokenizer: PreTrainedTokenizerBase | None = None
+) -> LanguageModel:
+    """Weights in evaluation mode on their device; every one of them from its file, finite, and causal.
+
+    Raises ModelError, in one sentence, where the path or hub name cannot be loaded or has no chat template.
+    `role` (student, teacher) goes in front of it. `tokenizer`: the model's, where it has been loaded before.
+    """
+    try:
+        with read_once() if settings.gguf_file else nullcontext():
+            return _load(settings, tokenizer)
+    except ModelError as error:
+        raise ModelError(f"{role.capitalize()}: {error}" if role else str(error)) from error
+
+
+def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     from sage.policy.loaded import check_complete, check_finite, check_speaks
@@ -83,9 +106,7 @@ def _load(settings: ModelSettings) -> LanguageModel:
     logging.disable_progress_bar()  # the terminal belongs to the run's own display
     source, device = look(settings), device_of(settings.device)
     named = repr(settings.path)
-    with _in_one_sentence(f"The tokenizer of {named} could not be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
-    _give_template(tokenizer, settings)
+    tokenizer = tokenizer or _tokenizer(settings, source)
     with _in_one_sentence(f"The model {named} could not be loaded"):
         model, info = AutoModelForCausalLM.from_pretrained(
             source.path,

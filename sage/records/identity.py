@@ -135,6 +135,9 @@ def _as_version_2(fields: dict[str, Any]) -> dict[str, Any]:
         rollout["decoder"] = "vllm" if rollout.pop("engine", "auto") == "vllm" else "local"
     if isinstance(trainer, dict):
         trainer.setdefault("log_skipped", True)  # version 1 left it out where it was true
+    for role in ("student", "teacher"):
+        if isinstance(fields.get(role), dict):
+            fields[role].setdefault("thinking", False)  # version 1 knew no other
     for group, names in _MOVED_IN_2.items():
         for name in names if isinstance(fields.get(group), dict) else ():
             fields[group].pop(name, None)

@@ -76,6 +76,11 @@ class AlfworldSettings(EnvSettings):
 
         return AlfworldEnvironment(engine=self.engine)
 
+    def expert_sample(self, tasks: Sequence[Task]) -> list[Task]:
+        from sage.envs.manifest import spread
+
+        return spread(tasks, 100) if self.engine == "native" else list(tasks[:1])
+
     def gives_distances(self) -> bool:
         return self.distances
 

@@ -135,6 +135,11 @@ class SearchqaSettings(EnvSettings):
     def longest_step_s(self) -> float:
         return self._chosen().longest_s()
 
+    def expert_sample(self, tasks: Sequence[Task]) -> list[Task]:
+        from sage.envs.manifest import spread
+
+        return spread(tasks, 50) if self._chosen().needs_corpus() else list(tasks[:1])
+
     def gives_distances(self) -> bool:
         return self.distances
 

@@ -109,7 +109,7 @@ def _saved(subject: Subject, episode: Episode) -> Iterator[Line]:
     """Save, load as a run would, and compare the logits after every token of the episode's end."""
     import torch
 
-    from sage.policy.equivalence import plain_logits
+    from sage.policy.plain import plain_logits
     from sage.policy.model import load_model
 
     student = subject.student

@@ -49,6 +49,14 @@ def preflight(config: RunConfig, tasks: Callable[[str], Sequence[Task]]) -> Pref
 
     `tasks` gives the tasks of a split; each split that the run plays is looked at.
     """
+    found = look_ahead(config, tasks)
+    refuse_unless_it_fits(found.context, config.rollout.max_context)
+    return found
+
+
+def look_ahead(config: RunConfig, tasks: Callable[[str], Sequence[Task]]) -> Preflight:
+    """`preflight` for a page: games that do not fit are among what is found. Raises ModelError where a prompt
+    cannot be rendered."""
     style = choose_style(config.prompt, config.student.path)
     trains = config.task == "train" and config.trainer.steps > 0
     student = load_tokenizer(config.student, role="student")
@@ -77,7 +85,6 @@ def preflight(config: RunConfig, tasks: Callable[[str], Sequence[Task]]) -> Pref
         _check_ends(dialogue, role, style)
         for game in shown:
             prompts += check_game(dialogue, role, style, game, query.sees_feedback if query else True)
-    refuse_unless_it_fits(context, config.rollout.max_context)
     return Preflight(student, teacher, context, prompts)
 
 

@@ -20,11 +20,11 @@ def check(config: RunConfig, say: Callable[[str], None] = print) -> Page:
     page = Page(say)
     say(f"Student {config.student.path}" + (f", teacher {config.teacher.path}" if trains(config) else ""))
     box: list[Subject] = []
-    if (
-        page.part("Before any weights are read", lambda: before_weights(config))
-        and page.part("Templates and context", lambda: _spoken_to(config))
-        and page.part("Numbers", lambda: _loaded(config, box))
-    ):
+    if page.part("Before any weights are read", lambda: before_weights(config)):
+        page.part("Templates and context", lambda: _spoken_to(config))
+        if not page.part("Numbers", lambda: _loaded(config, box)):
+            page.end(time.perf_counter() - started)
+            return page
         for heading, part in _parts(box[0]):
             page.part(heading, part)
     page.end(time.perf_counter() - started)
@@ -33,12 +33,14 @@ def check(config: RunConfig, say: Callable[[str], None] = print) -> Page:
 
 def _spoken_to(config: RunConfig) -> Iterator[Line]:
     """What both chat templates make of the environment's prompts, and the tokens that its games take."""
-    from sage.preflight import preflight
+    from sage.policy.context import refuse_unless_it_fits
+    from sage.preflight import look_ahead
 
-    found = preflight(config, config.env.tasks)
+    found = look_ahead(config, config.env.tasks)
     yield fine(f"{found.prompts} prompts and answers of the environment are what both chat templates say.")
     for split in found.context:
-        yield warning(split.line()) if split.problem else fine(split.line())
+        yield warning(split.line()) if split.problem or not split.fits else fine(split.line())
+    refuse_unless_it_fits(found.context, config.rollout.max_context)
 
 
 def _loaded(config: RunConfig, box: list[Subject]) -> Iterator[Line]:

@@ -109,8 +109,8 @@ def _saved(subject: Subject, episode: Episode) -> Iterator[Line]:
     """Save, load as a run would, and compare the logits after every token of the episode's end."""
     import torch
 
-    from sage.policy.plain import plain_logits
     from sage.policy.model import load_model
+    from sage.policy.plain import plain_logits
 
     student = subject.student
     size = sum(p.numel() * p.element_size() for p in student.model.parameters())

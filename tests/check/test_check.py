@@ -49,6 +49,7 @@ def test_the_shipped_pair_is_fine_in_every_part(capsys: pytest.CaptureFixture[st
     assert page.exit_code == 0, capsys.readouterr().out
     assert {"Engine", "Real turns", "Judge", "A step", "Numbers"} <= set(page.lines)
     assert page.count(Verdict.REFUSED) == page.count(Verdict.WARNING) == 0
+    assert "prompts and answers of the environment" in texts(page, "Templates and context")
     assert "10 turns of" in texts(page, "Real turns")
     assert "of 10 replies name one label" in texts(page, "Judge")
     assert "the same logits to the bit" in texts(page, "A step")
@@ -60,6 +61,8 @@ def test_a_pair_of_one_s_own_is_looked_at_through_to_the_step(tmp_path: Path) ->
     line = [*GAMES, "student=hub", f"student.path={student}", "teacher=hub", f"teacher.path={teacher}"]
     page = check(load([*line, "intervention.max_new_tokens=4", "env.turn_budget=3"]))
     assert "bfloat16 on a CPU" in texts(page, "Before any weights are read")
+    # A token a byte, and a reach of 4,096.
+    assert "would cut the expert itself" in texts(page, "Templates and context")
     # A random judge says nothing that can be read.
     assert verdicts(page, "Judge") == {"refused", "warning"}
     assert "0 of 10 replies name one label (0%)" in texts(page, "Judge")
@@ -83,7 +86,8 @@ def test_models_of_two_vocabularies_are_refused_and_the_rest_is_not_asked(tmp_pa
 def test_an_evaluation_needs_no_teacher(tmp_path: Path) -> None:
     student = save(tmp_path / "s", 1)
     nowhere = f"teacher.path={tmp_path / 'nowhere'}"
-    page = check(load([*GAMES, "task=evaluate", f"student.path={student}", nowhere, "student.dtype=float16"]))
+    line = [*GAMES, "task=evaluate", f"student.path={student}", nowhere, "student.dtype=float16"]
+    page = check(load([*line, "prompt.style=short"]))  # one token a byte leaves no room for more
     assert page.count(Verdict.REFUSED) == 0
     assert "nothing is trained" in texts(page, "A step")
 

@@ -6,12 +6,13 @@
     nox -s browser          pages in a real Chromium, where one is installed
     nox -s rliable          statistics against the rliable package, in an environment of its own
     nox -s vllm             the vLLM engine against ours, in an environment of its own
+    nox -s real             two real models of yours: checked, trained for a step, resumed
     nox -s lint             ruff
     nox -s types            mypy
     nox -s build            the wheel, installed in a fresh environment, runs the main job in an empty folder
 
-`run`, `tests`, `slow` and `types` share one environment, .nox/shared, so that torch is installed once; it is
-brought up to date where pyproject.toml or constraints.txt changes.
+`run`, `tests`, `slow`, `real` and `types` share one environment, .nox/shared: torch is installed once, and it
+is brought up to date where pyproject.toml or constraints.txt changes.
 """
 
 from __future__ import annotations
@@ -103,6 +104,18 @@ def vllm(session: nox.Session) -> None:
     env = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     tests = ("-o", "addopts=", "tests/policy/test_vllm.py")
     session.run("python", "-m", "pytest", *tests, *session.posargs, env=env)
+
+
+@nox.session(python=False)
+def real(session: nox.Session) -> None:
+    """A pair of real models: SAGE_REAL_STUDENT and SAGE_REAL_TEACHER, a folder or a GGUF file each."""
+    missing = [name for name in ("SAGE_REAL_STUDENT", "SAGE_REAL_TEACHER") if not os.environ.get(name)]
+    if missing:
+        session.skip(f"{' and '.join(missing)} name no model: a folder, or a GGUF file in it")
+    prepare(session, "test,textworld,scienceworld")
+    if any(os.environ[name].endswith(".gguf") for name in ("SAGE_REAL_STUDENT", "SAGE_REAL_TEACHER")):
+        session.run(PYTHON, *PIP_INSTALL, "gguf", external=True)
+    session.run(PYTHON, "-m", "pytest", "-m", "slow", "-s", "tests/real", *session.posargs, external=True)
 
 
 @nox.session(python=False)

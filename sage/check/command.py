@@ -67,13 +67,17 @@ def _loaded(config: RunConfig, box: list[Subject]) -> Iterator[Line]:
 
 def _parts(subject: Subject) -> list[tuple[str, Callable[[], Iterable[Line]]]]:
     """The parts in order; the step is last, because it changes the student."""
+    from sage.check.context import context
     from sage.check.engine import engine
     from sage.check.judge import judge
     from sage.check.step import step
+    from sage.check.templates import templates
 
     return [
         ("Engine", lambda: engine(subject)),
         ("Real turns", subject.play),
+        ("Templates", lambda: templates(subject)),
+        ("Context", lambda: context(subject)),
         ("Judge", lambda: judge(subject)),
         ("A step", lambda: step(subject)),
     ]

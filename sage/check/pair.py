@@ -11,6 +11,7 @@ from sage.check.page import Line, fine, warning
 
 if TYPE_CHECKING:
     from sage.config import PromptStyle, RunConfig
+    from sage.envs.pool import EnvPool
     from sage.episode import Episode, Turn
     from sage.policy.model import LanguageModel
     from sage.scoring import Pair
@@ -56,8 +57,8 @@ class Subject:
         )
         jobs = [Job(task) for task in self.config.env.tasks("train")[:GAMES]]
         with ExitStack() as stack:
-            pool = self._pool(stack)
-            answers = ExpertAnswers(pool, self.style, Dialogue(self.student.tokenizer))
+            pool = self.pool(stack)
+            answers = ExpertAnswers(pool, self.style, Dialogue(self.student.tokenizer, self.student.thinking))
             played, by = play(self.student, pool, jobs, short, opening=answers), "the environment's expert"
             if not any(e.status.is_ok and e.turns for e in played):
                 played, by = play(self.student, pool, jobs, short), "the student"
@@ -76,7 +77,8 @@ class Subject:
             f"{max(len(e.token_ids) for e in self.episodes):,}."
         )
 
-    def _pool(self, stack: ExitStack):  # type: ignore[no-untyped-def]
+    def pool(self, stack: ExitStack) -> EnvPool:
+        """The environment in this process, closed with `stack`."""
         from sage.envs.pool import EnvPool
 
         env = self.config.env

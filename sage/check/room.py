@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 
 def training_bytes(lm: LanguageModel) -> int:
-    """Bytes of gradient, float32 master (where the weight is none itself) and AdamW's two moments."""
+    """Bytes that a step takes beside the weights: gradient, float32 master and its gradient (where the weight
+    is no float32 itself), AdamW's two moments, and the copy that the movement is measured against."""
     total = 0
     for p in lm.model.parameters():
-        master = 0 if p.element_size() == 4 else 4
-        total += p.numel() * (p.element_size() + master + 4 * (2 if master == 0 else 3))
+        size = p.element_size()
+        masters = 0 if size == 4 else 2 * 4
+        total += p.numel() * (size + masters + 2 * 4 + size)
     return total
 
 

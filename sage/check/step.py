@@ -54,10 +54,9 @@ def step(subject: Subject) -> Iterator[Line]:
             f"confidence={config.confidence.name} gave every one of {len(episode.turns)} turns weight 0."
         )
         return
-    masters = [m.detach().clone() for m in optimizer.masters]
     norm = optimizer.step()
-    yield from _moved(optimizer.masters, masters, optimizer.parameters, before, loss.loss, norm)
-    del before, masters, optimizer
+    yield from _moved(optimizer.masters, optimizer.parameters, before, loss.loss, norm)
+    del before, optimizer
     student.model.zero_grad(set_to_none=True)
     yield from _saved(subject, episode)
 
@@ -75,15 +74,14 @@ def _shortened(episode: Episode) -> Episode:
 
 def _moved(
     masters: list[torch.Tensor],
-    masters_before: list[torch.Tensor],
     weights: list[torch.Tensor],
-    weights_before: list[torch.Tensor],
+    before: list[torch.Tensor],
     loss: float,
     norm: float,
 ) -> Iterator[Line]:
-    """How far the step went, for the float32 masters and for the weights that play."""
-    of_masters, of_weights = _relative(masters, masters_before), _relative(weights, weights_before)
-    changed = sum(int((a != b).sum()) for a, b in zip(weights, weights_before, strict=True))
+    """How far the step went: the float32 masters, and the weights that play; both began at `before`."""
+    of_masters, of_weights = _relative(masters, before), _relative(weights, before)
+    changed = sum(int((a != b).sum()) for a, b in zip(weights, before, strict=True))
     share = changed / sum(w.numel() for w in weights)
     text = (
         f"Loss {loss:.4g}, gradient norm {norm:.3g}; relative movement of the masters {of_masters:.2e}, "
@@ -100,9 +98,11 @@ def _moved(
 
 def _relative(now: list[torch.Tensor], before: list[torch.Tensor]) -> float:
     """‖now − before‖ / ‖before‖ over all tensors."""
-    pairs = [(a.detach().float(), b.float()) for a, b in zip(now, before, strict=True)]
-    moved = sum(float((a - b).norm()) ** 2 for a, b in pairs)
-    return float((moved / max(sum(float(b.norm()) ** 2 for _, b in pairs), 1e-30)) ** 0.5)
+    moved = total = 0.0
+    for a, b in zip(now, before, strict=True):
+        moved += float((a.detach().float() - b.float()).norm()) ** 2
+        total += float(b.float().norm()) ** 2
+    return float((moved / max(total, 1e-30)) ** 0.5)
 
 
 def _saved(subject: Subject, episode: Episode) -> Iterator[Line]:

@@ -1,7 +1,7 @@
 """Where records come from: run directories, an MLflow experiment, or a plain table of episodes.
 
-Invariant: a run that is not finished never disappears. It is a row of `Records.runs` with `used=False`, its
-reason and a line in `Records.notes`, and every command prints those lines.
+Invariant: a run that is not finished, or cannot be read, never disappears, and stops no other. It is a row of
+`Records.runs` with `used=False`, its reason and a line in `Records.notes`; every command prints those lines.
 
 Reads record format version 1 (`sage/records/schema.py`): `runs/<digest12>/attempt_<n>/` with `status.json`,
 `run.json` (or `config.yaml`), `provenance.json`, `episodes.parquet`, `turns.parquet` and `steps.parquet`.
@@ -9,7 +9,7 @@ Reads record format version 1 (`sage/records/schema.py`): `runs/<digest12>/attem
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,11 +23,13 @@ from analysis.errors import Refusal
 from analysis.recipes import tell_apart
 from analysis.table_file import read_episodes
 from analysis.touched import contradictions, touched_files, touched_identity
+from sage.records.files import Unreadable
 from sage.records.identity import recipe_of, recorded_settings
+from sage.records.reader import Attempt, attempt_dirs, attempt_number, file_problem, open_attempt
 from sage.records.run_ledger import RunLedger
 from sage.records.run_ledger import read as read_ledger
+from sage.records.rundir import RunStatus
 
-FORMAT_VERSION = 1
 TABLES = ("episodes", "turns", "steps")
 
 RUN_COLUMNS = (
@@ -144,33 +146,33 @@ def from_episodes(episodes: pd.DataFrame, where: str = "table") -> Records:
 def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
     """All runs below `root`: the last finished attempt of each digest, or its last attempt where none
     finished."""
-    attempts = sorted(_attempt_dirs(root), key=lambda path: (path.parent.as_posix(), _attempt_number(path)))
+    attempts, notes = _attempt_dirs(root)
     if not attempts:
+        said = f" {notes[0]}" if notes else ""
         raise Refusal(
-            f"{root} holds no run: no attempt_<n> directory with a status.json or an episodes.parquet."
+            f"{root} holds no run: no attempt_<n> directory with a status.json or an episodes.parquet.{said}"
         )
     by_digest: dict[Path, list[Path]] = {}
     for attempt in attempts:
         by_digest.setdefault(attempt.parent, []).append(attempt)
-    parts = []
+    parts = [Records(pd.DataFrame(), pd.DataFrame(), notes=tuple(notes))]
     for chain in by_digest.values():
-        states = [_read_status(path)["state"] for path in chain]
+        opened = [open_attempt(path, tables=False) for path in chain]
+        states = [_state(one) for one in opened]
         finished = [index for index, state in enumerate(states) if state == "done"]
         chosen = finished[-1] if finished else len(chain) - 1
         part = load_attempt(chain[chosen], tables)
-        earlier = [
-            f"attempt {_attempt_number(chain[i])} {states[i]}" for i in range(chosen) if states[i] != "done"
-        ]
+        earlier = [f"attempt {opened[i].number} {states[i]}" for i in range(chosen) if states[i] != "done"]
         row = part.runs.iloc[0]
         who = f"Run {row.run} ({row.method}, seed {row.seed})"
         notes = [f"{who} needed more than one attempt: {', '.join(earlier)}."] if earlier else []
         if len(finished) > 1:
-            numbers = ", ".join(str(_attempt_number(chain[i])) for i in finished)
+            numbers = ", ".join(str(opened[i].number) for i in finished)
             notes.append(
                 f"{who} was finished more than once (attempts {numbers}); the last one is in the numbers, "
                 "and a result that was chosen among attempts confirms nothing."
             )
-        others = {f"attempt {_attempt_number(chain[i])}": states[i] for i in range(len(chain)) if i != chosen}
+        others = {f"attempt {opened[i].number}": states[i] for i in range(len(chain)) if i != chosen}
         part = replace(part, notes=(*notes, *part.notes), others={row.run: others} if others else {})
         parts.append(part)
     ledgers = [read_ledger(folder) for folder in sorted({path.parent.parent for path in attempts})]
@@ -179,64 +181,86 @@ def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
     return _concat(parts)
 
 
-def _attempt_dirs(root: Path) -> list[Path]:
-    marks = ("status.json", "episodes.parquet", "config.yaml")
-    if any((root / mark).exists() for mark in marks):
-        return [root]
-    return [
-        path
-        for path in root.rglob("attempt_*")
-        if path.is_dir() and any((path / mark).exists() for mark in marks)
-    ]
+_MARKS = ("status.json", "episodes.parquet", "config.yaml")
+"""What a folder holds one of where a run has begun in it."""
 
 
-def _attempt_number(path: Path) -> int:
-    tail = path.name.removeprefix("attempt_")
-    return int(tail) if tail.isdigit() else 0
+def _attempt_dirs(root: Path) -> tuple[list[Path], list[str]]:
+    """Attempts below `root` in order, and a note for what looks like one or cannot be read."""
+
+    def has_records(path: Path) -> bool:
+        return any(os.path.lexists(path / mark) for mark in _MARKS)
+
+    if has_records(root):
+        return [root], []
+    found: list[Path] = []
+    notes: list[str] = []
+
+    def tell(error: OSError) -> None:
+        notes.append(f"{error.filename} cannot be read: {error.strerror}.")
+
+    for folder, names, files in os.walk(root, onerror=tell):
+        if any(name.startswith("attempt_") for name in (*names, *files)):
+            paths, said = attempt_dirs(Path(folder))
+            found += [path for path in paths if has_records(path)]
+            notes += [*said, *(f"{path} has no records." for path in paths if not has_records(path))]
+        names[:] = sorted(name for name in names if not name.startswith("attempt_"))
+    return sorted(found, key=lambda path: (path.parent.as_posix(), attempt_number(path) or 0)), notes
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _read_status(directory: Path) -> dict[str, Any]:
-    status = _read_json(directory / "status.json")
-    return {**status, "state": str(status.get("state", "no status"))}
+def _state(attempt: Attempt) -> str:
+    if {"status.json", "run.json"} & set(attempt.problems):
+        return "damaged"
+    return attempt.status.state if attempt.status else "no status"
 
 
 def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
     """One attempt directory. Rows are read only where the run is done."""
-    status, provenance = _read_status(directory), _read_json(directory / "provenance.json")
-    identity = _read_json(directory / "run.json")
-    config = {} if identity else _read_config(directory / "config.yaml")
-    used = status["state"] == "done"
-    frames = {name: _read_table(directory, name) if used else pd.DataFrame() for name in tables}
+    attempt = open_attempt(directory, tables=False)
+    state, problems, provenance = _state(attempt), dict(attempt.problems), attempt.provenance
+    status = attempt.status
+    config: dict[str, Any] = {}
+    frames: dict[str, pd.DataFrame] = {}
+    try:
+        config = {} if attempt.record else _read_config(directory / "config.yaml")
+        wanted = tables if state == "done" else ()
+        frames = {name: _read_table(directory, name) for name in wanted}
+    except Unreadable as error:
+        problems["records"], state = str(error), "damaged"
+    used = state == "done"
     episodes = frames.get("episodes", pd.DataFrame())
     some = next((frame for frame in frames.values() if len(frame)), pd.DataFrame())
     digest = directory.parent.name if directory.name.startswith("attempt_") else directory.name
-    reason = str(status.get("reason") or status.get("error") or "")
+    reason = status.reason if status else ""
+    if state == "damaged":
+        keys = [key for key in ("status.json", "run.json", "records") if key in problems]
+        reason = problems.pop(keys[0]).rstrip(".")
     if used and "episodes" in tables and not len(episodes):
         used, reason = False, "finished without a single episode"
-    flat = recorded_settings(identity, config)
-    odd = touched_identity(directory, identity) + touched_files(directory, status, provenance, tables)
-    wrong = contradictions(identity, frames)
+    flat = recorded_settings(attempt.record, config)
+    written = status.sha256 if status else {}
+    odd = touched_identity(directory, attempt.record)
+    odd += touched_files(directory, {"sha256": written}, provenance, tables)
+    wrong = contradictions(attempt.record, frames)
     if wrong:
         used, reason = False, f"its tables are not of this run: {'; '.join(wrong)}"
         episodes, frames = pd.DataFrame(), {}
     run = str(some["run"].iloc[0]) if len(some) and "run" in some else digest[:12]
+    seed = some["seed"].iloc[0] if len(some) else flat.get("seed", -1)
+    code = provenance.get("code") or {}
     row = {
         "run": run,
-        "attempt": _attempt_number(directory),
+        "attempt": attempt.number,
         "method": str(some["method"].iloc[0]) if len(some) else _called(flat),
         "env": str(some["env"].iloc[0])
         if len(some)
         else str(flat.get("env.name", flat.get("env", "unknown"))),
-        "seed": int(some["seed"].iloc[0]) if len(some) else int(flat.get("seed", -1)),
-        "state": status["state"],
+        "seed": int(seed) if str(seed).lstrip("-").isdigit() else -1,
+        "state": state,
         "used": used,
         "reason": reason,
         "config_id": recipe_of(flat),
-        "commit": str((provenance.get("code") or {}).get("commit") or ""),
+        "commit": str(code.get("commit") or ""),
         "plan": str(provenance.get("plan_sha256") or ""),
         "started": _started(status, provenance),
         "where": f"{digest}/{directory.name}",
@@ -251,8 +275,11 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
         configs={run: flat},
         provenance={run: provenance},
         touched={run: tuple(odd + wrong)} if odd or wrong else {},
-        digests={run: dict(status.get("sha256") or {})},
-        notes=tuple(f"Records of run {run} ({row['method']}, seed {row['seed']}): {what}." for what in odd),
+        digests={run: dict(written)},
+        notes=(
+            *problems.values(),
+            *(f"Records of run {run} ({row['method']}, seed {row['seed']}): {what}." for what in odd),
+        ),
     )
 
 
@@ -262,33 +289,42 @@ def _called(flat: dict[str, Any]) -> str:
 
 
 def _read_table(directory: Path, name: str) -> pd.DataFrame:
+    """A table of a finished run, empty where there is none. Raises Unreadable."""
     path = directory / f"{name}.parquet"
-    if not path.exists():
+    if not os.path.lexists(path):
         return pd.DataFrame()
+    if problem := file_problem(path):
+        raise Unreadable(problem)
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    version = int((pq.read_schema(path).metadata or {}).get(b"sage_format", FORMAT_VERSION))
-    if version > FORMAT_VERSION:
-        raise Refusal(
-            f"{path.name} of {directory.name} has record format {version}; this version reads up to 1."
-        )
-    return pd.read_parquet(path)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read().to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise Unreadable(f"{path} is not what was written: {str(error).splitlines()[0][:200]}.") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader) if path.is_file() else None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise Unreadable(f"{path} cannot be read as YAML.") from error
+    if not isinstance(data, dict):
+        raise Unreadable(f"{path} holds no config.")
+    return {str(key): value for key, value in data.items()}
 
 
-def _started(status: dict[str, Any], provenance: dict[str, Any]) -> str:
+def _started(status: RunStatus | None, provenance: dict[str, Any]) -> str:
     """Start of the run, ISO 8601 with zone. status.json has seconds since the epoch, provenance.json a
     text."""
-    if status.get("started"):
-        return datetime.fromtimestamp(float(status["started"]), UTC).isoformat(timespec="seconds")
+    if status is not None and 0 < status.started < 1e11:
+        return datetime.fromtimestamp(status.started, UTC).isoformat(timespec="seconds")
     return str(provenance.get("time") or "")
 
 

@@ -75,7 +75,10 @@ def _as_run_directory(
         if local != home / file:
             local.replace(home / file)
     state = labels.get("sage.state") or STATES.get(run.info.status, run.info.status.lower())
-    status = {"state": state, "reason": labels.get("sage.reason", ""), "started": run.info.start_time / 1000}
+    reason = labels.get("sage.reason", "")
+    if state not in ("done", "failed", "running"):
+        state, reason = "failed", reason or f"{state} in MLflow"
+    status = {"state": state, "reason": reason, "started": run.info.start_time / 1000}
     (home / "status.json").write_text(json.dumps(status), encoding="utf-8")
     if "run.json" not in found and "config.yaml" not in found:
         seed = labels.get("seed", "")
@@ -84,7 +87,7 @@ def _as_run_directory(
             "env": {"name": labels.get("env", "unknown")},
             "seed": int(seed) if seed.isdigit() else -1,
         }
-        (home / "run.json").write_text(json.dumps({"fields": fields}), encoding="utf-8")
+        (home / "config.yaml").write_text(json.dumps(fields), encoding="utf-8")
 
 
 def _artifacts(client: MlflowClient, run_id: str) -> dict[str, str]:

@@ -158,14 +158,22 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def home() -> Path:
+    """The user's home folder. Raises MissingData where there is none (a container's user without a name)."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise MissingData("This user has no home folder: set SAGE_CACHE to a folder for games.") from error
+
+
 def cache_root() -> Path:
     """Where generated data and remembered hashes live: `SAGE_CACHE`, else the platform's cache folder."""
     if named := os.environ.get("SAGE_CACHE"):
         return Path(named).expanduser()
     if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = home() / "Library" / "Caches"
     elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or home() / "AppData" / "Local")
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     return base / "sage-opd"

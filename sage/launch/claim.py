@@ -25,7 +25,7 @@ from sage.config import RunConfig
 from sage.envs.manifest import MissingData
 from sage.locks import locked
 from sage.records import owner, run_ledger
-from sage.records.faults import what_failed
+from sage.records.faults import machine_fault, what_failed
 from sage.records.identity import Identity
 from sage.records.reader import Attempt, attempt_dirs, open_attempt
 from sage.records.rundir import RunDir, RunStatus, new_attempt
@@ -61,6 +61,10 @@ def identify(config: RunConfig) -> Identity:
         return Identity.of(config, env.manifest_digest(splits_played(config)))
     except MissingData as error:
         raise ConfigError(str(error)) from error
+    except OSError as error:
+        if fault := machine_fault(error, Path(str(error.filename or "."))):
+            raise ConfigError(fault) from error
+        raise
 
 
 def look_up(config: RunConfig, identity: Identity, *, wait: bool = False) -> Found:

@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Engine = Callable[..., tuple[list[Ended], int]]
 """`run_jobs` of this machine, or what does the same on others: (jobs, workers, watch) to ends and signal."""
 STATUS_EVERY_S = 1.0
+_OLD_LOG_S = 24 * 3600.0
 _OWN = re.compile(r"^(hydra[./]|launch\.|tracking[.=])")
 """Overrides that do not tell one run of a sweep from another."""
 
@@ -192,9 +194,11 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
                 row.outcome = _outcome(row, end)
     if exporter is not None:
         board.note("finishing the MLflow export ...")
-        for result in exporter.finish():
-            if result.error:
-                board.note(result.error)
+        problems = [result.error for result in exporter.finish() if result.error]
+        for problem in problems:
+            board.note(problem)
+        if not problems:  # it has nothing to tell
+            exporter.log.unlink(missing_ok=True)
 
 
 def _not_exported(rows: Sequence[Row]) -> list[Path]:
@@ -259,5 +263,14 @@ def _exporter(rows: Sequence[Row]) -> Exporter | None:
 
     home = Path(rows[0].config.launch.runs_dir)
     home.mkdir(parents=True, exist_ok=True)
+    _remove_old_logs(home)
     with tempfile.NamedTemporaryFile(dir=home, prefix="mlflow-", suffix=".log", delete=False) as log:
         return Exporter(tracking.uri, Path(log.name))
+
+
+def _remove_old_logs(home: Path) -> None:
+    """What multiruns that were killed have left; one that is at work writes into its own, or is a day old."""
+    for log in home.glob("mlflow-*.log"):
+        with suppress(OSError):
+            if time.time() - log.stat().st_mtime > _OLD_LOG_S:
+                log.unlink()

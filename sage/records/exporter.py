@@ -17,6 +17,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sage
 from sage.records.files import Unreadable, read_object
@@ -73,6 +74,14 @@ def view_hint(uri: str) -> str:
     return shlex.join(["mlflow", "ui", "--backend-store-uri", redact(uri)])
 
 
+def _appended(log: Path) -> Any:
+    """The log, open for the child's errors; nowhere, where the disk takes no file more."""
+    try:
+        return log.open("a", encoding="utf-8")
+    except OSError:
+        return open(os.devnull, "w", encoding="utf-8")
+
+
 class Exporter:
     """One child process that exports any number of run directories to one store.
 
@@ -86,13 +95,14 @@ class Exporter:
         self.results: list[ExportResult] = []
         self._pending: list[str] = []
         self._process: subprocess.Popen[str] | None = None
+        self._problem = ""
         package_root = str(Path(sage.__file__).resolve().parent.parent)
         search = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         # The URI may hold a password: it goes through the environment, not through `ps`.
         environment = SHORT_RETRIES | os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": search}
         command = [sys.executable, "-m", "sage.records.mlflow_export", "--serve", "--poll", str(poll_s)]
         try:
-            with self.log.open("a", encoding="utf-8") as errors:
+            with _appended(self.log) as errors:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
@@ -105,7 +115,7 @@ class Exporter:
                     encoding="utf-8",
                 )
         except OSError as error:
-            self.log.write_text(f"{error}\n", encoding="utf-8")
+            self._problem = f"its process cannot be started ({error.strerror or error})"
             return
         self._reader = threading.Thread(target=self._read, name="mlflow-export", daemon=True)
         self._reader.start()
@@ -136,6 +146,7 @@ class Exporter:
             self._reader.join(timeout=5)
             if not self._reader.is_alive() and self._process.stdout is not None:
                 self._process.stdout.close()
+        late = self._problem or late
         known = {result.run_dir: result for result in self.results}
         return [
             known.get(path) or ExportResult(path, error=self.explain(late, Path(path)))

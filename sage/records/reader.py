@@ -24,6 +24,8 @@ _NAME = re.compile(r"attempt_([1-9][0-9]{0,8})")
 _BATCH = re.compile(r"[0-9]{8}-(0-train|1-eval-.+)")
 _KEYS = ("run", "method", "env", "seed", "step")
 """Columns without which a table is not ours, whatever its version."""
+_TYPED = (*_KEYS, "phase", "split", "task", "status", "ok", "won", "label", "weight")
+"""Columns whose type is looked at: what a result is made of. Another writer's empty texts may be numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +129,15 @@ def tables_problem(folder: Path) -> str:
             return f"{folder / 'parts'} cannot be read: {error.strerror or error}."
     if not any(os.path.lexists(name) for name in names):
         return ""  # a story that records no table
-    return next((problem for name in names if (problem := _table_problem(name))), "")
+    return next((problem for name in names if (problem := file_problem(name))), "")
 
 
 def _strangers(parts: Path) -> list[Path]:
     return [p for p in parts.iterdir() if not p.name.startswith(".") and not _BATCH.fullmatch(p.name)]
 
 
-def _table_problem(path: Path) -> str:
+def file_problem(path: Path) -> str:
+    """One sentence where a table's file (`episodes.parquet`) cannot be what was recorded, else nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -155,7 +158,11 @@ def _table_problem(path: Path) -> str:
         return f"{path} has record format {version}; this version reads up to {FORMAT_VERSION}."
     ours = arrow_schema(path.stem)
     missing = [name for name in _KEYS if name not in schema.names]
-    other = [f.name for f in schema if f.name in ours.names and not _alike(f.type, ours.field(f.name).type)]
+    typed = [field for field in schema if field.name in _TYPED and field.name in ours.names]
+    other = [field.name for field in typed if not _alike(field.type, ours.field(field.name).type)]
+    strange = set(schema.names) - set(ours.names) if b"sage_table" in (schema.metadata or {}) else set()
+    if strange:
+        return f"{path} has columns that are none of ours: {', '.join(sorted(strange))[:200]}."
     if missing or other:
         wrong = ", ".join(missing + other)
         return f"{path} is no table of ours: its columns {wrong} are missing or of other types."
@@ -163,10 +170,15 @@ def _table_problem(path: Path) -> str:
 
 
 def _alike(found: Any, ours: Any) -> bool:
-    import pyarrow as pa
+    """Whether both are text, or both are numbers: pandas, say, writes whole numbers with gaps as floats."""
+    from pyarrow import types
 
-    text = (pa.string(), pa.large_string())
-    return found == ours or pa.types.is_null(found) or (found in text and ours in text)
+    def kind(one: Any) -> str:
+        if types.is_integer(one) or types.is_floating(one) or types.is_boolean(one):
+            return "number"
+        return "text" if types.is_string(one) or types.is_large_string(one) else str(one)
+
+    return types.is_null(found) or kind(found) == kind(ours)
 
 
 def _identity(data: dict[str, Any], path: Path) -> Identity:

@@ -68,7 +68,11 @@ def parse_status(data: Mapping[str, Any], path: Path) -> RunStatus:
 
     try:
         # From JSON: a strict dataclass takes no dict in Python.
-        return TypeAdapter(RunStatus).validate_json(json.dumps(dict(data)), strict=True)
+        status = TypeAdapter(RunStatus).validate_json(json.dumps(dict(data)), strict=True)
+        counts = {"pid": status.pid, "step": status.step, "steps": status.steps, **status.seconds}
+        if below := [name for name, value in counts.items() if value < 0]:
+            raise Unreadable(f"{path} is not as this version writes it: {below[0]} is negative.")
+        return status
     except ValidationError as error:
         first = error.errors()[0]
         missing = first["type"].startswith("missing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -127,14 +128,46 @@ def test_later_attempt_replaces_failed_one(copy):
     assert int(load([copy]).runs["used"].sum()) == 5
 
 
-def test_newer_record_format_is_refused(copy):
+def newer(attempt):
     import pyarrow.parquet as pq
 
-    path = attempts(copy)[0] / "episodes.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({b"sage_format": b"2"}), path)
-    with pytest.raises(Refusal, match="record format 2"):
-        load([copy])
+    path = attempt / "episodes.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"sage_format": b"99"}), path)
+
+
+DAMAGES = {
+    "record format 99": newer,
+    "status.json is cut": lambda attempt: (attempt / "status.json").write_text('{"state": "do'),
+    "status.json is empty": lambda attempt: (attempt / "status.json").write_text(""),
+    "state is 'paused'": lambda attempt: (attempt / "status.json").write_text('{"state": "paused"}'),
+    "episodes.parquet is cut": lambda attempt: os.truncate(attempt / "episodes.parquet", 900),
+    "run.json is cut": lambda attempt: (attempt / "run.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("told", DAMAGES)
+def test_a_damaged_run_is_noted_and_the_others_go_on(copy, told):
+    DAMAGES[told](attempts(copy)[0])
+    records = load([copy])
+    assert int(records.runs["used"].sum()) == 5
+    assert records.unused["state"].tolist() == ["damaged"]
+    (note,) = [note for note in records.notes if told in note]
+    assert len(note) < 400
+
+
+def test_a_copy_beside_the_attempts_is_noted_and_counts_nowhere(copy):
+    first = attempts(copy)[0]
+    shutil.copytree(first, first.with_name("attempt_1.bak"))
+    records = load([copy])
+    assert int(records.runs["used"].sum()) == 6
+    assert any("attempt_1.bak is no attempt" in note for note in records.notes)
+
+
+def test_damaged_provenance_is_noted_and_the_run_counts(copy):
+    (attempts(copy)[0] / "provenance.json").write_text("[1, 2")
+    records = load([copy])
+    assert int(records.runs["used"].sum()) == 6
+    assert any("provenance.json is cut" in note for note in records.notes)
 
 
 def test_different_configs_under_one_name(copy):

@@ -46,7 +46,7 @@ def resolve_source(source: str, root: Path | None = None) -> str:
 
 def named_root() -> Path | None:
     """The folder of official games that this machine names; None where it names none."""
-    default = Path.home() / ".cache" / "alfworld"
+    default = Path(os.path.expanduser("~/.cache/alfworld"))  # as it is where there is no home
     value = os.environ.get("ALFWORLD_DATA")
     if value and Path(value).expanduser() != default:
         return Path(value).expanduser()

@@ -22,12 +22,16 @@ from sage.launch.access import open_to
 from sage.launch.claim import Found, claim, identify
 from sage.policy.model import ModelError
 from sage.records.faults import machine_fault, what_failed
+from sage.records.files import Unreadable
 from sage.records.identity import Identity
 from sage.records.owner import TakenOver, owner_of
 from sage.records.rundir import RunDir
+from sage.records.tables import DamagedRecords
 from sage.settings import ConfigError
 from sage.stopping import stop_on_signals, unbroken
 
+_SENTENCES = (ConfigError, ModelError, MissingData, DamagedRecords, Unreadable)
+"""Errors that say in one sentence what to change."""
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_TAKEN_OVER = 3
@@ -85,7 +89,7 @@ def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -
         _mark(folder, "")
     except TakenOver:
         raise
-    except (ConfigError, ModelError, MissingData) as error:  # each says in one sentence what to change
+    except _SENTENCES as error:
         _mark(folder, str(error))
         raise ConfigError(str(error)) from error
     except KeyboardInterrupt as stop:

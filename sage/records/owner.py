@@ -76,6 +76,11 @@ def take(folder: Path) -> None:
         _held[_key(folder)] = _Hold(owner.token)
 
 
+def forget(folder: Path) -> None:
+    """A folder that was just made is nobody's, whatever lay at its path before."""
+    _held.pop(_key(folder), None)
+
+
 def owner_of(folder: Path) -> Owner | None:
     """None where nobody has taken it, or where the file says nothing."""
     try:

@@ -21,7 +21,6 @@ from sage.records.rundir import RunDir, RunStatus, parse_status
 from sage.records.schema import FORMAT_VERSION, TABLES
 
 _NAME = re.compile(r"attempt_([1-9][0-9]{0,8})")
-_BATCH = re.compile(r"[0-9]{8}-(0-train|1-eval-.+)")
 _KEYS = ("run", "method", "env", "seed", "step")
 """Columns without which a table is not ours, whatever its version."""
 _TYPED = (*_KEYS, "phase", "split", "task", "status", "ok", "won", "label", "weight")
@@ -81,7 +80,7 @@ def attempt_dirs(home: Path) -> tuple[list[Path], list[str]]:
 
 
 def open_attempt(path: Path, tables: bool = True) -> Attempt:
-    """Read an attempt's folder; raises nothing. `tables`: of a finished one, look at the tables too."""
+    """Read an attempt's folder; raises nothing. `tables`: look at whole tables too, where there are."""
     problems: dict[str, str] = {}
 
     def read(name: str) -> dict[str, Any] | None:
@@ -113,7 +112,7 @@ def open_attempt(path: Path, tables: bool = True) -> Attempt:
     if summary is not None and not _is_summary(summary):
         problems["summary.json"] = f"{path / 'summary.json'} is not as this version writes it."
         summary = None
-    if tables and status is not None and status.state == "done" and (problem := tables_problem(path)):
+    if tables and (problem := tables_problem(path)):
         problems["tables"] = problem
     number = attempt_number(path) or 0
     return Attempt(RunDir(path), number, identity, status, record, provenance, summary, problems)
@@ -122,18 +121,11 @@ def open_attempt(path: Path, tables: bool = True) -> Attempt:
 def tables_problem(folder: Path) -> str:
     """One sentence where the tables of a finished attempt cannot be what it has recorded, else nothing."""
     names: Iterable[Path] = [folder / f"{table}.parquet" for table in TABLES]
-    if (folder / "parts").is_dir():  # finished by a plugin's story, or not consolidated yet
-        try:
-            return next((f"{p} is no batch of ours." for p in _strangers(folder / "parts")), "")
-        except OSError as error:
-            return f"{folder / 'parts'} cannot be read: {error.strerror or error}."
+    if os.path.isdir(folder / "parts"):  # while they exist the parts are the truth
+        return ""
     if not any(os.path.lexists(name) for name in names):
         return ""  # a story that records no table
     return next((problem for name in names if (problem := file_problem(name))), "")
-
-
-def _strangers(parts: Path) -> list[Path]:
-    return [p for p in parts.iterdir() if not p.name.startswith(".") and not _BATCH.fullmatch(p.name)]
 
 
 def file_problem(path: Path) -> str:

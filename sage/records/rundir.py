@@ -28,7 +28,7 @@ from sage.records.atomic import overwrite, write_atomic
 from sage.records.faults import FULL
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import Identity
-from sage.records.owner import TakenOver, at_work, is_orphan_of, owner_of, take, writing
+from sage.records.owner import TakenOver, at_work, forget, is_orphan_of, owner_of, take, writing
 from sage.records.process import Process
 from sage.records.seal import digests
 from sage.redaction import redact, redact_data
@@ -239,6 +239,7 @@ def new_attempt(runs_dir: Path, identity: Identity, config: RunConfig) -> RunDir
         except FileExistsError:
             number += 1
     run = RunDir(folder / f"attempt_{number}")
+    forget(run.path)
     write_atomic(run.path / "config.yaml", config_yaml(config))
     run.write_json("run.json", identity.to_json())
     return run

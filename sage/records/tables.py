@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = re.compile(r"[0-9]{8}-(0-train|1-eval-.+)")
+_WAY_OUT = ": launch.on_existing=rerun begins another attempt beside it."
 _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
 
@@ -124,7 +125,7 @@ class Tables:
 
     def _split_into_parts(self) -> None:
         """Undo `consolidate`, so that a finished run can be continued from an earlier checkpoint."""
-        tables = {table: pq.read_table(self.folder / f"{table}.parquet") for table in TABLES}
+        tables = {table: _piece(self.folder / f"{table}.parquet", None) for table in TABLES}
         building = self.folder / ".parts-new"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
@@ -172,7 +173,7 @@ def read(folder: Path, table: str, columns: Iterable[str] | None = None) -> pa.T
     try:
         return pa.concat_tables([schema.empty_table(), *pieces], promote_options="permissive")
     except pa.ArrowException as error:
-        raise DamagedRecords(f"The {table} of {folder} are not of this version's form: {error}.") from error
+        raise DamagedRecords(f"The {table} of {folder} are not of this version's form{_WAY_OUT}") from error
 
 
 def _piece(path: Path, columns: list[str] | None) -> pa.Table:
@@ -184,7 +185,8 @@ def _piece(path: Path, columns: list[str] | None) -> pa.Table:
         raise
     except (OSError, pa.ArrowException) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DamagedRecords(f"{path} cannot be read: {first.rstrip('.')[:200]}.") from error
+        why = first.rstrip(".")[:120]
+        raise DamagedRecords(f"{path} is not what was written ({why}){_WAY_OUT}") from error
 
 
 def read_frame(folder: Path, table: str, columns: Iterable[str] | None = None) -> pd.DataFrame:

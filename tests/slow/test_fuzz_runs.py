@@ -206,6 +206,7 @@ def numbers(root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     return counted, records.notes
 
 
+@pytest.mark.slow
 def test_two_hundred_damaged_run_folders(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,8 +216,8 @@ def test_two_hundred_damaged_run_folders(
     assert (len(whole), notes) == (2, ())
     healthy = Identity.of(config_of(runs, 1), "m").run
     for index in range(INPUTS):
-        root = tmp_path / "runs"
-        shutil.rmtree(root, ignore_errors=True)
+        root = tmp_path / str(index) / "runs"
+        shutil.rmtree(tmp_path / str(index - 1), ignore_errors=True)
         shutil.copytree(runs, root)
         config = config_of(root, 0)
         identity = Identity.of(config, "m")

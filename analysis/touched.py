@@ -30,7 +30,7 @@ def touched_files(
     found = []
     for name in looked_at:
         path = directory / name
-        if not path.exists():
+        if not path.is_file():
             found.append(f"{name} is gone")
         elif file_digest(path) != written[name]:
             found.append(f"{name} was changed after the run had ended")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,9 +184,25 @@ def _identity(data: dict[str, Any], path: Path) -> Identity:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Unreadable(f"{path} is none of ours: not_a_result is no list of names.")
     identity = Identity(fields, manifest, schema)
-    if version == IDENTITY_VERSION and data.get("digest") != identity.digest:
-        raise Unreadable(f"{path} has been changed: its digest is not that of its content.")
+    if odd := next(_odd_fields(data, fields), ""):
+        raise Unreadable(f"{path} is none of ours: {odd} is of another type.")
     return identity
+
+
+def _odd_fields(data: dict[str, Any], fields: dict[str, Any]) -> Iterator[str]:
+    """Names of what the readers of records look into, where it is of another type than ours."""
+    if not isinstance(data.get("digest", ""), str):
+        yield "digest"
+    for group in ("env", "student", "evaluation", "rollout", "trainer"):
+        if not isinstance(fields.get(group, {}), dict):
+            yield group
+    for name in ("method", "name", "seed"):
+        if not isinstance(fields.get(name, ""), str | int):
+            yield name
+    evaluation = fields.get("evaluation") if isinstance(fields.get("evaluation"), dict) else {}
+    splits = (evaluation or {}).get("splits", [])
+    if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
+        yield "evaluation.splits"
 
 
 def _is_summary(summary: dict[str, Any]) -> bool:

@@ -82,7 +82,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "run cut": (cut("run.json"), "run.json is cut", False),
     "run foreign": (put("run.json", b"[]"), "holds no JSON object", False),
     "run newer": (edit("run.json", identity_version=99), "newer version", False),
-    "run changed": (edit("run.json", fields={"seed": 7}), "has been changed", False),
+    "run of other types": (edit("run.json", fields={"env": 3}), "env is of another type", False),
     "run missing": (lambda folder: (folder / "run.json").unlink(), "", False),
     "summary cut": (cut("summary.json"), "summary.json is cut", True),
     "summary foreign": (edit("summary.json", splits=[{"split": 3}]), "summary.json is not as", True),

@@ -244,7 +244,8 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
     wrong = contradictions(attempt.record, frames)
     if wrong:
         used, reason = False, f"its tables are not of this run: {'; '.join(wrong)}"
-        episodes, frames = pd.DataFrame(), {}
+        episodes = some = pd.DataFrame()
+        frames = {}
     run = str(some["run"].iloc[0]) if len(some) and "run" in some else digest[:12]
     seed = some["seed"].iloc[0] if len(some) else flat.get("seed", -1)
     code = provenance.get("code") or {}

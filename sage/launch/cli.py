@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage.launch.own_model import complete
 from sage.moved import renamed
+from sage.records.faults import machine_fault
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from sage.launch.execute import Outcome
 
+EXIT_FAILED = 1
 EXIT_CONFIG = 2
 _FULL = "HYDRA_FULL_ERROR"
 _VALUED = (
@@ -108,6 +111,9 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
     try:
         hydra_main()
     except Exception as error:
+        if not asked_for_trace and isinstance(error, OSError) and (fault := machine_fault(error, Path.cwd())):
+            print(fault, file=sys.stderr)
+            return EXIT_FAILED
         sentence = "" if asked_for_trace else _sentence(error, arguments)
         if not sentence:
             raise

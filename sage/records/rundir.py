@@ -28,7 +28,7 @@ from sage.records.atomic import overwrite, write_atomic
 from sage.records.faults import FULL
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import Identity
-from sage.records.owner import TakenOver, at_work, forget, is_orphan_of, owner_of, take, writing
+from sage.records.owner import TakenOver, at_work, check, forget, is_orphan_of, owner_of, take, writing
 from sage.records.process import Process
 from sage.records.seal import digests
 from sage.redaction import redact, redact_data
@@ -174,6 +174,7 @@ class RunDir:
 
     def done(self, **progress: Any) -> None:
         """The run is complete: the last thing that is written, after the tables, whose digests it holds."""
+        check(self.path)
         identity = self.identity()
         sealed = digests(self.path, identity.fields.get("plugins", ()))
         self._end("done", "", {"sha256": sealed} | progress)

@@ -1,4 +1,5 @@
-"""A sweep killed with -9 twenty times, parent and children in turn, ends as an undisturbed one does."""
+"""A sweep killed with -9 twenty times, parent and children in turn, ends as an undisturbed one does; between
+the kills its processes are suspended and continued, and where root may mount a disk, the disk fills up."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,23 @@ SMALL = [
 ]
 LINE = ["-m", "method=opd,sage_opd", "seed=0,1,2", *SMALL]
 KILLS = 20
+FULL_DISKS = 3
 
 
 def start(folder: Path, line: Sequence[str] = LINE) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "sweeps")])}
-    with (folder / "out.log").open("ab") as out:
+    with folder.with_suffix(".log").open("ab") as out:
         return subprocess.Popen(
             [sys.executable, "-m", "sage", *line], cwd=folder, env=environment, stdout=out, stderr=out
         )
 
 
 def states(folder: Path) -> dict[str, dict[str, Any]]:
-    found = sorted(folder.glob("runs/*/attempt_*/status.json"))
-    return {path.parts[-3]: json.loads(path.read_text()) for path in found}
+    found = {}
+    for path in sorted(folder.glob("runs/*/attempt_*/status.json")):
+        with suppress(ValueError):  # a full disk has it written in place
+            found[path.parts[-3]] = json.loads(path.read_text())
+    return found
 
 
 def is_over(folder: Path) -> bool:
@@ -65,6 +71,45 @@ def in_mlflow(folder: Path) -> list[tuple[str, str]]:
     return sorted((run.data.tags["sage.run"], run.info.status) for run in runs)
 
 
+def suspend_a_child(folder: Path, parent: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    """SIGSTOP the process of a run, type the same line again beside it, and let it go on."""
+    running = [s["pid"] for s in states(folder).values() if s["state"] == "running"]
+    if not running or parent.poll() is not None:
+        return False
+    try:
+        os.kill(running[0], signal.SIGSTOP)
+        time.sleep(rng.uniform(0.0, 8.0))
+        os.kill(running[0], signal.SIGCONT)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def on_a_small_disk(folder: Path) -> Iterator[bool]:
+    """`folder` as a disk of its own; False where none can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill_the_disk(folder: Path, rng: random.Random) -> None:
+    """Full to the last byte for some seconds; what runs then fails in one sentence."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (2**22, 2**12, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"\1" * size)
+    time.sleep(rng.uniform(2.0, 8.0))
+    filler.unlink()
+
+
 def kill_a_child(folder: Path, parent: subprocess.Popen[bytes], rng: random.Random) -> bool:
     """Kill -9 the process of a run some time after it is seen running; False where the sweep ended first."""
     while parent.poll() is None:
@@ -82,20 +127,29 @@ def kill_a_child(folder: Path, parent: subprocess.Popen[bytes], rng: random.Rand
 
 @pytest.mark.slow
 def test_a_sweep_survives_twenty_kills(tmp_path: Path) -> None:
-    from mlflow.tracking import MlflowClient
-
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
     calm.mkdir()
-    stormy.mkdir()
     assert start(calm).wait(timeout=1200) == 0
+    with on_a_small_disk(stormy) as may_fill:
+        _storm(stormy, calm, may_fill)
+
+
+def _storm(stormy: Path, calm: Path, may_fill: bool) -> None:
+    from mlflow.tracking import MlflowClient
 
     rng = random.Random(20)
     kills: list[str] = []
+    suspended = filled = 0
     deadline = time.monotonic() + 2400
     while not is_over(stormy):
-        assert time.monotonic() < deadline, (stormy / "out.log").read_text()[-3000:]
+        assert time.monotonic() < deadline, stormy.with_suffix(".log").read_text()[-3000:]
         process = start(stormy)
+        if may_fill and filled < FULL_DISKS and rng.random() < 0.4:
+            time.sleep(rng.uniform(4.0, 12.0))
+            fill_the_disk(stormy, rng)
+            filled += 1
         while process.poll() is None and len(kills) < KILLS:
+            suspended += rng.random() < 0.5 and suspend_a_child(stormy, process, rng)
             if len(kills) % 2 and kill_a_child(stormy, process, rng):
                 kills.append("child")
             elif not len(kills) % 2:
@@ -107,6 +161,9 @@ def test_a_sweep_survives_twenty_kills(tmp_path: Path) -> None:
     # The runs may have ended before the export did; the same line once more completes it.
     assert start(stormy).wait(timeout=600) == 0
     assert min(kills.count("parent"), kills.count("child")) >= 5, kills
+    assert suspended >= 2
+    assert filled or not may_fill
+    assert "Traceback" not in "".join(p.read_text() for p in stormy.glob("runs/*/console.log"))
 
     assert results(stormy) == results(calm)
     assert len(in_mlflow(calm)) == 6

@@ -158,7 +158,7 @@ class RunExport:
             client.log_artifacts(self._id, folder, artifact_path="tables")
         for name in ("config.yaml", "run.json", "provenance.json", "code.diff", "summary.json", "log.txt"):
             path = self.run.path / name
-            if path.exists():
+            if path.is_file():
                 client.log_artifact(self._id, str(path), artifact_path="run")
         table = data.episode_table(self.run)
         if table:
@@ -322,10 +322,12 @@ def _tracking(run: RunDir) -> dict[str, Any]:
     import yaml
 
     path = run.path / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}
+    try:
+        if not path.is_file():  # a device would be read without end
+            raise Unreadable(f"{path} is no file")
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise Unreadable(f"{path} cannot be read as a config") from error
     tracking = config.get("tracking") if isinstance(config, dict) else None

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from sage.locks import locked
 from sage.records.atomic import write_atomic
+from sage.records.files import read_object
 from sage.records.process import Process
 from sage.stopping import unbroken
 
@@ -84,11 +85,11 @@ def forget(folder: Path) -> None:
 def owner_of(folder: Path) -> Owner | None:
     """None where nobody has taken it, or where the file says nothing."""
     try:
-        data = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        data = read_object(folder / OWNER) or {}
         process = data["process"]
         texts = {name: str(process[name]) for name in ("host", "start", "boot", "namespace")}
         return Owner(str(data["token"]), Process(pid=int(process["pid"]), **texts))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from sage.prompt_texts import KNOWN_FIELDS, PATTERNS, check_text
 from sage.registry import (
     Component,
     Settings,
@@ -107,6 +108,13 @@ class PromptSettings(Settings):
     `task=pretrain`, else `react`."""
     styles: dict[str, PromptStyle]
 
+    @model_validator(mode="after")
+    def _the_style_is_there(self) -> PromptSettings:
+        if self.style != "auto" and self.style not in self.styles:
+            known = ", ".join(sorted(self.styles))
+            raise ValueError(f"prompt.style={self.style!r} is not one of auto, {known}.")
+        return self
+
 
 class PromptStyle(Settings):
     """One complete set of prompts for one environment."""
@@ -135,8 +143,14 @@ class PromptStyle(Settings):
     judge: str
     """Judge's user message; fields: task_type, goal, scene, observation, admissible, answer, thought,
     action, feedback."""
-    admissible: int
+    admissible: int = Field(ge=0, le=100_000)
     """How many admissible commands the student's and the judge's prompts list; 0 lists none."""
+
+    @field_validator(*KNOWN_FIELDS, *PATTERNS)
+    @classmethod
+    def _can_be_used(cls, text: str, info: ValidationInfo) -> str:
+        check_text(str(info.field_name), text)
+        return text
 
 
 class GoldSettings(Settings):
@@ -144,7 +158,7 @@ class GoldSettings(Settings):
 
     player: Literal["none", "teacher", "expert"]
     """Who plays it; only episodes that are won count, and the student imitates their tokens by −log p."""
-    weight: float = Field(ge=0)
+    weight: float = Field(ge=0, le=1e6)
     """λ_gold: weight of their mean −log p beside the loss. 0 is `player: none`."""
 
 
@@ -156,14 +170,14 @@ class RolloutSettings(Settings):
     chat template, or the environment's expert (`method=sft_expert`), written in the prompt style's `answer`
     format."""
     gold: GoldSettings
-    episodes_per_task: int = Field(ge=1)
+    episodes_per_task: int = Field(ge=1, le=1_000)
     """Rollouts per task (2 gives `opd_two_rollouts`)."""
-    temperature: float = Field(ge=0)
+    temperature: float = Field(ge=0, le=100)
     """Sampling temperature; 0 is greedy (no exploration)."""
     top_p: float = Field(gt=0, le=1)
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=1_000_000)
     """Per turn; an answer that reaches it is marked truncated."""
-    max_context: int = Field(ge=1)
+    max_context: int = Field(ge=1, le=100_000_000)
     """Episode token limit (or the model's own reach, where that is less); an episode that would pass it ends
     `context_full`."""
     decoder: Literal["local", "vllm"]
@@ -174,19 +188,19 @@ class RolloutSettings(Settings):
 class TrainerSettings(Settings):
     """The optimizer loop."""
 
-    steps: int = Field(ge=0)
+    steps: int = Field(ge=0, le=100_000_000)
     """Optimizer steps; 0 evaluates only."""
-    tasks_per_step: int = Field(ge=1)
+    tasks_per_step: int = Field(ge=1, le=1_000_000)
     """Tasks drawn for one optimizer batch (over all processes)."""
-    learning_rate: float = Field(gt=0)
-    warmup_steps: int = Field(ge=0)
-    weight_decay: float = Field(ge=0)
+    learning_rate: float = Field(gt=0, le=10)
+    warmup_steps: int = Field(ge=0, le=100_000_000)
+    weight_decay: float = Field(ge=0, le=100)
     rounding: Literal["nearest", "dither"]
     """How the float32 masters of a bfloat16 student become what plays. `dither`: by a threshold drawn once
     per weight, so that small steps are kept in the mean (docs/bfloat16.md). A float32 student is not
     rounded."""
-    clip_norm: float = Field(gt=0)
-    teacher_budget: int | None = Field(ge=1)
+    clip_norm: float = Field(gt=0, le=1e9)
+    teacher_budget: int | None = Field(ge=1, le=10**15)
     """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with
     the step that reaches it, or with `steps`; null for no limit. To compare methods at equal teacher cost."""
     log_skipped: bool
@@ -208,45 +222,56 @@ class SpeedSettings(Settings):
     serves the teacher alone."""
     vllm: dict[str, Any]
     """Arguments of `vllm.LLM` (max_model_len, gpu_memory_utilization, ...) where `rollout.decoder=vllm`."""
-    draft_tokens: int = Field(ge=0)
+    draft_tokens: int = Field(ge=0, le=1_000)
     """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none."""
-    slots: int = Field(ge=1)
+    slots: int = Field(ge=1, le=100_000)
     """Episodes decoded side by side."""
-    workers: int = Field(ge=0)
+    workers: int = Field(ge=0, le=1_024)
     """Environment processes; 0 plays in this process."""
-    step_timeout_s: float = Field(gt=0)
+    step_timeout_s: float = Field(gt=0, le=86_400)
     """An environment step longer than this is an `env_error`."""
-    judge_batch: int = Field(ge=1)
+    judge_batch: int = Field(ge=1, le=100_000)
     """Turns that the judge is asked about side by side."""
     judge_ahead: bool
     """The judge is asked in a thread of its own while other turns are still played, `judge_batch` at a
     time."""
-    micro_batch: int = Field(ge=1)
+    micro_batch: int = Field(ge=1, le=1_000_000)
     """Episodes per forward/backward."""
-    threads: int = Field(ge=0)
+    threads: int = Field(ge=0, le=4_096)
     """torch threads of this process; 0 leaves torch's choice."""
-    checkpoint_every: int = Field(ge=0)
+    checkpoint_every: int = Field(ge=0, le=100_000_000)
     """Optimizer steps between complete checkpoints; 0 writes only the last one."""
 
 
 class EvaluationSettings(Settings):
     """What is measured before, during and after training."""
 
-    splits: list[str]
-    limit: int | None
+    splits: list[str] = Field(min_length=1)
+    """Which are played, each once. To measure nothing set `before`, `after` and `every` off."""
+    limit: int | None = Field(ge=1, le=10_000_000)
     """Only the first n tasks of each split; None plays all. Recorded beside every rate."""
     before: bool
     after: bool
-    every: int = Field(ge=0)
+    every: int = Field(ge=0, le=100_000_000)
     """Optimizer steps between evaluations during training; 0 for none."""
-    during_limit: int | None
+    during_limit: int | None = Field(ge=1, le=10_000_000)
     """As `limit`, for the evaluations during training."""
     max_not_ok: float = Field(ge=0, le=1)
     """Largest share of an evaluation, or of a training step, that may be not ok (an environment or a model
     failed); beyond it, or where nothing is ok, the run fails and the same line tries again. Decides whether a
     result counts, never what it is."""
-    temperature: float = Field(ge=0)
+    temperature: float = Field(ge=0, le=100)
     top_p: float = Field(gt=0, le=1)
+
+    @field_validator("splits")
+    @classmethod
+    def _each_once(cls, splits: list[str]) -> list[str]:
+        twice = sorted({split for split in splits if splits.count(split) > 1})
+        if twice:
+            raise ValueError(
+                f"evaluation.splits names {twice[0]!r} more than once; each split is played once."
+            )
+        return splits
 
 
 class TrackingSettings(Settings):
@@ -257,7 +282,7 @@ class TrackingSettings(Settings):
     uri: str
     """MLflow tracking URI; `auto` is MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` here."""
     experiment: str
-    traces: int = Field(ge=0)
+    traces: int = Field(ge=0, le=1_000_000)
     """Won and lost episodes (each up to this many) exported turn by turn."""
 
 
@@ -269,7 +294,7 @@ class LaunchSettings(Settings):
     access: Literal["owner", "group", "all"]
     """Who may use the files that are written (runs, databases, logs): their owner alone, its group too (to
     read and go on with), or everybody (to read)."""
-    workers: int = Field(ge=1)
+    workers: int = Field(ge=1, le=1_024)
     """Runs side by side in a multirun."""
     on_existing: Literal["skip", "resume", "rerun", "error"]
     """What to do where this exact run exists already."""
@@ -293,22 +318,22 @@ class PretrainSettings(Settings):
     """Model whose tokenizer is taken (student and teacher must share it); None trains a new one."""
     extra_text: str | None
     """Text file that the new tokenizer also learns its pieces from."""
-    vocab_size: int = Field(ge=300)
-    hidden: int = Field(ge=8)
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
-    head_dim: int = Field(ge=2)
-    feed_forward: int = Field(ge=8)
-    context: int = Field(ge=128)
+    vocab_size: int = Field(ge=300, le=10_000_000)
+    hidden: int = Field(ge=8, le=100_000)
+    layers: int = Field(ge=1, le=1_000)
+    heads: int = Field(ge=1, le=1_000)
+    kv_heads: int = Field(ge=1, le=1_000)
+    head_dim: int = Field(ge=2, le=10_000)
+    feed_forward: int = Field(ge=8, le=1_000_000)
+    context: int = Field(ge=128, le=10_000_000)
     """Longest conversation that the model is made for, in tokens."""
-    max_tokens: int = Field(ge=64)
+    max_tokens: int = Field(ge=64, le=10_000_000)
     """Longer episodes are left out of the training text."""
-    tokens: int = Field(ge=1)
+    tokens: int = Field(ge=1, le=10**14)
     """Training tokens in all, padding not counted."""
-    batch_tokens: int = Field(ge=1)
-    muon_lr: float = Field(gt=0)
-    adam_lr: float = Field(gt=0)
+    batch_tokens: int = Field(ge=1, le=10**9)
+    muon_lr: float = Field(gt=0, le=10)
+    adam_lr: float = Field(gt=0, le=10)
     mistakes: float = Field(ge=0, lt=1)
     """Share of turns replaced by an injected mistake, in two thirds of the games."""
     judged: float = Field(ge=0, le=1)
@@ -318,7 +343,7 @@ class PretrainSettings(Settings):
     observation_weight: float = Field(ge=0, le=1)
     """Loss weight of the environment's words. They teach its grammar; but what lies where is chance, and late
     in training the gradient from it is mostly noise."""
-    save_every: int = Field(ge=1)
+    save_every: int = Field(ge=1, le=10**14)
     """Tokens between checkpoints."""
 
 
@@ -331,7 +356,7 @@ class RunConfig(Settings):
 
     task: Literal["train", "evaluate", "pretrain"]
     """`train` evaluates, distils and evaluates; `evaluate` only evaluates; `pretrain` makes tiny models."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**63 - 1)
     """Everything random derives from it."""
     env: _component(environments)  # type: ignore[valid-type]
     prompt: PromptSettings

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from sage.reason import reason_of
 
+LONGEST = 400
+"""Characters that a refusal may have; what was typed may be longer, and is quoted in part."""
+_LONGEST_WORD = 100
 
-class ModelError(ValueError):
+
+class Refusal(ValueError):
+    """One sentence for the user; no traceback is shown."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_bearable(str(message)))
+
+
+class ConfigError(Refusal):
+    """The config cannot be used."""
+
+
+class ModelError(Refusal):
     """A model cannot be loaded or used; the message is one sentence for the user."""
+
+
+def _bearable(text: str) -> str:
+    """On one line, printable, long words cut in their middle, and not over `LONGEST`."""
+    words = [word if len(word) <= _LONGEST_WORD else f"{word[:60]}…{word[-20:]}" for word in text.split()]
+    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(words))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 60].rstrip()} … {line[-50:].lstrip()}"
 
 
 def short_reason(error: BaseException, limit: int = 160) -> str:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """Base of everything validated from YAML: strict about names, frozen, no silent coercion of unknowns."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Component(Settings):
@@ -75,6 +75,9 @@ class Registry:
             raise ValueError(
                 f"{self.group} needs a mapping with a 'name' (one of {', '.join(self.names())})."
             )
+        if not isinstance(values["name"], str):
+            known = ", ".join(self.names())
+            raise ValueError(f"{self.group}.name={values['name']!r} is no name; known are {known}.")
         return self.get(values["name"]).model_validate(values)
 
 

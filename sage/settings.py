@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from sage import registry
 from sage.config import RunConfig
+from sage.errors import ConfigError as ConfigError
 from sage.moved import new_name
 from sage.names import AUTO, automatic_name
 from sage.redaction import learn
@@ -52,10 +53,6 @@ GROUPS = {
     )
 }
 """The config groups whose options are components, chosen by `name`."""
-
-
-class ConfigError(ValueError):
-    """The config cannot be used. The message is one sentence for the user, and no traceback is shown."""
 
 
 def conf_dir() -> Path:

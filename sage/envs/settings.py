@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class EnvSettings(Component):
     """Base class of every environment's settings. Picklable: `sage.envs.pool` sends `make` to its workers."""
 
-    turn_budget: int = Field(ge=1)
+    turn_budget: int = Field(ge=1, le=10_000)
     """Turns after which an unfinished episode ends with status `turn_budget`."""
     evaluation_splits: list[str] = Field(min_length=1)
     """What `evaluation.splits` is unless set."""

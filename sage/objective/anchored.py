@@ -29,7 +29,7 @@ class Extrapolated(Divergence):
     that the teacher was trained from ("reward correction").
     """
 
-    strength: float = Field(gt=0)
+    strength: float = Field(gt=0, le=1_000)
     """λ."""
     reference: str
     """π_ref: `student` (as the run began), a model's path as in `teacher.path`, or `uniform`, which sharpens
@@ -64,7 +64,7 @@ class Anchored(Divergence):
     still means that nothing is left to learn. The other half of StableOPD is `rollout.gold`.
     """
 
-    strength: float = Field(gt=0)
+    strength: float = Field(gt=0, le=1_000)
     """β. The paper's value could not be found; ours."""
     reference: str
     """π_ref: `student` (as the run began, the paper's), or a model's path as in `teacher.path`."""

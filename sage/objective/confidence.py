@@ -52,7 +52,7 @@ class Confidence(Component):
         whether or not they are logged. True for a rule with a `weigh_episode` of its own."""
         return type(self).weigh_episode is not Confidence.weigh_episode
 
-    teacher_temperature: float = Field(gt=0)
+    teacher_temperature: float = Field(gt=0, le=1_000)
     """1.0 leaves the distribution unscaled; lower is sharper. Apart from the judge, which is greedy."""
 
     def read(self, logprob_CV: Tensor) -> Tensor:
@@ -120,16 +120,17 @@ class Margin(SignalConfidence):
 class Threshold(Confidence):
     """A gate on a signal x. Hard: c = 1 where x >= τ, else 0; soft: σ((x − τ) / softness).
 
-    The gate replaces the signal's value: hard with τ = 0 is `none`, with τ > 1 nothing passes.
+    The gate replaces the signal's value: hard with τ = 0 is `none`, and above the signals' range, 0 to 1,
+    nothing would pass.
     """
 
     signal: Signal
     """What is compared with τ."""
     per: Literal["turn", "token"]
     """`turn`: the signal's mean over the turn, one gate for all its tokens. `token`: a gate for each."""
-    tau: float
+    tau: float = Field(ge=0, le=1)
     kind: Literal["hard", "soft"]
-    softness: float = Field(gt=0)
+    softness: float = Field(gt=0, le=1_000)
     """Width of the soft gate, in units of the signal; the hard gate ignores it."""
 
     def read(self, logprob_CV: Tensor) -> Tensor:

@@ -261,9 +261,9 @@ class Disagreement(Intervention):
     needs_scores: ClassVar[bool] = True
 
     weak_weight: float = Field(ge=0, le=1)
-    weak_at: float
+    weak_at: float = Field(ge=0, le=1_000)
     """Nats per token."""
-    strong_at: float
+    strong_at: float = Field(ge=0, le=1_000)
     """Nats per token."""
 
     def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:

@@ -41,8 +41,8 @@ class ForwardToBack(Curriculum):
     TCOD's own paper (arXiv 2604.24005) has n / η: its η are steps per turn, the inverse of ours.
     """
 
-    k_start: float = Field(ge=1)
-    eta: float = Field(ge=0)
+    k_start: float = Field(ge=1, le=1e6)
+    eta: float = Field(ge=0, le=1e6)
     """Turns more with every optimizer step; a fraction counts once it is whole."""
 
     def turn_limit(self, step: int, turn_budget: int) -> int:
@@ -59,8 +59,8 @@ class BackToFront(Curriculum):
     here the teacher plays each game when it is drawn. The student may play on to the turn budget.
     """
 
-    k_start: float = Field(ge=1)
-    eta: float = Field(ge=0)
+    k_start: float = Field(ge=1, le=1e6)
+    eta: float = Field(ge=0, le=1e6)
     """Turns more with every optimizer step; a fraction counts once it is whole."""
 
     def turn_limit(self, step: int, turn_budget: int) -> int:

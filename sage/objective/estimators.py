@@ -164,7 +164,7 @@ class TopK(Divergence):
     """A divergence over the teacher's k likeliest tokens and one bucket for the rest: a cached teacher's top
     K."""
 
-    k: int = Field(ge=1)
+    k: int = Field(ge=1, le=10_000_000)
     kind: Literal["reverse_kl", "forward_kl", "jsd"]
     beta: float = Field(gt=0, lt=1)
     """As in `jsd`; the others ignore it."""
@@ -198,9 +198,9 @@ class EntropyGated(Divergence):
     where the source could not be read in full.
     """
 
-    tau: float
+    tau: float = Field(ge=0, le=100)
     """Nats."""
-    top_k: int = Field(ge=2)
+    top_k: int = Field(ge=2, le=10_000_000)
 
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         reverse_C = _REVERSE.value(student_logprob_CV, teacher_logprob_CV, target_C)

@@ -58,7 +58,7 @@ class JudgeQuery(Settings):
     sees_feedback: bool
     """The judge is shown the environment's reply to the answer it judges (method.md section 3, open).
     Where it is not, the template's line for it is left out."""
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=1_000_000)
     """Length limit of one greedy reply."""
 
 
@@ -136,7 +136,7 @@ class Judge(Intervention):
     """α, the weight of a WEAK turn."""
     sees_feedback: bool
     """See `JudgeQuery.sees_feedback`."""
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=1_000_000)
     """See `JudgeQuery.max_new_tokens`."""
 
     @property

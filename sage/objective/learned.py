@@ -34,9 +34,9 @@ class Learned(Intervention):
     """0 never asks; above 1/3 the unsure turns are asked; 1 asks about every turn."""
     sees_feedback: bool
     """See `JudgeQuery.sees_feedback`."""
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=1_000_000)
     """See `JudgeQuery.max_new_tokens`."""
-    turn_budget: int = Field(ge=1)
+    turn_budget: int = Field(ge=1, le=10_000)
     """Of the runs it was fitted on: turn positions are shares of it."""
     features: list[str]
     """Must be the names this version computes, in its order."""

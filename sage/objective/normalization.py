@@ -45,9 +45,9 @@ class Normalization(Component):
     scope: Literal["batch", "trajectory"]
     """`batch`: one Z for the optimizer batch. `trajectory`: one Z per episode from the episode's own sums; N
     in front of the loss stays the batch's, so that equal weights still give standard OPD."""
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(gt=0, le=1_000)
     """Lower limit of Σ s (in tokens) in the denominator."""
-    z_max: float | None = Field(gt=0)
+    z_max: float | None = Field(gt=0, le=1e9)
     """Upper limit of Z; null for none."""
 
     def factor(self, sums: WeightSums) -> float:

@@ -76,10 +76,10 @@ class EntropyAware(Confidence):
     k, nor whether the k probabilities are renormalised: 16 (its source's) and yes are ours.
     """
 
-    bonus: float = Field(ge=0)
-    tau: float
+    bonus: float = Field(ge=0, le=1_000)
+    tau: float = Field(ge=0, le=100)
     """Nats."""
-    top_k: int = Field(ge=2)
+    top_k: int = Field(ge=2, le=10_000_000)
 
     def read(self, logprob_CV: Tensor) -> Tensor:
         return top_k_entropy(logprob_CV, self.top_k)
@@ -118,9 +118,9 @@ class Drift(Confidence):
 
     needs_student: ClassVar[bool] = True
 
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(gt=0, le=1_000)
     """Nats; keeps the ratio finite."""
-    delta: float = Field(ge=0)
+    delta: float = Field(ge=0, le=1_000)
     """How far above 1 a turn may weigh on which the models agree more than on the first."""
 
     def weigh_episode(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sage.prompt_texts import FIELD
+
 if TYPE_CHECKING:
     from sage.config import PromptSettings, PromptStyle
 
@@ -15,8 +17,6 @@ TINY_CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 """Chat template of the models that `task=pretrain` makes, by which their checkpoints are known."""
-
-_FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
 def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
@@ -53,12 +53,12 @@ def fill(template: str, **fields: str) -> str:
                 f"The prompt template names {{{match[1]}}}; known fields are {', '.join(sorted(fields))}."
             ) from None
 
-    return _FIELD.sub(value, template)
+    return FIELD.sub(value, template)
 
 
 def fields(template: str) -> set[str]:
     """Names of the fields of a template (or of one line of it)."""
-    return {match[1] for match in _FIELD.finditer(template)}
+    return {match[1] for match in FIELD.finditer(template)}
 
 
 def list_admissible(commands: Sequence[str], count: int) -> str:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class GeneratedSettings(Settings):
     """The set of generated games; made once per combination into a cache."""
 
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**63 - 1)
     """Of the generator; apart from the run's seed, so that runs with different seeds play the same games."""
-    train: int = Field(ge=0)
-    valid_seen: int = Field(ge=0)
-    valid_unseen: int = Field(ge=0)
+    train: int = Field(ge=0, le=1_000_000)
+    valid_seen: int = Field(ge=0, le=1_000_000)
+    valid_unseen: int = Field(ge=0, le=1_000_000)
     """Number of games; floor plans of this split are never used for train."""
 
 

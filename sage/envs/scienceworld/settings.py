@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class PerTask(Settings):
     """Variations of each of the 30 tasks at most, by split; fewer where a task has fewer."""
 
-    train: int = Field(ge=1)
+    train: int = Field(ge=1, le=1_000_000)
     """Evenly spread over the train variations."""
-    dev: int = Field(ge=1)
+    dev: int = Field(ge=1, le=1_000_000)
     """The first ones."""
-    test: int = Field(ge=1)
+    test: int = Field(ge=1, le=1_000_000)
     """The first ones; 5 is the paper's evaluation, 149 tasks."""
 
 

@@ -26,11 +26,11 @@ AnyRetriever = Annotated[SerializeAsAny[RetrieverSettings], BeforeValidator(retr
 class GeneratedSettings(Settings):
     """The fictional encyclopedia and its questions; made once per combination into a cache."""
 
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**63 - 1)
     """Of the generator; apart from the run's seed: runs with different seeds play the same questions."""
-    train: int = Field(ge=3)
+    train: int = Field(ge=3, le=1_000_000)
     """Training questions, a third each over one, two and three facts."""
-    evaluation: int = Field(ge=1)
+    evaluation: int = Field(ge=1, le=1_000_000)
     """Questions in each evaluation set (`valid_1hop` to `test_3hop`)."""
     passages: int = Field(ge=50, le=5000)
     """Passages about validation entities; as many about test ones, three times as many about train ones."""
@@ -54,13 +54,13 @@ class OfficialSettings(Settings):
     """Name on the hub, used unless `env.data` names a local copy."""
     revision: str | None
     """Hub revision; None takes the default branch."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**63 - 1)
     """Draws the training sample and the capped evaluation sets."""
     train_sets: list[str] = Field(min_length=1)
     """Their train splits together are what the training sample is drawn from."""
-    train: int = Field(ge=1)
+    train: int = Field(ge=1, le=1_000_000)
     """Size of the training sample."""
-    cap: int = Field(ge=1)
+    cap: int = Field(ge=1, le=10_000_000)
     """At most this many questions of each evaluation set."""
 
 
@@ -74,9 +74,9 @@ class SearchqaSettings(EnvSettings):
     """Folder with a local copy of the official sets, `<set>/<split>.jsonl`; None asks the hub."""
     corpus: str | None
     """JSON lines of the passages that official questions are answered from; None where a server has them."""
-    max_searches: int = Field(ge=0)
+    max_searches: int = Field(ge=0, le=1_000)
     """Searches an episode may make; 0 makes a baseline that cannot search."""
-    topk: int = Field(ge=1)
+    topk: int = Field(ge=1, le=1_000)
     """Passages a search returns at most."""
     splits: dict[str, list[str]]
     """What `evaluation_splits` is by default, per source of questions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import coverage, coverage_turns
+from benchmarks import coverage, coverage_no_spread, coverage_turns
 
 pytestmark = pytest.mark.slow
 REPS = 300
@@ -58,3 +58,16 @@ def test_intervals_over_turns(runs, sd):
 def test_two_checkpoints(games, rate):
     for name, value in coverage.checkpoints(rate, games, REPS).items():
         assert value >= LOW if name.startswith("coverage") else value <= HIGH, name
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("games", coverage_no_spread.GAMES)
+@pytest.mark.parametrize("rate", coverage_no_spread.RATES)
+def test_runs_without_spread(games, rate, alike):
+    for name, value in coverage_no_spread.no_spread(games, rate, alike, REPS).items():
+        if "coverage" in name:
+            assert value >= LOW, name
+        elif name == "Welch: smallest p":
+            assert value > 1e-6
+        elif "no floor" not in name:
+            assert value <= 0.05, name

@@ -81,19 +81,37 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
     strangers = [key for key in given if not _HARMLESS.match(key) and key not in _SELECTS]
     plans = {matrix.get(PLAN) for matrix in study.matrices} - {None}
     jobs: dict[tuple[str, ...], None] = {}
+    undeclared: dict[str, None] = {}
     for matrix, axes in _chosen(study, given):
         plan = matrix.get(PLAN)
-        if plan is not None and not strangers and "launch.plan" not in given:
-            axes["launch.plan"] = [f"launch.plan={plan}"]
+        declared = _declared(matrix)
         for point in itertools.product(*axes.values()):
-            jobs[(*fixed, *point)] = None
+            job = (*fixed, *point)
+            if plan is not None and not strangers and "launch.plan" not in given:
+                if new := [w for w in point if not _HARMLESS.match(w) and w not in declared]:
+                    undeclared |= dict.fromkeys(new)
+                else:
+                    job = (*job, f"launch.plan={plan}")
+            jobs[job] = None
     note = ""
+    if undeclared:
+        note = (
+            f"The study does not declare {', '.join(undeclared)}, so those runs do not claim its plan "
+            f"{', '.join(sorted(map(str, plans)))}."
+        )
     if plans and strangers and "launch.plan" not in given:
         note = (
             f"These are not the runs that the study declares ({', '.join(strangers)} on the line), "
             f"so they do not claim its plan {', '.join(sorted(map(str, plans)))}."
         )
     return [list(job) for job in _without_repeats(jobs)], note
+
+
+def _declared(matrix: Mapping[str, Any]) -> set[str]:
+    """Every override that the matrix itself names; its runs are all products of them."""
+    return {
+        word for key, values in matrix.items() if isinstance(values, list) for word in _words(key, values)
+    }
 
 
 _Axes = tuple[Mapping[str, Any], dict[str, list[str]]]

@@ -112,6 +112,19 @@ def test_only_the_declared_runs_claim_the_plan(word: str, claims: bool) -> None:
         assert f"({word.partition('=')[0]} on the line), so they do not claim its plan p." in note
 
 
+@pytest.mark.parametrize("word", ["seed=7", "method=sft", "env=c"])
+def test_a_seed_a_method_or_an_environment_that_was_not_declared_claims_no_plan(word: str) -> None:
+    jobs, note = expand(read(TWO), [word])
+    assert not any("launch.plan=p" in job for job in jobs)
+    assert note == f"The study does not declare {word}, so those runs do not claim its plan p."
+
+
+def test_the_declared_among_several_seeds_claim_the_plan() -> None:
+    claiming = [job for job in expand(read(TWO), ["seed=1,7", "env=a"])[0] if "launch.plan=p" in job]
+    assert len(claiming) == 2
+    assert all("seed=1" in job for job in claiming)
+
+
 def test_a_plan_that_is_typed_is_claimed() -> None:
     jobs, note = expand(read(TWO), ["trainer.steps=2", "launch.plan=mine"])
     assert note == ""

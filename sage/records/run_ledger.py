@@ -22,7 +22,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sage.locks import locked
 from sage.records.identity import canonical_json
 
 NAME = "ledger.jsonl"
@@ -42,6 +41,8 @@ class RunLedger:
 
 def append(folder: Path, event: str, digest: str, **fields: Any) -> dict[str, Any]:
     """Add one line to the ledger in `folder` (that of the runs), on disk when this returns; the entry."""
+    from sage.locks import locked
+
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f".{NAME}.lock"), (folder / NAME).open("ab+") as file:
         file.seek(0)

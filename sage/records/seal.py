@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import sage
-from sage.records.provenance import source_digest
 from sage.records.schema import TABLES
 
 FILES = (*(f"{table}.parquet" for table in TABLES), "config.yaml", "run.json", "provenance.json")
@@ -21,6 +20,8 @@ SOURCE = "source"
 
 def digests(folder: Path, plugins: Iterable[str] = ()) -> dict[str, str]:
     """sha256 of every record file of an attempt that is there, and of the code of this process."""
+    from sage.records.provenance import source_digest  # `analysis` reads digests and needs nothing of it
+
     found = {name: file_digest(folder / name) for name in FILES if (folder / name).exists()}
     return found | {SOURCE: source_digest(Path(sage.__file__).resolve().parent, plugins)}
 

@@ -23,7 +23,7 @@ class RowEngine:
     """See `sage.policy.engines.Engine`.
 
     one_by_one: what follows a row's first prompt goes in token by token, for models that forget what they
-    remember when several come at once (Jamba, Bamba and FalconMamba in transformers 5.23).
+    remember when several come at once (Jamba and FalconMamba in transformers 5.23).
     Raises ModelError where the model does not hand out what it remembers.
     """
 

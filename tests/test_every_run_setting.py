@@ -138,9 +138,9 @@ def outcome(values: Mapping[str, Any], folder: Path) -> dict[str, Any] | str:
     """What a run plays, decides, loses and ends with; `refused` where it is not begun."""
     try:
         config = changed(base(), {**values, "launch.runs_dir": str(folder)})
+        done = execute(config, export=False)  # which looks at templates and context before it begins
     except ConfigError:
         return REFUSED
-    done = execute(config, export=False)
     if done.state != "done":
         return f"failed: {done.reason}"
     newest = checkpoint.latest(done.folder / "checkpoints")

@@ -67,7 +67,6 @@ def _loaded(config: RunConfig, box: list[Subject]) -> Iterator[Line]:
 
 def _parts(subject: Subject) -> list[tuple[str, Callable[[], Iterable[Line]]]]:
     """The parts in order; the step is last, because it changes the student."""
-    from sage.check.context import context
     from sage.check.engine import engine
     from sage.check.judge import judge
     from sage.check.step import step
@@ -77,7 +76,6 @@ def _parts(subject: Subject) -> list[tuple[str, Callable[[], Iterable[Line]]]]:
         ("Engine", lambda: engine(subject)),
         ("Real turns", subject.play),
         ("Templates", lambda: templates(subject)),
-        ("Context", lambda: context(subject)),
         ("Judge", lambda: judge(subject)),
         ("A step", lambda: step(subject)),
     ]

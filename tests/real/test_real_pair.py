@@ -85,7 +85,8 @@ def test_the_page_refuses_nothing(out: Path) -> None:
     page = (out / "check.txt").read_text(encoding="utf-8")
     print(page, f"\n{time.monotonic() - started:.0f} s with the start of the process")
     assert code == 0, page
-    for heading in ("Numbers", "Engine", "Real turns", "Templates", "Context", "Judge", "A step"):
+    parts = ("Templates and context", "Numbers", "Engine", "Real turns", "Templates", "Judge", "A step")
+    for heading in parts:
         assert f"\n{heading}\n" in page
 
 

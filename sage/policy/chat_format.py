@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from sage.errors import ModelError, short_reason
+from sage.policy.time_limit import TookTooLong, time_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+RENDER_LIMIT_S = 20.0
+"""For one rendering, which takes milliseconds: a template is code of whoever made the model."""
 PINNED_DATE = datetime.datetime(2026, 1, 1)
 """What a template that prints today's date prints, so that equal configs give equal numbers."""
 LONG_TURNS = 50
@@ -99,15 +102,19 @@ def render(
     generate: bool = True,
 ) -> str:
     """The template's own text of `messages`. Names that templates know thinking by are all given, and the
-    clock stands still."""
-    text = tokenizer.apply_chat_template(
-        messages,
-        chat_template=_undated(tokenizer.get_chat_template()),
-        tokenize=False,
-        add_generation_prompt=generate,
-        enable_thinking=thinking,  # Qwen3, SmolLM3, GLM
-        thinking=thinking,  # DeepSeek V3.1, Granite
-    )
+    clock stands still. Raises ValueError for a template that runs on and on."""
+    try:
+        with time_limit(RENDER_LIMIT_S):
+            text = tokenizer.apply_chat_template(
+                messages,
+                chat_template=_undated(tokenizer.get_chat_template()),
+                tokenize=False,
+                add_generation_prompt=generate,
+                enable_thinking=thinking,  # Qwen3, SmolLM3, GLM
+                thinking=thinking,  # DeepSeek V3.1, Granite
+            )
+    except TookTooLong as error:
+        raise ValueError(f"it was not done after {RENDER_LIMIT_S:g} s") from error
     return str(text)
 
 

@@ -12,6 +12,7 @@ from sage.errors import ModelError
 from sage.policy.chat_format import PINNED_DATE, chat_format, render
 from sage.policy.dialogue import Dialogue
 from sage.policy.generate import Answer, Decoder, Sampling
+from sage.policy.time_limit import TookTooLong, time_limit
 from tests.chat_templates import (
     CHANNEL,
     CHATML,
@@ -275,3 +276,28 @@ def test_a_tail_that_is_only_text_closes_as_text() -> None:
     assert d.said("Hi ##") == "Hi"
     assert replace(d.format.closing, plain=False) != d.format.closing
     assert Dialogue(tokenizer_with(TWO_TOKENS)).stop(None) is None
+
+
+ENDLESS = (
+    "{% for a in range(90000) %}{% for b in range(90000) %}{% set x = b %}{% endfor %}{% endfor %}"
+    "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+)
+
+
+def test_a_template_that_runs_on_and_on_is_stopped_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage.policy.chat_format.RENDER_LIMIT_S", 0.3)
+    with pytest.raises(ModelError, match=r"cannot render .*not done after 0\.3 s"):
+        chat_format(tokenizer_with(ENDLESS))
+
+
+def test_a_time_limit_leaves_what_is_quick_alone() -> None:
+    with time_limit(30):
+        total = sum(range(1000))
+    assert total == 499500
+
+    def spin() -> None:
+        while True:
+            pass
+
+    with pytest.raises(TookTooLong), time_limit(0.05):
+        spin()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sage.envs.alfworld.world import Game, Goal, Receptacle, State, Thing
 from sage.envs.base import EnvironmentFault
+from sage.reason import reason_of
 
 KNOWN_DOMAINS = frozenset(
     {
@@ -106,14 +107,10 @@ def parse_game(path: str | Path) -> Game:
         raise UncoveredGame(
             f"{path} is a movable-receptacle or sliced-object task, which the alfworld package skips as well."
         )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        domain, grammar, problem = data["pddl_domain"], data["grammar"], data["pddl_problem"]
-        facts_at, goal_at = problem.index("(:init"), problem.index("(:goal")
-    except OSError as error:
-        raise EnvironmentFault(f"The game file {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise EnvironmentFault(f"{path} is not an ALFWorld game file ({error!r}).") from error
+    domain, grammar, problem, walkthrough = _read(path)
+    facts_at, goal_at = problem.find("(:init"), problem.find("(:goal")
+    if not 0 <= facts_at < goal_at:
+        raise EnvironmentFault(f"{path} is not an ALFWorld game file: no (:init stands before a (:goal.")
     task_text = _task_text(grammar, domain, path)
     goal = _goal(problem[goal_at:], path)
     facts: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -123,7 +120,34 @@ def parse_game(path: str | Path) -> Game:
     if unknown:
         names = ", ".join(unknown)
         raise UncoveredGame(f"{path} starts with facts the native engine does not know: {names}.")
-    return _build(str(path), task_text, goal, facts, tuple(data.get("walkthrough") or ()))
+    try:
+        return _build(str(path), task_text, goal, facts, walkthrough)
+    except (KeyError, IndexError) as error:
+        raise EnvironmentFault(
+            f"The facts of {path} do not fit together: {reason_of(error)} is nowhere; the file is damaged."
+        ) from error
+
+
+def _read(path: Path) -> tuple[str, str, str, tuple[str, ...]]:
+    """Domain, grammar, problem and walkthrough of a game file. Raises EnvironmentFault in one sentence."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EnvironmentFault(f"The game file {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        what = "no text" if isinstance(error, UnicodeDecodeError) else "no JSON"
+        raise EnvironmentFault(f"{path} is not an ALFWorld game file: it holds {what}.") from error
+    for key in ("pddl_domain", "grammar", "pddl_problem"):
+        if not isinstance(data, dict) or not isinstance(data.get(key), str):
+            raise EnvironmentFault(f"{path} is not an ALFWorld game file: it has no text {key!r}.")
+    walkthrough = data.get("walkthrough") or ()
+    if not isinstance(walkthrough, list | tuple) or not all(isinstance(step, str) for step in walkthrough):
+        raise EnvironmentFault(f"{path} is not an ALFWorld game file: its walkthrough is no list of texts.")
+    # Half a surrogate pair, which JSON may hold, is no text that could be hashed or shown.
+    domain, grammar, problem = (
+        data[key].encode("utf-8", "replace").decode() for key in ("pddl_domain", "grammar", "pddl_problem")
+    )
+    return domain, grammar, problem, tuple(walkthrough)
 
 
 def _task_text(grammar: str, domain: str, path: Path) -> str:
@@ -208,6 +232,8 @@ def _build(
     # Of several receptacles the main one is where the object also lies.
     pairs = sorted(facts["inReceptacle"], key=lambda pair: (names[pair[0]], location[pair[1]]) not in lying)
     for o, r in pairs:
+        if names[r] not in receptacles:
+            raise KeyError(r)
         if inside.setdefault(names[o], names[r]) != names[r]:
             also_inside.add((names[o], names[r]))
     state = State(

@@ -2,7 +2,7 @@
 
 SIGTERM, SIGINT and SIGHUP (a terminal that closes) raise `Stopped` in the main thread, so that every `with`
 block unwinds; what `before_stop` was given is called first. Inside `unbroken()` they wait for the end of the
-block. A second SIGTERM or SIGINT kills; a later SIGHUP, which a logout sends after its SIGTERM, does nothing.
+block. A second SIGTERM or SIGINT kills; the SIGHUP and SIGTERM that a logout sends together count as one.
 """
 
 from __future__ import annotations
@@ -78,15 +78,24 @@ def stop_on_signals() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         global _begun
+        # The handlers stay: Python drops a signal that has come and whose handler is taken away meanwhile,
+        # and the exception that is on its way with it.
+        if stopping:
+            hangup = getattr(signal, "SIGHUP", None)
+            if number == hangup or stopping == [hangup]:
+                stopping.append(number)
+                return
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        stopping.append(number)
         _begun = True
-        for other in before:
-            hangup = other == getattr(signal, "SIGHUP", None)
-            signal.signal(other, signal.SIG_IGN if hangup else signal.SIG_DFL)
         if _blocks:
             _waiting.append(number)
         else:
             _stop(number)
 
+    stopping: list[int] = []
     before = {number: signal.getsignal(number) for number in heeded()}
     for number in before:
         signal.signal(number, stop)

@@ -22,7 +22,7 @@ def digests(folder: Path, plugins: Iterable[str] = ()) -> dict[str, str]:
     """sha256 of every record file of an attempt that is there, and of the code of this process."""
     from sage.records.provenance import source_digest  # `analysis` reads digests and needs nothing of it
 
-    found = {name: file_digest(folder / name) for name in FILES if (folder / name).exists()}
+    found = {name: file_digest(folder / name) for name in FILES if (folder / name).is_file()}
     return found | {SOURCE: source_digest(Path(sage.__file__).resolve().parent, plugins)}
 
 

@@ -44,15 +44,14 @@ QUICK: dict[str, Case] = {
     f"{STYLE}.judge": Case("{action}"),
     "evaluation.temperature": Case(1.5),
 }
-"""The shortest."""
+"""Looked at in the ordinary tests."""
 
 SLOW: dict[str, Case] = {
     "task": Case("evaluate"),
     "env.turn_budget": Case(2),
     "env.games": Case("official"),
-    "env.evaluation_splits": Case(["valid_unseen"]),
     "env.generated.seed": Case(1),
-    "env.generated.train": Case(5),
+    "env.generated.train": Case(2),
     "env.generated.valid_seen": Case(3, {"evaluation.limit": None}),
     "env.generated.valid_unseen": Case(
         3, {"evaluation.limit": None, "evaluation.splits": ["valid_unseen"]}
@@ -92,9 +91,10 @@ SLOW: dict[str, Case] = {
     "evaluation.during_limit": Case(2, {**TWO_STEPS, "evaluation.every": 1, "evaluation.limit": 2}),
     "evaluation.top_p": Case(0.2, {"evaluation.temperature": 1.5}),
 }
-"""The others."""
+"""Looked at in the slow tests."""
 
 ELSEWHERE = {
+    "env.evaluation_splits": "a test below: the config file of `evaluation` reads it",
     "student.revision": "tests/policy",
     "teacher.revision": "tests/policy",
     "student.gguf_file": "tests/test_smollm2.py",
@@ -146,7 +146,7 @@ def outcome(values: Mapping[str, Any], folder: Path) -> dict[str, Any] | str:
     newest = checkpoint.latest(done.folder / "checkpoints")
     turns, steps = (read(done.folder, table).to_pylist() for table in ("turns", "steps"))
     names = ("phase", "step", "split", "task", "rollout", "turn", "thought", "action", "answer", "label")
-    names += ("feedback", "judge_reply", "failure")
+    names += ("feedback", "judge_reply", "judge_tokens", "failure")
     weights = torch.load(newest / "trainer.pt", weights_only=True)["optimizer"]["state"] if newest else {}
     return {
         "turns": [tuple(row[name] for name in names) for row in turns],
@@ -179,7 +179,6 @@ def changes(name: str, case: Case, folder: Path) -> bool:
     return outcome({**case.beside, name: case.value}, folder / "b") != plain
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_setting_of_a_run_has_an_effect(name: str, tmp_path: Path) -> None:
     assert changes(name, QUICK[name], tmp_path)
@@ -189,6 +188,10 @@ def test_a_setting_of_a_run_has_an_effect(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SLOW)
 def test_every_setting_of_a_run_has_an_effect(name: str, tmp_path: Path) -> None:
     assert changes(name, SLOW[name], tmp_path)
+
+
+def test_an_environment_s_evaluation_splits_are_those_of_the_evaluation() -> None:
+    assert load(["env.evaluation_splits=[valid_unseen]"]).evaluation.splits == ["valid_unseen"]
 
 
 def test_what_is_declared_to_change_nothing_changes_nothing(tmp_path: Path) -> None:

@@ -99,26 +99,63 @@ def crossed_variance(
         parts.append(run_part)
         if n > 1:
             df_terms.append(run_part**2 / (n - 1))
-            centred = rows - _game_means(rows)
-            for stratum in range(int(strata.max()) + 1):
-                inside = strata == stratum
-                size = int(inside.sum())
-                if size > 1:
-                    block = centred[:, inside]
-                    block = block - _game_means(block.T)[:, None]
-                    mean_square = np.nansum(block**2) / ((n - 1) * (size - 1))
-                    residue += weights[inside][0] ** 2 * size * mean_square / n
-    profile = _game_means(a) - _game_means(b)
-    game_part = 0.0
+            residue += _residue(rows, strata, weights)
+    game_part, game_terms = _game_part(_game_means(a) - _game_means(b), strata, weights, grain)
+    return _sum_of(parts[0] + parts[1], game_part, residue, df_terms + game_terms)
+
+
+def crossed_variance_of_pairs(
+    gaps: np.ndarray,
+    strata: np.ndarray,
+    weights: np.ndarray,
+    grain: float,
+    run_part: float,
+    run_df: float,
+) -> tuple[float, float, tuple[float, float, float]]:
+    """The same for paired runs: `gaps` [pairs, games] are the differences of each pair on each game.
+
+    `run_part` is the variance of the mean difference on these games, with `run_df` degrees of freedom: that
+    of the paired or of the blocked test. `grain` is how far one play of both runs can move a gap.
+    """
+    residue = _residue(gaps, strata, weights) if len(gaps) > 1 else 0.0
+    game_part, game_terms = _game_part(_game_means(gaps), strata, weights, grain)
+    return _sum_of(run_part, game_part, residue, [run_part**2 / run_df, *game_terms])
+
+
+def _residue(rows: np.ndarray, strata: np.ndarray, weights: np.ndarray) -> float:
+    """Variance of the mean of [runs, games] that the run × game mean square explains."""
+    total, n = 0.0, len(rows)
+    centred = rows - _game_means(rows)
+    for stratum in range(int(strata.max()) + 1):
+        inside = strata == stratum
+        size = int(inside.sum())
+        if size > 1:
+            block = centred[:, inside]
+            block = block - _game_means(block.T)[:, None]
+            mean_square = np.nansum(block**2) / ((n - 1) * (size - 1))
+            total += weights[inside][0] ** 2 * size * mean_square / n
+    return total
+
+
+def _game_part(
+    profile: np.ndarray, strata: np.ndarray, weights: np.ndarray, grain: float
+) -> tuple[float, list[float]]:
+    """Variance of the mean of a profile over games, and its terms of Satterthwaite's sum."""
+    total, terms = 0.0, []
     for stratum in range(int(strata.max()) + 1):
         inside = (strata == stratum) & ~np.isnan(profile)
         size = int(inside.sum())
         if size > 1:
             spread = max(profile[inside].var(ddof=1), 0.5 * grain**2 / (len(profile) + 1))
             part = weights[inside][0] ** 2 * size * spread
-            game_part += part
-            df_terms.append(part**2 / (size - 1))
-    run_part = parts[0] + parts[1]
+            total += part
+            terms.append(part**2 / (size - 1))
+    return total, terms
+
+
+def _sum_of(
+    run_part: float, game_part: float, residue: float, df_terms: list[float]
+) -> tuple[float, float, tuple[float, float, float]]:
     variance = max(run_part + game_part - residue, run_part, game_part)
     df = variance**2 / sum(df_terms) if sum(df_terms) > 0 else float("inf")
     return float(variance), float(df), (float(run_part), float(game_part), float(residue))
@@ -168,12 +205,21 @@ def two_way(
     difference = float(_means(a, weights).mean() - _means(b, weights).mean())
     drawn = resample_rows(means[:, rows_a], rng) - resample_rows(means[:, rows_b], rng)
     variance, df, _ = crossed_variance(a, b, strata, weights, grain)
+    floored = _floored(a, weights, grain) or _floored(b, weights, grain)
+    return calibrated(difference, drawn, variance, df, level, shaped=not floored)
+
+
+def calibrated(
+    difference: float, drawn: np.ndarray, variance: float, df: float, level: float, shaped: bool = True
+) -> TwoWay:
+    """The interval with the shape of the draws (Student's, where not `shaped`) and the variance of the
+    crossed design."""
     se = float(np.sqrt(variance))
     tails = [0.5 - level / 2, 0.5 + level / 2]
     low, high = np.quantile(drawn, tails)
     spread = float(drawn.std())
     reach = float(stats.t.ppf(tails[1], df))
-    if spread > 0 and not (_floored(a, weights, grain) or _floored(b, weights, grain)):
+    if spread > 0 and shaped:
         stretch = se / spread * reach / z_value(level)
         centred = np.quantile(drawn - drawn.mean(), tails) * stretch
         bounds = (difference + float(centred[0]), difference + float(centred[1]))

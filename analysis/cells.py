@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.errors import Refusal
 from analysis.load import CONTEXT_FULL
-from analysis.runmeans import RunMeans, least_variance
+from analysis.runmeans import RunMeans, least_variance, least_variance_of_pairs
 
 AVERAGES = ("micro", "macro", "splits")
 
@@ -48,6 +48,26 @@ class Cells:
     def run_means(self) -> np.ndarray:
         """Weighted mean of each run over its ok games."""
         return weighted_means(self.values, self.weights)
+
+    def pairs(self, method: str, other: str) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers of the runs of two methods that share a seed, aligned, by seed."""
+        mine, theirs = ({self.seeds[row]: row for row in self.rows(name)} for name in (method, other))
+        shared = sorted(set(mine) & set(theirs))
+        return np.array([mine[s] for s in shared], int), np.array([theirs[s] for s in shared], int)
+
+    def gaps(self, rows_a: np.ndarray, rows_b: np.ndarray) -> tuple[RunMeans, np.ndarray]:
+        """Of aligned pairs of runs a − b: the differences of their means, with the least variance that the
+        games of both leave them, and the differences [pairs, games] (nan where either is unknown)."""
+        by_game = self.values[rows_a] - self.values[rows_b]
+        means = self.run_means()
+        least = least_variance_of_pairs(by_game, self.weights, self.grain)
+        return RunMeans(means[rows_a] - means[rows_b], least), by_game
+
+    @property
+    def pair_grain(self) -> float:
+        """How far a play of either run can move a pair's difference on a game: half a game each way,
+        twice."""
+        return float(np.sqrt(2)) * self.grain
 
     def sample(self, method: str) -> RunMeans:
         """The run means of a method, with the least variance that they can have."""

@@ -2,8 +2,9 @@
 seen.
 
 Three estimands, and the row says which it has:
-- `recipe on this benchmark`: the run is the unit; Welch's t on run means is the headline test, the run-label
-  permutation stands beside it from 5 runs on.
+- `recipe on this benchmark`: the run is the unit; the test is that of the design (`analysis.designs`):
+  Welch's t on run means, the paired t on seed differences, or the seed-blocked analysis of variance. A
+  permutation of labels (from 5 runs on) or of signs (from 6 pairs on) stands beside it.
 - `recipe on new games`: runs and games both random; the headline interval is the calibrated two-way
 bootstrap.
 - `these two checkpoints`: one run on a side; McNemar over the games, and no word about the recipe.
@@ -17,23 +18,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import resampled_run_means, two_way
 from analysis.cells import Cells, cells, each_place, each_split
 from analysis.check import select
+from analysis.designs import Design, design_of, resampled
 from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
 from analysis.load import Records
 from analysis.not_ok import Bounded, difference_bounds
-from analysis.significance import equivalence, mcnemar, permutation, t_test, tost, welch
+from analysis.pairs import check_pairs, correlation, paired_by, real_pairs
+from analysis.power import detectable
+from analysis.significance import equivalence, mcnemar, t_test
 from analysis.verdict import checkpoint_verdict, corrected, recipe_verdict
 
 RECIPE = "recipe; test on this benchmark, interval also for new games"
 CHECKPOINT = "these two checkpoints on games like these; not the recipe"
-SPREADS = ("runs", "games: these runs differ by less than their games leave to chance")
-"""Where the standard error comes from (`analysis.runmeans`)."""
-MIN_RUNS_PERMUTATION = 5
-"""Fewer runs a side cannot reach p < 0.05 by permutation with room for a correction (3 against 3: p ≥
-0.10)."""
+OTHER = {"independent": "paired", "paired": "independent", "blocked": "independent"}
+"""The design whose p stands beside that of the one that was chosen."""
 
 
 def compare(
@@ -47,6 +47,8 @@ def compare(
     draws: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    design: str = "independent",
+    unpaired: str = "refuse",
     **choice: Any,
 ) -> pd.DataFrame:
     """One row per method, env and split, or per method and env with `average="splits"`. `family` names the
@@ -55,7 +57,13 @@ def compare(
     likewise. `detectable` is the true effect that this many runs with this spread find with power 0.8 at the
     level that decides after the correction, with the interval that the spread's own uncertainty leaves it.
     Where episodes are not ok, the columns of `analysis.not_ok` bound what they could have been.
+
+    `design` is `independent`, `paired` or `blocked`; in the latter two runs without a partner are refused,
+    or left out with `unpaired="drop"`. Blocked comparisons are corrected by Dunnett's method in place of
+    the two above. `pair_correlation` says how alike pairs end, `p_other` and `detectable_other` what the
+    `other_design` would have shown: that decides nothing.
     """
+    plan = design_of(design)
     episodes = select(records, **choice)
     rows: list[dict[str, Any]] = []
     for group in each_place(episodes, average):
@@ -66,9 +74,12 @@ def compare(
                 f"there are "
                 f"{', '.join(sorted(set(table.methods)))}."
             )
-        found = _compare_split(table, records, baseline, metric, average, margin, draws, level, seed)
+        check_pairs(records, table, baseline, design, unpaired)
+        found = _compare_split(table, records, plan, baseline, metric, average, margin, draws, level, seed)
         bounded = Bounded.of(group, metric, average)
-        rows += [row | difference_bounds(bounded, table, row["method"], baseline, margin) for row in found]
+        rows += [
+            row | difference_bounds(bounded, table, plan, row["method"], baseline, margin) for row in found
+        ]
     if not rows:
         raise Refusal(f"There is no method to compare with {baseline!r}.")
     frame = pd.DataFrame(rows)
@@ -88,6 +99,7 @@ def compare(
 def _compare_split(
     table: Cells,
     records: Records,
+    design: Design,
     baseline: str,
     metric: str,
     average: str,
@@ -103,13 +115,12 @@ def _compare_split(
         empty = table.runs[int(np.flatnonzero(np.isnan(run_means))[0])]
         raise Refusal(f"Run {empty} has no ok episode on {table.env} {table.split}; repair or leave it out.")
     shared = None
-    if len(base) > 1 and any(len(table.rows(method)) > 1 for method in methods):
-        rng = np.random.default_rng([seed, 1])
+    if len(table.rows(baseline)) > 1 and any(len(table.rows(method)) > 1 for method in methods):
         # One resample of games for all methods: faster, and their intervals then rest on the same draws.
-        shared = resampled_run_means(table.values, table.strata, table.weights, draws, rng)
+        shared = resampled(table, draws, np.random.default_rng([seed, 1]))
     rows = []
     for index, method in enumerate(methods):
-        mine = table.rows(method)
+        mine, base = design.rows(table, method, baseline)
         unused = records.unused
         unfinished = int((unused["method"].isin([method, baseline]) & (unused["env"] == table.env)).sum())
         row: dict[str, Any] = {
@@ -123,6 +134,7 @@ def _compare_split(
             "runs": len(mine),
             "runs_baseline": len(base),
             "runs_unfinished": unfinished,
+            "design": design.name,
             "games": len(table.games),
             "episodes_not_ok": int(table.not_ok[np.concatenate([mine, base])].sum()),
             "episodes_context_full": int(table.context_full[np.concatenate([mine, base])].sum()),
@@ -131,8 +143,9 @@ def _compare_split(
         }
         row["difference"] = row["mean"] - row["mean_baseline"]
         row["relative"] = row["difference"] / row["mean_baseline"] if row["mean_baseline"] > 0 else np.nan
-        if len(mine) > 1 and len(base) > 1:
-            row |= _recipe(table, method, baseline, shared, draws, level, [seed, 2, index], margin)
+        if shared is not None and len(mine) > 1 and len(base) > 1:
+            row |= _recipe(table, design, method, baseline, shared, level, [seed, 2, index], margin)
+            row |= _as_pairs(records, table, design, method, baseline, level)
         else:
             row |= _checkpoints(table, mine, base, metric, level)
         rows.append(row)
@@ -141,42 +154,63 @@ def _compare_split(
 
 def _recipe(
     table: Cells,
+    design: Design,
     method: str,
     baseline: str,
-    shared: np.ndarray | None,
-    draws: int,
+    shared: np.ndarray,
     level: float,
     seed: Any,
     margin: float | None,
 ) -> dict[str, Any]:
-    mine, base = table.sample(method), table.sample(baseline)
-    test = welch(mine, base, level)
-    rows = table.rows(method), table.rows(baseline)
-    boot = two_way(
-        table.values, *rows, table.strata, table.weights, shared, draws, level, seed, grain=table.grain
-    )
+    tested = design.test(table, method, baseline, level)
+    test, boot = tested.test, design.interval(table, method, baseline, shared, level, seed)
     row = {
         "estimand": RECIPE,
+        "difference": test.difference,
         "low": boot.low,
         "high": boot.high,
-        "test": "Welch on run means",
-        "spread": SPREADS[mine.floored or base.floored],
+        "test": design.title,
+        "spread": tested.spread,
         "p": test.p,
         "t": test.t,
         "se": test.se,
         "df": test.df,
         "welch_low": test.low,
         "welch_high": test.high,
-        "p_permutation": np.nan,
+        "p_permutation": design.permuted(table, method, baseline),
         "p_new_games": t_test(boot.difference, boot.se, boot.df),
     }
-    if min(len(mine), len(base)) >= MIN_RUNS_PERMUTATION:
-        row["p_permutation"] = permutation(mine, base)[0]
+    if design.name == "blocked":
+        row |= {"p_pooled": tested.p_pooled, "contrast_correlation": tested.correlation}
     if margin is not None:
         row["margin"] = margin
-        row["p_equivalent"] = tost(mine, base, margin)
+        row["p_equivalent"] = equivalence(test.difference, test.se, test.df, margin)
         row["p_equivalent_new_games"] = equivalence(boot.difference, boot.se, boot.df, margin)
     return row
+
+
+def _as_pairs(
+    records: Records, table: Cells, design: Design, method: str, baseline: str, level: float
+) -> dict[str, Any]:
+    """How alike the pairs of the two methods end, and what the other design would have shown; empty where
+    fewer than two runs are pairs."""
+    a, b = real_pairs(records, table, method, baseline)
+    if len(a) < 2:
+        return {}
+    means = table.run_means()
+    alike = correlation(means[a], means[b], level)
+    other = design_of(OTHER[design.name])
+    test = other.test(table, method, baseline, level).test
+    return {
+        "pairs": len(a),
+        "paired_by": paired_by(records, table, np.concatenate([a, b])),
+        "pair_correlation": alike.value,
+        "pair_correlation_low": alike.low,
+        "pair_correlation_high": alike.high,
+        "other_design": other.name,
+        "p_other": test.p,
+        "detectable_other": detectable(test.se, test.df, 1 - level),
+    }
 
 
 def _checkpoints(

@@ -17,10 +17,11 @@ import pandas as pd
 from analysis.cells import cells, each_place, place_of
 from analysis.check import select
 from analysis.compare import RECIPE, compare
+from analysis.designs import design_of
 from analysis.errors import Refusal
 from analysis.load import Records
-from analysis.not_ok import Bounded
-from analysis.significance import holm, non_inferiority
+from analysis.not_ok import Bounded, mixed
+from analysis.significance import holm, worse_by
 from analysis.verdict import bounds_words, could_see, seen_words, survives
 
 
@@ -60,6 +61,8 @@ def controls(
     seed: int = 0,
     metric: str = "won",
     average: str = "micro",
+    design: str = "independent",
+    unpaired: str = "refuse",
     **choice: Any,
 ) -> pd.DataFrame:
     """One row per claim, env and split, or per claim and env with `average="splits"`; claims whose arms were
@@ -82,13 +85,16 @@ def controls(
             draws=draws,
             level=level,
             seed=seed,
-            **{**choice, "methods": _partners(baseline) & present},
+            design=design,
+            unpaired=unpaired,
+            # Blocks take the seeds' luck from all methods that there are.
+            **{**choice, "methods": present if design == "blocked" else _partners(baseline) & present},
         )
         for baseline in sorted({claim.against for claim in CLAIMS} & present)
         if _partners(baseline) & (present - {baseline})
     }
     rows = [
-        _row(claim, here, compared.get(claim.against), metric, average, margin)
+        _row(claim, here, compared.get(claim.against), design, metric, average, margin)
         for here in each_place(episodes, average)
         for claim in CLAIMS
     ]
@@ -115,6 +121,7 @@ def _row(
     claim: Claim,
     here: pd.DataFrame,
     compared: pd.DataFrame | None,
+    design: str,
     metric: str,
     average: str,
     margin: float,
@@ -159,7 +166,7 @@ def _row(
     if result["estimand"] != RECIPE:
         return row
     if claim.equivalence:
-        return row | _non_inferiority(claim, here, metric, average, margin)
+        return row | _non_inferiority(claim, here, design, metric, average, margin)
     # A claim whose episodes are all ok stands in its family with its own p.
     ends = {name: result.get(name, np.nan) for name in ("p_if_lost", "p_if_won")}
     ends = {name: result["p"] if np.isnan(p) else p for name, p in ends.items()}
@@ -167,17 +174,22 @@ def _row(
 
 
 def _non_inferiority(
-    claim: Claim, here: pd.DataFrame, metric: str, average: str, margin: float
+    claim: Claim, here: pd.DataFrame, design: str, metric: str, average: str, margin: float
 ) -> dict[str, float]:
     """p of the claim, and with the episodes that are not ok against it (`p_if_lost`) and for it."""
-    here = here[here["method"].isin([claim.method, claim.against])]
+    if design != "blocked":
+        here = here[here["method"].isin([claim.method, claim.against])]
     table, bounded = cells(here, metric, average), Bounded.of(here, metric, average)
-    low, high = (bounded.low, bounded.high) if bounded else (table, table)
-    pairs = {"p": (table, table), "p_if_lost": (low, high), "p_if_won": (high, low)}
-    return {
-        name: non_inferiority(mine.sample(claim.method), other.sample(claim.against), margin)
-        for name, (mine, other) in pairs.items()
+    found = {"p": table, "p_if_lost": table, "p_if_won": table}
+    if bounded:
+        found |= {
+            "p_if_lost": mixed(table, claim.method, claim.against, bounded.low, bounded.high),
+            "p_if_won": mixed(table, claim.method, claim.against, bounded.high, bounded.low),
+        }
+    tests = {
+        name: design_of(design).test(one, claim.method, claim.against).test for name, one in found.items()
     }
+    return {name: worse_by(t.difference, t.se, t.df, margin) for name, t in tests.items()}
 
 
 def _verdict(row: dict[str, Any], alpha: float, margin: float) -> str:

@@ -24,7 +24,7 @@ from analysis.recipes import tell_apart
 from analysis.table_file import read_episodes
 from analysis.touched import contradictions, touched_files, touched_identity
 from sage.records.files import Unreadable
-from sage.records.identity import recipe_of, recorded_settings
+from sage.records.identity import pair_of, recipe_of, recorded_settings
 from sage.records.reader import Attempt, attempt_dirs, attempt_number, file_problem, open_attempt
 from sage.records.run_ledger import RunLedger
 from sage.records.run_ledger import read as read_ledger
@@ -51,11 +51,12 @@ RUN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Records:
-    """Everything that was loaded. `runs` has one row per run, finished or not; the other tables hold the rows
-    of finished runs only. `configs` maps a run to its flattened settings, `provenance` to its provenance,
-    `others` to the states of its attempts that are not in the numbers, `touched` to what shows that its
-    records are not as it wrote them (absent where nothing does), `digests` to those that it wrote at its end
-    (`sage.records.seal`). `ledger` has the lines beside the runs (`sage.records.run_ledger`)."""
+    """Everything that was loaded. `runs` has one row per run, finished or not; the other tables hold the
+    rows of finished runs only. `configs` maps a run to its flattened settings, `provenance` to its
+    provenance, `others` to the states of its attempts that are not in the numbers, `touched` to what shows
+    that its records are not as it wrote them (absent where nothing does), `digests` to those that it wrote
+    at its end (`sage.records.seal`), `pairs` to what makes it the partner of another run (`analysis.pairs`;
+    empty for plain tables). `ledger` has the lines beside the runs (`sage.records.run_ledger`)."""
 
     runs: pd.DataFrame
     episodes: pd.DataFrame
@@ -66,6 +67,7 @@ class Records:
     others: dict[str, dict[str, str]] = field(default_factory=dict)
     touched: dict[str, tuple[str, ...]] = field(default_factory=dict)
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
+    pairs: dict[str, dict[str, Any]] = field(default_factory=dict)
     ledger: RunLedger = field(default_factory=RunLedger)
     notes: tuple[str, ...] = ()
 
@@ -277,11 +279,20 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
         provenance={run: provenance},
         touched={run: tuple(odd + wrong)} if odd or wrong else {},
         digests={run: dict(written)},
+        pairs={run: _pair(attempt.record, flat, provenance)},
         notes=(
             *problems.values(),
             *(f"Records of run {run} ({row['method']}, seed {row['seed']}): {what}." for what in odd),
         ),
     )
+
+
+def _pair(record: dict[str, Any], flat: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run the partner of another; the weights of its student are in its provenance."""
+    said, models = record.get("pair"), provenance.get("models")
+    pair = dict(said) if isinstance(said, dict) else pair_of(flat)
+    weights = models.get("student") if isinstance(models, dict) else None
+    return pair | ({"student's weights": weights} if weights else {})
 
 
 def _called(flat: dict[str, Any]) -> str:
@@ -399,6 +410,7 @@ def _concat(parts: Sequence[Records]) -> Records:
         turns=stack("turns"),
         steps=stack("steps"),
         configs={run: flat for part in parts for run, flat in part.configs.items()},
+        pairs={run: value for part in parts for run, value in part.pairs.items()},
         provenance={run: value for part in parts for run, value in part.provenance.items()},
         others={run: value for part in parts for run, value in part.others.items()},
         touched={run: value for part in parts for run, value in part.touched.items()},

@@ -8,15 +8,15 @@ the highest score that was seen). A finding survives where it holds at both ends
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import crossed_variance
 from analysis.cells import Cells, cells
-from analysis.significance import equivalence, t_test, tost, welch
+from analysis.designs import Design
+from analysis.significance import equivalence, t_test
 
 COLUMNS = (
     "mean_low",
@@ -76,47 +76,57 @@ def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference_bounds(
-    bounded: Bounded | None, table: Cells, method: str, baseline: str, margin: float | None
+    bounded: Bounded | None,
+    table: Cells,
+    design: Design,
+    method: str,
+    baseline: str,
+    margin: float | None,
 ) -> dict[str, Any]:
     """The columns `COLUMNS` of one comparison; empty where all episodes of both sides are ok.
 
     `bounds_low`: the method's episodes that are not ok are lost and the baseline's won; `bounds_high`: the
-    other way round. `p_if_lost`, `p_if_won`: Welch's p there. `difference_ok_games` is over the `ok_games`
-    that every run of both sides has ok.
+    other way round. `p_if_lost`, `p_if_won`: p of the design's test there. `difference_ok_games` is over the
+    `ok_games` that every run of both sides has ok.
     """
-    mine, base = table.rows(method), table.rows(baseline)
-    if bounded is None or not table.not_ok[np.concatenate([mine, base])].any():
+    mine, base = design.rows(table, method, baseline)
+    if bounded is None or not table.not_ok[np.concatenate([mine, base])].any() or not len(mine):
         return {}
-    low_m, high_m = bounded.low.sample(method), bounded.high.sample(method)
-    low_b, high_b = bounded.low.sample(baseline), bounded.high.sample(baseline)
+    ends = {
+        "lost": mixed(table, method, baseline, bounded.low, bounded.high),
+        "won": mixed(table, method, baseline, bounded.high, bounded.low),
+    }
     shared = ~np.isnan(table.values[np.concatenate([mine, base])]).any(axis=0)
     weights = table.weights[shared]
+    low, high = bounded.low.run_means(), bounded.high.run_means()
+    test = {end: design.test(mixed, method, baseline).test for end, mixed in ends.items()}
     row: dict[str, Any] = {
-        "mean_low": low_m.mean,
-        "mean_high": high_m.mean,
-        "mean_baseline_low": low_b.mean,
-        "mean_baseline_high": high_b.mean,
-        "bounds_low": low_m.mean - high_b.mean,
-        "bounds_high": high_m.mean - low_b.mean,
+        "mean_low": float(low[mine].mean()),
+        "mean_high": float(high[mine].mean()),
+        "mean_baseline_low": float(low[base].mean()),
+        "mean_baseline_high": float(high[base].mean()),
+        "bounds_low": test["lost"].difference,
+        "bounds_high": test["won"].difference,
         "ok_games": int(shared.sum()),
-        "p_if_lost": welch(low_m, high_b).p,
-        "p_if_won": welch(high_m, low_b).p,
+        "p_if_lost": test["lost"].p,
+        "p_if_won": test["won"].p,
     }
     if shared.any():
         means = table.values[:, shared] @ weights / weights.sum()
         row["difference_ok_games"] = float(means[mine].mean() - means[base].mean())
-    ends = {"lost": (bounded.low, bounded.high), "won": (bounded.high, bounded.low)}
-    new_games = {end: _new_games(sides[0], sides[1], mine, base) for end, sides in ends.items()}
+    new_games = {end: design.crossed(mixed, method, baseline) for end, mixed in ends.items()}
     row |= {f"p_new_games_if_{end}": t_test(*found) for end, found in new_games.items()}
     if margin is not None:
-        row["p_equivalent_worst"] = max(tost(low_m, high_b, margin), tost(high_m, low_b, margin))
+        found = [equivalence(t.difference, t.se, t.df, margin) for t in test.values()]
+        row["p_equivalent_worst"] = max(found)
         worst = max(equivalence(*found, margin) for found in new_games.values())
         row["p_equivalent_new_games_worst"] = worst
     return row
 
 
-def _new_games(a: Cells, b: Cells, mine: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
-    """(difference, standard error, degrees of freedom) with runs and games random; a side of each table."""
-    variance, df, _ = crossed_variance(a.values[mine], b.values[base], a.strata, a.weights, a.grain)
-    gap = float(a.run_means()[mine].mean() - b.run_means()[base].mean())
-    return gap, float(np.sqrt(variance)), df
+def mixed(table: Cells, method: str, baseline: str, mine: Cells, theirs: Cells) -> Cells:
+    """The table with the method's runs of `mine` and the baseline's of `theirs`; others stay as they are."""
+    values = table.values.copy()
+    for name, source in ((method, mine), (baseline, theirs)):
+        values[table.rows(name)] = source.values[source.rows(name)]
+    return replace(table, values=values, grain=mine.grain)

@@ -12,6 +12,14 @@ share. The second is the binomial variance with half a game each way, p̃ = ½ /
 all ended alike. `grain` is how far one play can move a game's result: the range of a result over the plays
 of a game.
 
+A difference of two runs that share a seed has the second term alone, twice (half a game each way for both):
+
+    Σ_g w_g² grain² / (G + 1)
+
+about one game. The first would take its variance over pairs for each game, which is all that pairs differ
+by where their runs end alike: the test would then find nothing (0 to 0.4 % false positives at 5 %,
+docs/statistics.md).
+
 This is the one place of that floor: every procedure that uses run means takes them as a `RunMeans`.
 """
 
@@ -82,9 +90,23 @@ def least_variance(values: np.ndarray, weights: np.ndarray, grain: float = 1.0) 
     by_game = np.divide(squares, counts - 1, out=np.zeros(len(counts)), where=told)
     if told.any():
         by_game[~told] = by_game[told].mean()
-    games = int((counts > 0).sum())
-    if not games:
+    share, prior = _half_a_game(counts > 0, weights, grain)
+    return float(max((share * by_game).sum(), prior))
+
+
+def least_variance_of_pairs(gaps: np.ndarray, weights: np.ndarray, grain: float = 1.0) -> float:
+    """Least variance of the difference of two paired runs, from [pairs, games] differences (nan: not known).
+
+    nan with one pair, and where `grain` is unknown (0)."""
+    if len(gaps) < 2 or not grain > 0:
         return float("nan")
-    share = weights**2 * (counts > 0) / weights[counts > 0].sum() ** 2
-    prior = 0.5 * grain**2 / (games + 1)
-    return float(max((share * by_game).sum(), share.sum() * prior))
+    return 2 * _half_a_game(~np.isnan(gaps).all(axis=0), weights, grain)[1]
+
+
+def _half_a_game(known: np.ndarray, weights: np.ndarray, grain: float) -> tuple[np.ndarray, float]:
+    """(squared weights of the known games, variance of a mean with half a game each way); nan for no game."""
+    games = int(known.sum())
+    if not games:
+        return np.zeros(len(weights)), float("nan")
+    share = weights**2 * known / weights[known].sum() ** 2
+    return share, float(share.sum() * 0.5 * grain**2 / (games + 1))

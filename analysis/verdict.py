@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.blocked import dunnett_of_p
 from analysis.power import detectable
 from analysis.significance import benjamini_hochberg, holm
 
@@ -23,14 +24,18 @@ Rule = Callable[[Any], np.ndarray]
 def corrected(frame: pd.DataFrame, declared: pd.Series, testable: pd.Series, level: float) -> pd.DataFrame:
     """`frame` with its corrected p values, the `tests` they were corrected for, and what could be seen.
 
-    `declared` rows get Holm's correction, all others Benjamini and Hochberg's; rows that are not `testable`
-    count in none. Adds `p_holm`, `q_bh`, `p_equivalent_corrected`, `tests`, `detectable` with its bounds, and
-    the corrected p at the bounds: `p_corrected_if_lost`, `p_corrected_if_won`.
+    `declared` rows get Holm's correction, all others Benjamini and Hochberg's; differences in a blocked
+    design get Dunnett's instead (`p_dunnett`), equivalence does not; rows that are not `testable` count in
+    none. Adds `p_holm`, `q_bh`, `p_equivalent_corrected`, `tests`, `detectable` with its bounds, and the
+    corrected p at the bounds: `p_corrected_if_lost`, `p_corrected_if_won`.
     """
+    blocked = (frame["design"] == "blocked") & testable
     frame = frame.assign(
         p_holm=_within(frame["p"], declared & testable, holm),
         q_bh=_within(frame["p"], ~declared & testable, benjamini_hochberg),
     )
+    if blocked.any():
+        frame["p_dunnett"] = _dunnett(frame, frame["p"], declared, blocked)
     for name in ("p_equivalent", "p_equivalent_worst", "p_if_lost", "p_if_won"):
         if name not in frame:
             continue
@@ -39,6 +44,8 @@ def corrected(frame: pd.DataFrame, declared: pd.Series, testable: pd.Series, lev
         p = frame[name].fillna(own)
         by_holm = _within(p, declared & testable, holm)
         by_bh = _within(p, ~declared & testable, benjamini_hochberg)
+        if not name.startswith("p_equivalent") and blocked.any():
+            by_holm = by_bh = _dunnett(frame, p, declared, blocked)
         title = {"p_equivalent": "p_equivalent_corrected"}.get(name, name.replace("p_", "p_corrected_", 1))
         frame[title] = np.where(declared, by_holm, by_bh)
     known = testable & frame["p"].notna()
@@ -47,6 +54,27 @@ def corrected(frame: pd.DataFrame, declared: pd.Series, testable: pd.Series, lev
     seen = [could_see(row.se, row.df, (1 - level) / max(1, row.tests), level) for row in frame.itertuples()]
     frame["detectable"], frame["detectable_low"], frame["detectable_high"] = zip(*seen, strict=True)
     return frame
+
+
+def _dunnett(frame: pd.DataFrame, p: pd.Series, declared: pd.Series, rows: pd.Series) -> np.ndarray:
+    """Dunnett's p over the comparisons of a place that are declared, and over those that are not; times the
+    number of places (Bonferroni) where there are several."""
+    result = np.full(len(p), np.nan)
+    for family in (declared, ~declared):
+        mine = frame[family & rows & p.notna()]
+        places = [place for _, place in mine.groupby(["env", "source", "split"], sort=True)]
+        for place in places:
+            for row in place.itertuples():
+                alone = dunnett_of_p(p[row.Index], row.df, len(place), row.contrast_correlation)
+                result[frame.index.get_loc(row.Index)] = min(1.0, alone * len(places))
+    return result
+
+
+def correction(row: dict[str, Any]) -> tuple[str, float]:
+    """Name and value of the corrected p that decides about a difference."""
+    if row["design"] == "blocked":
+        return "Dunnett", row["p_dunnett"]
+    return ("Holm", row["p_holm"]) if row["family"] == "declared" else ("BH", row["q_bh"])
 
 
 def _within(p: pd.Series, mask: pd.Series, rule: Rule) -> np.ndarray:
@@ -101,8 +129,8 @@ def recipe_verdict(row: dict[str, Any], level: float, margin: float | None) -> s
     alpha = 1 - level
     if np.isnan(row["p"]):
         return f"cannot tell: no {row['metric']} differs from 0, so its scale is unknown"
-    found = row["p_holm"] if row["family"] == "declared" else row["q_bh"]
-    name = "Holm" if row["family"] == "declared" else "BH"
+    name, found = correction(row)
+    family = "Holm" if row["family"] == "declared" else "BH"  # of equivalence, in every design
     has_gaps = not np.isnan(row.get("bounds_low", np.nan))
     if found < alpha:
         if not survives(row, alpha):
@@ -114,10 +142,10 @@ def recipe_verdict(row: dict[str, Any], level: float, margin: float | None) -> s
     equivalent = row.get("p_equivalent_corrected", np.nan)
     if margin is not None and equivalent < alpha:
         if has_gaps and not row["p_corrected_equivalent_worst"] < alpha:
-            kept = f"being within ±{margin:g} ({name} {equivalent:.3f})"
+            kept = f"being within ±{margin:g} ({family} {equivalent:.3f})"
             return f"cannot tell: {kept} hangs on {bounds_words(row)}"
         kept = f"; survives {bounds_words(row)}" if has_gaps else ""
-        return f"equivalent within ±{margin:g} ({name} {equivalent:.3f}){kept}"
+        return f"equivalent within ±{margin:g} ({family} {equivalent:.3f}){kept}"
     turn = f"; could turn with {bounds_words(row)}" if could_turn(row, alpha) else ""
     return f"not shown ({name} {found:.3f}); these runs could see {seen_words(row)}{turn}"
 

@@ -11,8 +11,12 @@ TEXT = """\
 Each method against a baseline: is the difference real, and could we have seen it?
 
 Interval (low, high): calibrated two-way bootstrap; runs and games are resampled, games jointly for both
-methods. p: Welch's t-test on run means; the run is the unit. p_permutation: exact relabelling of runs, from
-5 runs a side on. p_holm for the declared --family, q_bh (false discovery rate) for everything else.
+methods. p: the test of the --design; the run is the unit. independent: Welch's t on run means. paired: t on
+the differences of runs that share a seed. blocked: all methods together, a block for each seed. What makes
+two runs a pair is in run.json and checked. p_permutation: exact relabelling of runs, from 5 runs a side on,
+or flips of signs, from 6 pairs on. pair_correlation: how alike runs of one seed end; p_other,
+detectable_other: what the other design would have shown (that decides nothing). p_holm for the declared
+--family, q_bh (false discovery rate) for everything else, p_dunnett for both in a blocked design.
 detectable: the true difference that this number of runs with this spread finds with power 0.8; read it
 before reading "not shown" as "no effect".
 
@@ -29,6 +33,7 @@ def add(commands: Any) -> None:
         "--margin", type=options.margin, help="equivalence margin in the metric's unit, e.g. 0.05 (TOST)"
     )
     options.average(parser)
+    options.design(parser)
     options.bootstrap(parser, 10_000)
     parser.add_argument(
         "--checkpoints", action="store_true", help="also McNemar for every pair of runs with one seed"

@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
     """Declare the command."""
     parser = options.command(commands, "controls", run, TEXT)
     options.average(parser)
+    options.design(parser)
     options.bootstrap(parser, 10_000)
     parser.add_argument(
         "--margin", type=options.margin, default=0.05, help="loss that still counts as as-well-as"

@@ -115,6 +115,24 @@ def bootstrap(parser: argparse.ArgumentParser, draws: int) -> None:
     )
 
 
+def design(parser: argparse.ArgumentParser) -> None:
+    """How runs of two methods are compared."""
+    parser.add_argument(
+        "--design",
+        choices=("independent", "paired", "blocked"),
+        default="independent",
+        help="independent: Welch's t; paired: t on the differences of runs with one seed; blocked: analysis "
+        "of variance over all methods with a block for each seed, Dunnett's comparisons. Chosen before the "
+        "data (default independent)",
+    )
+    parser.add_argument(
+        "--unpaired",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="runs without a partner in a paired or blocked design: refuse (default), or leave out",
+    )
+
+
 def average(parser: argparse.ArgumentParser) -> None:
     """Which mean over games is compared."""
     parser.add_argument(
@@ -148,7 +166,8 @@ def choice(args: argparse.Namespace) -> dict[str, Any]:
 
 def resampled(args: argparse.Namespace) -> dict[str, Any]:
     """What a command that resamples hands on: `choice`, the metric, the level, the draws and their seed."""
-    return {name: getattr(args, name) for name in ("metric", "draws", "level", "seed")} | choice(args)
+    known = ("metric", "draws", "level", "seed", "design", "unpaired")
+    return {name: getattr(args, name) for name in known if hasattr(args, name)} | choice(args)
 
 
 MIN_DRAWS = 100

@@ -28,6 +28,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--key", help="setting of a sweep among the records (as --key of thresholds)")
     parser.add_argument("--published", metavar="CSV", help="also check these printed tables")
     options.average(parser)
+    options.design(parser)
     options.bootstrap(parser, 10_000)
 
 

@@ -62,6 +62,8 @@ def write_report(
     draws: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    design: str = "independent",
+    unpaired: str = "refuse",
     **choice: Any,
 ) -> dict[str, pd.DataFrame]:
     """Write `report.html`, `report.md`, `tables/*.csv` and `tables/*.tex` below `out`; returns the list of
@@ -77,6 +79,8 @@ def write_report(
         level=level,
         seed=seed,
         choice=choice,
+        design=design,
+        unpaired=unpaired,
         plan=read_plan(plan) if plan else None,
         key=key,
         published=published,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from analysis import figures
 from analysis.compare import RECIPE, compare
+from analysis.designs import design_of
 from analysis.load import Records
 from analysis.report.section import Options, Section
 
+CORRECTED = {"independent": "q_bh", "paired": "q_bh", "blocked": "p_dunnett"}
 SHORT = [
     "env",
     "source",
@@ -24,6 +26,13 @@ SHORT = [
     "p_permutation",
     "p_holm",
     "q_bh",
+    "p_dunnett",
+    "pair_correlation",
+    "pair_correlation_low",
+    "pair_correlation_high",
+    "other_design",
+    "p_other",
+    "detectable_other",
     "detectable",
     "detectable_low",
     "detectable_high",
@@ -42,15 +51,22 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         draws=options.draws,
         level=options.level,
         seed=options.seed,
+        design=options.design,
+        unpaired=options.unpaired,
         **options.choice,
     )
     section.say(
         f"Difference of each method to {options.baseline}. p asks whether the recipe differs on this "
-        "benchmark (Welch's t on run means; the run is the unit). The interval also allows for other games "
-        "than these (calibrated two-way bootstrap). q_bh corrects for looking at many. detectable is the "
-        "true difference that these runs would find with power 0.8 at the level that decides after that "
-        "correction, with its own interval: where it is large, “not shown” says "
-        "little."
+        f"benchmark ({design_of(options.design).title}; the run is the unit). The interval also allows "
+        f"for other games than these (calibrated two-way bootstrap). {CORRECTED[options.design]} corrects "
+        "for looking at many. detectable is the true difference that these runs would find with power 0.8 "
+        "at the level that decides after that correction, with its own interval: where it is large, “not "
+        "shown” says little."
+    )
+    section.say(
+        "pair_correlation is how alike runs with one seed end, with its interval; p_other and "
+        "detectable_other are what the other design would have shown. The design is chosen before the data, "
+        "so that they decide nothing."
     )
     if (frame["estimand"] != RECIPE).any():
         section.say(

@@ -17,6 +17,8 @@ def fill(section: Section, records: Records, options: Options, palette: dict[str
         seed=options.seed,
         metric=options.metric,
         average=options.average,
+        design=options.design,
+        unpaired=options.unpaired,
         **options.choice,
     )
     run = frame[frame["verdict"] != "not run"]

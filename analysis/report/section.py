@@ -57,6 +57,8 @@ class Options:
     level: float
     seed: int
     choice: dict[str, Any]
+    design: str = "independent"
+    unpaired: str = "refuse"
     plan: Plan | None = None
     key: str | None = None
     published: str | None = None

@@ -23,6 +23,9 @@ from sage.config import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without
 from sage.redaction import redact_data
 
 IDENTITY_VERSION = 1
+STREAMS_VERSION = 1
+"""Of the keys (seed, step, task, rollout, turn) of all random draws and of what is drawn under each. Raised
+where either changes: runs of two versions that share a seed no longer share their luck."""
 MANIFEST = "(game manifest)"
 """Key of the manifest's digest among a record's settings."""
 
@@ -79,7 +82,15 @@ class Identity:
             "manifest_digest": self.manifest_digest,
             "schema_version": self.schema_version,
             "not_a_result": list(NOT_A_RESULT),
+            "pair": self.pair,
         }
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        """What another run must share with this one to be its partner (`pair_of`)."""
+        flat = flatten(self.fields)
+        streams = f"{STREAMS_VERSION}, {flat.get('rollout.decoder', 'local')}"
+        return pair_of(flat | {MANIFEST: self.manifest_digest}) | {"streams": streams}
 
     def differing_keys(self, other: Identity) -> list[str]:
         """Dotted names of what tells two runs apart, for the sentence that refuses a resume."""
@@ -114,6 +125,18 @@ def recipe_of(settings: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in settings.items() if key != "seed"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def pair_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must share to be a pair, as far as `recorded_settings` say it: `seed`, `games` (the
+    manifest's digest) and `student` (a digest of its settings). run.json also has `streams`: the version of
+    the random draws, and who decodes."""
+    of_student = [key for key in settings if key.startswith("student.") and key != "student.device"]
+    student = {key: settings[key] for key in of_student}
+    pair = {name: settings[key] for name, key in (("seed", "seed"), ("games", MANIFEST)) if key in settings}
+    if student:
+        pair["student"] = hashlib.sha256(canonical_json(student).encode()).hexdigest()[:12]
+    return pair
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:

@@ -250,6 +250,5 @@ def config_yaml(config: RunConfig) -> str:
     """The complete config as YAML, secrets in addresses blanked."""
     import yaml
 
-
     data = redact_data(config.model_dump(mode="json"))
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)

@@ -146,8 +146,10 @@ def main() -> None:
         start = load_model(load(["student=smollm2"]).student)
         teacher = taught(start, texts(start.tokenizer)[0])
     start.model.to(torch.bfloat16).to(torch.float32)
-    columns = ("dtype", "rounding", "held-out KL before", "after", "gain kept", "by its masters")
-    columns += ("moved: what plays", "masters", "CPU s a step", "rounding s")
+    columns = (
+        *("dtype", "rounding", "held-out KL before", "after", "gain kept", "by its masters"),
+        *("moved: what plays", "masters", "CPU s a step", "rounding s"),
+    )
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     whole = None
     for mode in MODES:

@@ -77,7 +77,8 @@ def table(reps: int) -> pd.DataFrame:
     for alike in (True, False):
         for games in GAMES:
             for rate in RATES:
-                place = {"games are": "alike" if alike else "unlike", "games": games, "rate": rate}
+                kind = "alike" if alike else "unlike"
+                place: dict[str, object] = {"games are": kind, "games": games, "rate": rate}
                 rows.append(place | no_spread(games, rate, alike, reps))
                 print(rows[-1], flush=True)
     return pd.DataFrame(rows)

@@ -82,7 +82,7 @@ class Step:
         return [(played.episode.token_ids, turns) for played, turns in zip(batch, said, strict=True)]
 
     def rollout(self, pool: EnvPool, on_turns: OnTurns | None = None) -> list[Any]:
-        how = story._training_settings(self.config, self.style, self.models.student)
+        how = story.training_settings(self.config, self.style, self.models.student)
         training = training_play(self.config, self.models, pool, how, on_turns)
         return list(training([Job(task) for task in self.tasks], self.config.env.turn_budget))
 

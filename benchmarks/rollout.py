@@ -50,7 +50,13 @@ def load(name: str, device: str, dtype: str) -> Endless:
     path, gguf = MODELS[name]
     lm = load_model(
         ModelSettings(
-            path=path, revision=None, gguf_file=gguf, dtype=dtype, device=device, chat_template=None
+            path=path,
+            revision=None,
+            gguf_file=gguf,
+            dtype=dtype,
+            device=device,
+            chat_template=None,
+            thinking=False,
         )
     )
     return Endless(lm.model, lm.tokenizer, lm.name, lm.digest, lm.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,9 +73,9 @@ def _shortened(episode: Episode) -> Episode:
 
 
 def _moved(
-    masters: list[torch.Tensor],
-    weights: list[torch.Tensor],
-    before: list[torch.Tensor],
+    masters: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor],
+    before: Sequence[torch.Tensor],
     loss: float,
     norm: float,
 ) -> Iterator[Line]:
@@ -96,7 +96,7 @@ def _moved(
         yield fine(f"{text}.")
 
 
-def _relative(now: list[torch.Tensor], before: list[torch.Tensor]) -> float:
+def _relative(now: Sequence[torch.Tensor], before: Sequence[torch.Tensor]) -> float:
     """‖now − before‖ / ‖before‖ over all tensors."""
     moved = total = 0.0
     for a, b in zip(now, before, strict=True):

@@ -25,8 +25,9 @@ def read_once() -> Iterator[None]:
             made[key] = plain(path, *arguments)
         return made[key]
 
-    gguf.GGUFReader = reader
+    module: Any = gguf
+    module.GGUFReader = reader
     try:
         yield
     finally:
-        gguf.GGUFReader = plain
+        module.GGUFReader = plain

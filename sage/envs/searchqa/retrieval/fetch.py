@@ -172,7 +172,7 @@ def _note_sockets(session: requests.Session, sockets: list[socket.socket]) -> No
             pool = super().get_connection_with_tls_context(*args, **named)
             if not hasattr(pool.ConnectionCls, "noted"):
 
-                class Noted(pool.ConnectionCls):  # type: ignore[misc, name-defined]
+                class Noted(pool.ConnectionCls):  # type: ignore[name-defined]
                     noted = True
 
                     def connect(self) -> None:

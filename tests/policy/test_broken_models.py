@@ -24,7 +24,8 @@ Damage = Callable[[Path], Any]
 
 
 def settings(path: object, **changes: Any) -> ModelSettings:
-    plain = {"revision": None, "gguf_file": None, "dtype": "float32", "device": "cpu", "chat_template": None}
+    names = ("revision", "gguf_file", "chat_template")
+    plain = dict.fromkeys(names) | {"dtype": "float32", "device": "cpu", "thinking": False}
     return ModelSettings.model_validate(plain | {"path": str(path)} | changes)
 
 

@@ -211,6 +211,41 @@ class TrainerSettings(Settings):
     one with all of them."""
 
 
+VLLM_SPEED = frozenset(
+    {
+        "async_scheduling",
+        "block_size",
+        "compilation_config",
+        "cpu_offload_gb",
+        "cudagraph_capture_sizes",
+        "disable_custom_all_reduce",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "enable_chunked_prefill",
+        "enable_expert_parallel",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "long_prefill_token_threshold",
+        "max_cudagraph_capture_size",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_partial_prefills",
+        "max_num_seqs",
+        "max_parallel_loading_workers",
+        "max_seq_len_to_capture",
+        "num_gpu_blocks_override",
+        "pipeline_parallel_size",
+        "swap_space",
+        "tensor_parallel_size",
+        "use_tqdm_on_load",
+    }
+)
+"""Arguments of `vllm.LLM` that change speed and memory: samples stay what they are, to rounding. `dtype`,
+`quantization`, `kv_cache_dtype`, `seed`, `hf_overrides` and others make another model or other draws."""
+
+
 class SpeedSettings(Settings):
     """How fast a run goes and how much memory it takes; never a result, and so no part of its identity."""
 
@@ -221,7 +256,9 @@ class SpeedSettings(Settings):
     measured before anything is played: `auto` takes the first that is right. Where `rollout.decoder=vllm` it
     serves the teacher alone."""
     vllm: dict[str, Any]
-    """Arguments of `vllm.LLM` (max_model_len, gpu_memory_utilization, ...) where `rollout.decoder=vllm`."""
+    """Arguments of `vllm.LLM` where `rollout.decoder=vllm`: those about memory and speed (max_model_len,
+    gpu_memory_utilization, ...). What would change a sample is refused: weights and numbers are the
+    student's own."""
     draft_tokens: int = Field(ge=0, le=1_000)
     """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none."""
     slots: int = Field(ge=1, le=100_000)
@@ -241,6 +278,18 @@ class SpeedSettings(Settings):
     """torch threads of this process; 0 leaves torch's choice."""
     checkpoint_every: int = Field(ge=0, le=100_000_000)
     """Optimizer steps between complete checkpoints; 0 writes only the last one."""
+
+    @field_validator("vllm")
+    @classmethod
+    def _changes_no_sample(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if name not in VLLM_SPEED:
+                raise ValueError(
+                    f"{name!r} is no argument of vLLM that is known to change speed and memory alone, and "
+                    "speed.vllm never changes a result; those are max_model_len, gpu_memory_utilization, "
+                    "enforce_eager, tensor_parallel_size and the like (docs/rollouts.md)."
+                )
+        return arguments
 
 
 class EvaluationSettings(Settings):

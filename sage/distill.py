@@ -151,10 +151,10 @@ def distill(
     the step and whether it was the last (an evaluation goes there); the checkpoint of a step is written after
     both, so that what it counts as done is recorded, and a resumed run reports the steps after its checkpoint
     again. Episodes that are not ok are reported and take no part in the loss; where more of a step are than
-    the share `max_not_ok` (None: any number may be), or all, the step is not made (TooManyNotOk). A step in
-    which no turn is supervised leaves weights, optimizer and warm-up alone, and is counted. A signal that
-    stops the run finds the checkpoint of the last whole step written (in one process; several do not stop at
-    the same step, and `checkpoint_every` serves them).
+    the share `max_not_ok` (None: any number may be), or all, the step is not made (TooManyNotOk); the same
+    holds of its golden episodes. A step in which no turn is supervised leaves weights, optimizer and warm-up
+    alone, and is counted. A signal that stops the run finds the checkpoint of the last whole step written (in
+    one process; several do not stop at the same step, and `checkpoint_every` serves them).
     """
     optimizer = StudentOptimizer(models.student.model, trainer, mesh_of(accelerator), seed=seed)
     change = WeightChange(models.student.model)
@@ -211,9 +211,14 @@ def distill(
         )
 
         imitated: BatchLoss | None = None
+        shown: list[Episode] = []
         if gold is not None:
             first = [job for job in mine if job.rollout_index % episodes_per_task == 0]
-            imitated = imitate(gold, first, models, speed.micro_batch, accelerator, clock)
+            with clock.phase("rollout"):
+                shown = gold.play(first) if first else []
+            if max_not_ok is not None:
+                _refuse_not_ok(accelerator, shown, max_not_ok, step, "the demonstrations of ")
+            imitated = imitate(gold, shown, models, speed.micro_batch, accelerator, clock)
 
         with unbroken():
             # step
@@ -230,13 +235,15 @@ def distill(
             # report
             everyone = gather_object(played) if accelerator.num_processes > 1 else played
             gold_cost = imitated.teacher_tokens if imitated else 0
-            numbers = _add_up_numbers(accelerator, (loss.teacher_tokens, gold_cost))
-            teacher_tokens, gold_cost = map(int, numbers)
+            gold_broken = sum(not episode.status.is_ok for episode in shown)
+            numbers = _add_up_numbers(accelerator, (loss.teacher_tokens, gold_cost, gold_broken))
+            teacher_tokens, gold_cost, gold_broken = map(int, numbers)
             row = step_values(everyone, loss) | {
                 "teacher_tokens": teacher_tokens,
                 "stepped": moves,
                 "gold_tokens": int(imitated.sums.tokens) if imitated else 0,
                 "gold_loss": imitated.loss if imitated else 0.0,
+                "gold_not_ok": gold_broken,
             }
             row["teacher_play_tokens"] += gold_cost
             learnt = change.of_masters(optimizer.masters) if optimizer.rounds else None
@@ -267,13 +274,16 @@ def distill(
     return progress
 
 
-def _refuse_not_ok(accelerator: Accelerator, mine: Sequence[Episode], most: float, step: int) -> None:
-    """`refuse_not_ok` over the episodes of all processes, in every one of them."""
+def _refuse_not_ok(
+    accelerator: Accelerator, mine: Sequence[Episode], most: float, step: int, part: str = ""
+) -> None:
+    """`refuse_not_ok` over the episodes of all processes, in every one of them; `part`: which of the step's,
+    `the demonstrations of `."""
     bad = sum(not episode.status.is_ok for episode in mine)
     bad_in_all, in_all = _add_up_numbers(accelerator, (bad, len(mine)))
     if too_many(int(bad_in_all), int(in_all), most):
         episodes = gather_object(list(mine)) if accelerator.num_processes > 1 else mine
-        refuse_not_ok(episodes, most, f"training step {step}", step - 1)
+        refuse_not_ok(episodes, most, f"{part}training step {step}", step - 1)
 
 
 def _spent(progress: Summary, trainer: TrainerSettings) -> bool:
@@ -286,19 +296,17 @@ def _is_last(progress: Summary, trainer: TrainerSettings) -> bool:
 
 def imitate(
     gold: Gold,
-    jobs: Sequence[Job],
+    episodes: Sequence[Episode],
     models: Pair,
     micro_batch: int,
     accelerator: Accelerator,
     clock: PhaseClock,
 ) -> BatchLoss:
-    """Add λ ∇ mean −log p over the tokens of the won golden episodes to the student's gradient.
+    """Add λ ∇ mean −log p over the tokens of the won ones of the golden `episodes` to the student's gradient.
 
-    Every process has to call it, with or without jobs of its own. The result's `teacher_tokens` are those
+    Every process has to call it, with or without episodes of its own. The result's `teacher_tokens` are those
     that this process's golden episodes have cost.
     """
-    with clock.phase("rollout"):
-        episodes = gold.play(jobs) if jobs else []
     batch = [
         Played(episode, [Decision(Label.ALWAYS, gold.weight) for _ in episode.turns])
         for episode in episodes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import re
+
 from sage.reason import reason_of
 
 LONGEST = 400
@@ -22,6 +25,39 @@ class ConfigError(Refusal):
 
 class ModelError(Refusal):
     """A model cannot be loaded or used; the message is one sentence for the user."""
+
+
+class RunFailure(RuntimeError):
+    """Why a run cannot go on, in one sentence; it is `failed`, and the same line goes on from its newest
+    checkpoint."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_bearable(str(message)))
+
+
+class OutOfMemory(RunFailure):
+    """Something does not fit the memory; the sentence says what to lower."""
+
+    def __init__(self, what: str, error: BaseException, way: str) -> None:
+        """what: what was going on; way: what makes it smaller, without a full stop."""
+        super().__init__(f"Out of memory in {what} ({short_reason(error)}): {way}.")
+
+
+class NotFinite(RunFailure, FloatingPointError):
+    """A number that has to be finite is not: nothing that follows from it would be a result."""
+
+
+_MEMORY = re.compile(r"out of memory|can(?:'|no)t allocate memory|_ALLOC_FAILED", re.IGNORECASE)
+"""How torch, its allocators and cuBLAS tell of it where their error has no type of its own."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it was the memory, of a device or of the machine, that did not suffice."""
+    if isinstance(error, RunFailure):  # which may quote one
+        return isinstance(error, OutOfMemory)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError) and _MEMORY.search(str(error)[:2000]) is not None
 
 
 def _bearable(text: str) -> str:

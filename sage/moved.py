@@ -1,4 +1,4 @@
-"""Settings that have moved: an old name on the command line is read for one release, with a note.
+"""Settings that have moved: an old name among overrides is read for one release, with a note.
 
 In a YAML file an old name is refused with the sentence that says the new one.
 """

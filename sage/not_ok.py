@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sage.episode import Episode
+from sage.errors import RunFailure
 from sage.records.rows import RunKey, episode_rows
 from sage.records.rundir import RunDir
 from sage.records.tables import write_aside
 
 
-class TooManyNotOk(RuntimeError):
+class TooManyNotOk(RunFailure):
     """More of an evaluation or of a training step is not ok than `evaluation.max_not_ok` allows.
 
     what: names it. step: optimizer steps done. episodes: all of them, ok or not.
@@ -45,7 +46,7 @@ def refuse_not_ok(episodes: Sequence[Episode], most: float, what: str, step: int
             f"evaluation.max_not_ok={most:g} allows {int(most * len(episodes))}. "
             f"The first, {first.task.id}, ended {first.status}: {first.error}"
         )
-        raise TooManyNotOk(sentence[:400], what, step, episodes)
+        raise TooManyNotOk(sentence, what, step, episodes)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sage.config import TrainerSettings
+from sage.errors import NotFinite
 from sage.rounding import dithered, key_of
 from sage.sharding import add_up_rows, cut, cut_like, kept, map_rows, whole
 
@@ -77,7 +78,8 @@ class StudentOptimizer:
         """Clip, step, advance the warm-up and clear; returns the gradient norm before clipping.
 
         With a mesh the gradient is the sum over all processes, and every process has to call this. Raises
-        FloatingPointError, before weights or moments are changed, where the gradient is not finite.
+        NotFinite (a FloatingPointError), before weights or moments are changed, where the gradient is not
+        finite.
         """
         for p, master in zip(self.parameters, self.masters, strict=True):
             if master is p:
@@ -92,7 +94,7 @@ class StudentOptimizer:
         total = whole(torch.nn.utils.get_total_norm(gradients))
         norm = float(total)
         if norm != norm or norm == float("inf"):
-            raise FloatingPointError(
+            raise NotFinite(
                 "The gradient is not finite; lower trainer.learning_rate or load the models in float32."
             )
         torch.nn.utils.clip_grads_with_norm_(self.masters, self.settings.clip_norm, total)

@@ -31,6 +31,7 @@ from sage.evaluate import Evaluator
 from sage.not_ok import refuse_not_ok, set_aside
 from sage.objective.intervention import Ask, TurnContext, no_judge
 from sage.players import golden, training_play
+from sage.policy.chat_format import dated
 from sage.policy.engine import right_engine
 from sage.policy.generate import Sampling
 from sage.policy.layers import reach
@@ -95,6 +96,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 models=digests,
                 plan_sha256=plan,
                 plugins=config.plugins,
+                template_dates=_template_dates(student, models),
             )
         steps = config.trainer.steps if trains else 0
         view = stack.enter_context(_view(config, folder, steps, main))
@@ -111,6 +113,9 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         if main:
             for split in checked.context:
                 folder.log(split.line())
+            if shorter := _shorter_context(config, student, models):
+                folder.log(shorter)
+                view.say(shorter)
         evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), accelerator)
 
         def evaluate(step: int, limit: int | None) -> None:
@@ -266,6 +271,10 @@ class _Book:
         )
         row = step_row(self.key, report.step, **report.row)
         self.tables.append_step(report.step, turns=turns, episodes=episodes, row=row)
+        if broken := row.get("gold_not_ok"):
+            line = f"{broken} of the demonstrations of training step {report.step} broke and taught nothing"
+            self.folder.log(line)
+            self.view.say(line)
         self._warn_of_the_judge(turns)
         self.folder.beat(phase="training", step=report.step, seconds=self.clock.totals())
         self.view.step(row)
@@ -313,6 +322,25 @@ def _play_settings(
         draft_tokens=config.speed.draft_tokens,
         vllm=config.speed.vllm,
     )
+
+
+def _shorter_context(config: RunConfig, student: LanguageModel, models: Pair | None) -> str:
+    """That episodes end before rollout.max_context, because a model does not reach that far; or nothing."""
+    read = {"student": student} | ({"teacher": models.teacher} if models else {})
+    reaches = {role: length for role, lm in read.items() if (length := reach(lm)) is not None}
+    short = {role: n for role, n in reaches.items() if n < config.rollout.max_context}
+    if not short:
+        return ""
+    ends = [f"training episodes end context_full at {min(short.values()):,}"] if models else []
+    ends += [f"evaluations at {short['student']:,}"] if "student" in short else []
+    models_end = " and ".join(f"the {role} reaches {n:,} tokens" for role, n in short.items())
+    return f"rollout.max_context is {config.rollout.max_context:,}, and {models_end}: {', '.join(ends)}."
+
+
+def _template_dates(student: LanguageModel, models: Pair | None) -> dict[str, str]:
+    """The date that each chat template prints where it asks for today's."""
+    read = {"student": student} | ({"teacher": models.teacher} if models else {})
+    return {role: date for role, lm in read.items() if (date := dated(lm.tokenizer)) is not None}
 
 
 def _evaluation_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sage.episode import Decision, Episode, TurnScore
 from sage.objective.confidence import Confidence, TokenStats
 from sage.policy.dialogue import Dialogue
+from sage.policy.failures import memory_for, smaller_passes
 from sage.policy.hidden import check_head
 from sage.policy.model import LanguageModel
 from sage.records.clock import PhaseClock
@@ -37,9 +38,7 @@ class Pair:
     """π_ref of a divergence that has an `anchor`; it reads the student's own ids."""
 
 
-def pair(
-    student: LanguageModel, teacher: LanguageModel, reference: LanguageModel | None = None
-) -> Pair:
+def pair(student: LanguageModel, teacher: LanguageModel, reference: LanguageModel | None = None) -> Pair:
     """Raises ModelError, in one sentence, where the models cannot be compared token by token."""
     others = [teacher] if reference is None else [teacher, reference]
     vocabulary = min(shared_vocabulary(student, other) for other in others)
@@ -88,16 +87,17 @@ def score_batch(
     """Ask the teacher about every turn (or only those of weight > 0), and start `scores` of each episode.
 
     `with_student`, or a confidence that `needs_student`, adds one forward pass of the student without a
-    gradient.
+    gradient. Raises OutOfMemory where a pass does not fit, and NotFinite where its logits are no numbers.
     """
     clock = clock or PhaseClock()
     with_student = with_student or confidence.needs_student
     groups = groups_of(batch, micro_batch)
     passes, stats = [], []
+    way = smaller_passes(micro_batch)
     teacher_tokens = 0
     for group in groups:
         turns = [_asked(played, only_supervised) for played in group]
-        with clock.phase("teacher"):
+        with clock.phase("teacher"), memory_for("the teacher's scoring pass", way):
             views = [teacher_view(played.episode, models.dialogue) for played in group]
             done = score(
                 models.teacher,
@@ -113,7 +113,7 @@ def score_batch(
         )
         students: Sequence[TeacherPass | None] = [None] * len(group)
         if with_student:
-            with clock.phase("student"):
+            with clock.phase("student"), memory_for("the student's scoring pass", way):
                 students = score(
                     models.student,
                     [own_view(played.episode) for played in group],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from sage import registry
 from sage.config import RunConfig
 from sage.errors import ConfigError as ConfigError
-from sage.moved import new_name
+from sage.moved import new_name, renamed
 from sage.names import AUTO, automatic_name
 from sage.redaction import learn
 
@@ -104,7 +105,7 @@ def compose_beside(overrides: Sequence[str]) -> Any:
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Hydra's composition of `conf/config.yaml` with `overrides`, without a command line.
 
-    Raises ConfigError.
+    An old name among them is read as on the command line, and said on stderr. Raises ConfigError.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -113,6 +114,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
     from sage.launch.own_model import complete
 
+    overrides, notes = renamed(overrides)
+    for note in notes:
+        print(note, file=sys.stderr)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
             return hydra_compose("config", complete(overrides)[0])

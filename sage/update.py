@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from sage.episode import Episode
+from sage.errors import NotFinite
 from sage.objective.blend import blended
 from sage.objective.chunked import ChunkedResult, Projected, chunked_divergence
 from sage.objective.confidence import Confidence, TokenStats
 from sage.objective.divergence import Divergence
 from sage.objective.normalization import Normalization, WeightSums
 from sage.objective.weights import selective_weights, token_weights, weight_sums
+from sage.policy.failures import memory_for, smaller_passes
 from sage.policy.hidden import head, hidden_states
 from sage.records.clock import PhaseClock
 from sage.scoring import Pair, Played, Scored, lengths_of, mean_of, score_batch
@@ -88,7 +90,8 @@ def accumulate_gradient(
     nothing in either model's vocabulary projection, and an episode without a supervised turn costs nothing,
     but for a confidence that `compares_turns`: that reads the models at every turn. The loss is the same.
     `scored` is the batch's teacher pass where a rule has needed it already. `stream` gives the random stream
-    of an episode to confidence rules that draw.
+    of an episode to confidence rules that draw. Raises OutOfMemory where a pass does not fit, and NotFinite
+    where the loss is no number; the gradient is then of no use.
     """
     clock = clock or PhaseClock()
     if scored is None:
@@ -116,7 +119,7 @@ def accumulate_gradient(
 
     loss = 0.0
     remaining = iter(scaled)
-    with clock.phase("student"):
+    with clock.phase("student"), memory_for("the student's training pass", smaller_passes(micro_batch)):
         for group, part in zip(groups, passes, strict=True):
             token_weights_T = [next(remaining) for _ in group]
             loss += _student_pass(models, objective, group, part, token_weights_T, log_skipped, chunk_tokens)
@@ -126,6 +129,11 @@ def accumulate_gradient(
                     float(turn_T.mean()) if len(turn_T) else 0.0 for turn_T in per_turn
                 ]
     (loss,) = add_up((loss,))
+    if not math.isfinite(loss):
+        raise NotFinite(
+            f"The loss of the batch is {loss}: a model's logits are not finite; "
+            "lower trainer.learning_rate or load the models in float32."
+        )
     return BatchLoss(loss, z, sums, scored.teacher_tokens)
 
 

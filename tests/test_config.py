@@ -97,6 +97,8 @@ REFUSALS = {
     "seed=${nothing}": "The config cannot be resolved at 'seed'",
     "plugins=[no.such.module]": "The plugin 'no.such.module' cannot be imported",
     "zzz.qqq=1": "'zzz.qqq' is not a setting.",
+    "+speed.vllm.dtype=float16": "'dtype' is no argument of vLLM that is known to change speed and memory",
+    "+speed.vllm.quantization=fp8": "speed.vllm never changes a result",
     "speed.vllm.max_model_len=9": "'speed.vllm' takes any key, put in with a plus: +speed.vllm.",
 }
 

@@ -537,6 +537,36 @@ def test_golden_episodes_that_are_lost_teach_nothing(tmp_path: Path) -> None:
     assert (report.row["gold_tokens"], report.row["gold_loss"], report.row["stepped"]) == (0, 0.0, False)
 
 
+def broken_gold(count: int) -> Gold:
+    """Golden episodes of which the first `count` of a step broke."""
+    plain = gold_of(1.0)
+
+    def play(jobs: Sequence[Job]) -> list[Episode]:
+        episodes = plain.play(jobs)
+        for episode in episodes[:count]:
+            episode.status, episode.error = Status.ENV_ERROR, "the kitchen fell silent"
+        return episodes
+
+    return Gold(play, 1.0)
+
+
+def test_golden_episodes_that_broke_are_counted_and_teach_nothing(tmp_path: Path) -> None:
+    trainer = TRAINER.model_copy(update={"steps": 1})
+    never = Never(name="never")
+    _, (whole,), _ = train(tmp_path / "a", trainer=trainer, intervention=never, gold=gold_of(1.0))
+    _, (report,), _ = train(tmp_path / "b", trainer=trainer, intervention=never, gold=broken_gold(1))
+    assert (whole.row["gold_not_ok"], report.row["gold_not_ok"]) == (0, 1)
+    assert 0 < report.row["gold_tokens"] < whole.row["gold_tokens"]
+
+
+def test_too_many_golden_episodes_that_broke_fail_the_step(tmp_path: Path) -> None:
+    trainer = TRAINER.model_copy(update={"steps": 1})
+    never = Never(name="never")
+    with pytest.raises(TooManyNotOk, match=r"demonstrations of training step 1 .*fell silent") as caught:
+        train(tmp_path, trainer=trainer, intervention=never, gold=broken_gold(1), max_not_ok=0.05)
+    assert caught.value.step == 0
+
+
 def test_a_rule_that_learns_goes_on_where_it_was(tmp_path: Path) -> None:
     """Running rates, interrupted after a checkpoint, decide as they would have without the interruption."""
 

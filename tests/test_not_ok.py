@@ -90,9 +90,7 @@ def test_an_evaluation_that_loses_an_episode_fails_and_the_same_line_plays_it_ag
         break_model(patch, opening_of_one_game(whole.folder))
         failed = evaluated(tmp_path / "runs")
     assert (failed.state, failed.exit_code, failed.success) == ("failed", 1, None)
-    assert failed.reason.startswith(
-        "TooManyNotOk: 1 of 6 episodes of the evaluation of valid_seen after 0 steps"
-    )
+    assert failed.reason.startswith("1 of 6 episodes of the evaluation of valid_seen after 0 steps")
     assert "policy_error: The model failed: CUDA out of memory" in failed.reason
     assert failed.folder is not None
     assert read(failed.folder, "episodes").num_rows == 0  # what survived is no score
@@ -129,7 +127,8 @@ def test_a_run_in_which_no_episode_is_ok_fails_whatever_is_allowed(
         break_model(patch, lambda ids: True)
         failed = evaluated(tmp_path, "evaluation.max_not_ok=1")
     assert (failed.state, failed.exit_code) == ("failed", 1)
-    assert failed.reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    assert failed.reason.startswith("Out of memory in the comparison of 'sage://tiny-student")
+    assert "(CUDA out of memory. Tried to allocate 2.00 GiB)" in failed.reason
     assert evaluated(tmp_path, "evaluation.max_not_ok=1").state == "done"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from sage.config import RunConfig
 from sage.envs.manifest import MissingData
+from sage.errors import OutOfMemory, RunFailure, is_out_of_memory
 from sage.launch.access import open_to
 from sage.launch.claim import Found, claim, identify
 from sage.policy.model import ModelError
@@ -97,7 +98,7 @@ def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -
         _mark(folder, reason)
         return _outcome(folder, identity, reason, getattr(stop, "exit_code", 130))
     except BaseException as error:  # a SystemExit inside a run ends that run, not what waits for it
-        fault = machine_fault(error, folder.path)
+        fault = _fault(error, folder.path)
         reason = fault or f"{type(error).__name__}: {first_line(error)}"
         if not fault:
             traceback.print_exc()
@@ -106,6 +107,19 @@ def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -
         _mark(folder, reason)
         return replace(_outcome(folder, identity, reason, EXIT_FAILED), traced=not fault)
     return _outcome(folder, identity, "", 0)
+
+
+def _fault(error: BaseException, folder: Path) -> str:
+    """The sentence where it says all that a traceback would; nothing where it is the program that failed."""
+    if isinstance(error, RunFailure):
+        return str(error)
+    if is_out_of_memory(error):
+        way = (
+            "lower speed.slots, speed.judge_batch or speed.micro_batch, none of which changes a result: the "
+            "same line goes on from the newest checkpoint"
+        )
+        return str(OutOfMemory("this run", error, way))
+    return machine_fault(error, folder)
 
 
 def skipped(found: Found, identity: Identity) -> Outcome:

@@ -127,6 +127,11 @@ def _undated(template: str) -> str:
     return template
 
 
+def dated(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The date that the template prints in place of today's (ISO 8601); None where it prints none."""
+    return PINNED_DATE.date().isoformat() if _CLOCK.search(tokenizer.get_chat_template()) else None
+
+
 def control_words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Tokens that are a template's own: special ones, and added words that the template names."""
     template = tokenizer.get_chat_template()

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from sage.errors import is_out_of_memory
 from sage.policy.engines import BuiltName, Engine, build_engine
 from sage.policy.model import LanguageModel
-from sage.policy.plain import HEAD, TAIL, Report, reference
+from sage.policy.plain import HEAD, TAIL, Report, reference, within_memory
 from sage.reason import reason_of
 
 
@@ -25,14 +26,25 @@ def engine_error(
     """Play three ragged rows on `engine` and compare every logit with the plain forward of each row alone.
 
     What is played, and how long, is `sage.policy.plain.reference`'s. Raises ModelError only where the plain
-    forward itself fails: an engine that does is a finding.
+    forward itself fails: an engine that does is a finding. Raises OutOfMemory where the memory does not
+    suffice, which is none.
     """
+
+    def compare(lm: LanguageModel, operations: float | None) -> Report:
+        return _compared(lm, engine, operations, seed)
+
+    return within_memory(compare, lm, operations)
+
+
+def _compared(lm: LanguageModel, engine: BuiltName, operations: float | None, seed: int) -> Report:
     with reference(lm, f"engine {engine}", operations=operations, seed=seed) as plain:
         rows = [_Row(ids) for ids in plain.rows]
         try:
             built = build_engine(lm, len(rows), engine)
             _play(built, rows, torch.Generator().manual_seed(seed + 1))
         except Exception as error:  # whatever a model's code raises is the finding
+            if is_out_of_memory(error):
+                raise
             return replace(plain.blank, failure=reason_of(error))
         return plain.report([torch.cat(row.logits) for row in rows], took_back=built.takes_back)
 

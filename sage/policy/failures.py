@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import gc
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+from sage.errors import OutOfMemory, is_out_of_memory
 from sage.policy.model import ModelError
 from sage.reason import reason_of
 from sage.settings import ConfigError
@@ -58,3 +61,31 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def memory_for(what: str, way: str) -> Iterator[None]:
+    """Raise OutOfMemory, which says `what` did not fit and the `way` out, where the memory does not suffice.
+
+    Nothing is tried again: a pass over fewer rows is a setting, and half a gradient is none.
+    """
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+            raise
+        failed = without_frames(error)
+    if failed is not None:
+        free_memory()
+        raise OutOfMemory(what, failed, way) from failed
+
+
+def smaller_passes(micro_batch: int) -> str:
+    """What makes a scoring or training pass of that many episodes smaller."""
+    if micro_batch > 1:
+        return (
+            f"lower speed.micro_batch (now {micro_batch}), which changes no result: the same line goes on "
+            "from the newest checkpoint"
+        )
+    return "lower rollout.max_context (speed.micro_batch is 1 already), or load the models in bfloat16"

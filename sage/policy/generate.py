@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from sage.errors import NotFinite
 from sage.policy.drafts import CONTEXT, Drafts
 from sage.policy.engine import EngineName, make_engine
 from sage.policy.layers import reach
@@ -204,7 +205,12 @@ class Decoder:
 
 
 def sample(logits_BV: torch.Tensor, sampling: Sampling, u_B: np.ndarray | None) -> list[int]:
-    """One id per row by inverting the cumulative distribution at u_B; greedy at temperature 0."""
+    """One id per row by inverting the cumulative distribution at u_B; greedy at temperature 0.
+
+    Raises NotFinite where the largest logit of a row is no number: whatever was drawn would be a score.
+    """
+    if not bool(logits_BV.amax(-1).isfinite().all()):
+        raise NotFinite("the logits are not finite (NaN or infinite)")
     if sampling.temperature == 0 or u_B is None:
         return logits_BV.argmax(-1).tolist()
     probs_BV = torch.softmax(logits_BV.double() / sampling.temperature, dim=-1)

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sage.errors import is_out_of_memory
 from sage.objective.chunked import Head
 from sage.policy.layers import logit_factor, steady_length
 from sage.policy.model import LanguageModel, ModelError
-from sage.policy.plain import Report, ordinary_ids, plain_logits, reference
+from sage.policy.plain import Report, ordinary_ids, plain_logits, reference, within_memory
 from sage.reason import reason_of
 
 
@@ -73,8 +74,17 @@ def head(lm: LanguageModel) -> Head:
 def training_error(lm: LanguageModel, *, operations: float | None = None, seed: int = 0) -> Report:
     """How far hidden states of ragged rows, times the head, are from the plain forward of each row alone.
 
-    Rows and lengths are those of `sage.policy.plain.reference`.
+    Rows and lengths are those of `sage.policy.plain.reference`. Raises OutOfMemory where the memory does not
+    suffice.
     """
+
+    def compare(lm: LanguageModel, operations: float | None) -> Report:
+        return _compared(lm, operations, seed)
+
+    return within_memory(compare, lm, operations)
+
+
+def _compared(lm: LanguageModel, operations: float | None, seed: int) -> Report:
     with reference(lm, "the training forward", operations=operations, seed=seed) as plain:
         counts = [len(logits) for logits in plain.logits]
         last = [range(len(ids) - n, len(ids)) for ids, n in zip(plain.rows, counts, strict=True)]
@@ -82,6 +92,8 @@ def training_error(lm: LanguageModel, *, operations: float | None = None, seed: 
             hidden_TD = hidden_states(lm, plain.rows, last)
             logits_TV = head(lm).logits(hidden_TD, plain.logits[0].shape[-1])
         except Exception as error:  # whatever a model's code raises is the finding
+            if is_out_of_memory(error):
+                raise
             return replace(plain.blank, failure=reason_of(error))
         return plain.report(logits_TV.float().split(counts))
 

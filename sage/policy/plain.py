@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sage.errors import OutOfMemory, is_out_of_memory
+from sage.policy.failures import free_memory, without_frames
 from sage.policy.layers import reaches, steady_length
 from sage.policy.model import LanguageModel, ModelError
 from sage.reason import reason_of
@@ -33,6 +35,8 @@ HEAD = 4
 """Positions at the end of a first prompt that are compared too."""
 OPERATIONS = {"cpu": 3e12, "cuda": 1e15}
 """Floating-point operations that one comparison may cost: some tens of seconds."""
+_LEAST = 1.0
+"""So few operations that every window is narrowed."""
 FLOOR = 32
 """The least tolerance, in units of the dtype's epsilon times the largest logit."""
 AMPLIFIED = 16
@@ -107,6 +111,27 @@ class Reference:
             typical=max(float(row.median()) for row in apart),
             took_back=took_back,
         )
+
+
+def within_memory(
+    compare: Callable[[LanguageModel, float | None], Report], lm: LanguageModel, operations: float | None
+) -> Report:
+    """`compare(lm, operations)`; where its rows do not fit the memory, once more with narrowed windows.
+
+    Too little memory says nothing about what was compared: raises OutOfMemory where that does not fit either.
+    """
+    failed: Exception | None = None
+    for most in (operations, _LEAST):
+        try:
+            return compare(lm, most)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = without_frames(error)
+        free_memory()
+    assert failed is not None
+    way = "take a smaller model, load it in bfloat16, or use a larger device"
+    raise OutOfMemory(f"the comparison of {lm.name!r} with its plain forward", failed, way) from failed
 
 
 @contextmanager

@@ -45,10 +45,12 @@ def collect(
     models: Mapping[str, str],
     plan_sha256: str | None = None,
     plugins: Sequence[str] = (),
+    template_dates: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """(content of provenance.json, text of code.diff). `models` maps a role to a model's digest;
-    `plan_sha256` is the frozen plan's that the run serves, `plugins` are modules outside the package.
+    `plan_sha256` is the frozen plan's that the run serves, `plugins` are modules outside the package;
+    `template_dates` maps the role of a model whose chat template asks for today's date to the date it prints.
 
     The diff is empty where the code is clean or where there is no git to ask; `code.git` says which.
     """
@@ -67,6 +69,7 @@ def collect(
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "manifest_digest": manifest_digest,
         "models": dict(models),
+        "template_dates": dict(template_dates or {}),
         "plan_sha256": plan_sha256,
     }, diff
 

@@ -119,6 +119,10 @@ STEPS: dict[str, tuple[str, str]] = {
     "judge_cached": ("int64", ""),
     "judge_tokens": ("int64", ""),
     "gold_tokens": ("int64", "student tokens of good episodes beside the student's own (rollout.gold)"),
+    "gold_not_ok": (
+        "int64",
+        "good episodes that broke (env_error, policy_error) and taught nothing; null in older records",
+    ),
     "gold_loss": ("float64", "their mean −log p times its weight, beside `loss`; 0 without any"),
     "share_det_fail": ("float64", "label shares over turns"),
     "share_skip": ("float64", ""),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sage.episode import Episode
+from sage.errors import NotFinite
 from sage.objective.certainty import top1
 from sage.objective.chunked import Head, chosen_logprob, chunks_of, entropy
 from sage.objective.confidence import TokenStats
@@ -81,7 +82,8 @@ def score(
     temperature and `read` are the confidence rule's: what it makes of each scaled distribution, [C, V] to
     [C].
 
-    Raises ValueError for an answer that stands at the very beginning, where nothing predicts it.
+    Raises ValueError for an answer that stands at the very beginning, where nothing predicts it, and
+    NotFinite where the model's logits at a token that was asked for are.
     """
     if any(start < 1 for view in views for start, _ in view.spans):
         raise ValueError("An answer starts at position 0; an episode needs a prompt before its first answer.")
@@ -104,6 +106,12 @@ def score(
         stats = token_stats(
             all_TE, head(teacher), target_T, asked_T, vocabulary, temperature, read, chunk_tokens
         )
+        # Further on NaN means that nobody asked.
+        if not bool(stats.top1_T[asked_T].isfinite().all()):
+            raise NotFinite(
+                f"The logits of {teacher.name!r} are not finite (NaN or infinite) at tokens that it was to "
+                "score; load it in float32 or bfloat16."
+            )
         passes.append(TeacherPass(all_TE, stats))
     return passes
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sage.errors import ModelError
-from sage.policy.chat_format import PINNED_DATE, chat_format, render
+from sage.policy.chat_format import PINNED_DATE, chat_format, dated, render
 from sage.policy.dialogue import Dialogue
 from sage.policy.generate import Answer, Decoder, Sampling
 from sage.policy.time_limit import TookTooLong, time_limit
@@ -140,8 +140,10 @@ def test_a_text_without_a_system_role_is_joined_to_the_first_user_turn() -> None
 
 
 def test_a_template_that_prints_the_date_prints_a_pinned_one() -> None:
-    text = dialogue("dated").opening_text("", "x")
-    assert f"Today: {PINNED_DATE:%d %b %Y}" in text
+    spoken = dialogue("dated")
+    assert f"Today: {PINNED_DATE:%d %b %Y}" in spoken.opening_text("", "x")
+    assert dated(spoken.tokenizer) == PINNED_DATE.date().isoformat()
+    assert dated(tokenizer_with(INST)) is None
 
 
 def test_what_the_template_trims_is_trimmed_everywhere() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sage.episode import Episode, Status, Task
+from sage.errors import NotFinite
 from sage.policy.engine import EngineName, right_engine
+from sage.policy.generate import Sampling, sample
 from sage.policy.model import LanguageModel
 from sage.policy.rollout import Job
 from tests.policy.test_rollout import play_alfworld, settings
@@ -82,6 +86,38 @@ def test_an_answer_that_fails_alone_costs_its_own_episode_only(
     assert (episodes[2].status, episodes[2].error, episodes[2].turns) == (Status.POLICY_ERROR, says, [])
     assert episodes[2].retries == 3  # among four rows, among two, alone
     for i in (0, 1, 3, 4):
+        assert (episodes[i].status, episodes[i].token_ids) == (expected[i].status, expected[i].token_ids)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nothing_is_sampled_from_logits_that_are_no_numbers(temperature: float, bad: float) -> None:
+    logits = torch.zeros(3, 5)
+    logits[0, :4] = -math.inf  # a distribution like any other
+    sampling = Sampling(temperature, 1.0, 8)
+    assert sample(logits, sampling, np.full(3, 0.5))[0] == 4
+    logits[1, 2 if bad > 0 or bad != bad else slice(None)] = bad
+    with pytest.raises(NotFinite):
+        sample(logits, sampling, np.full(3, 0.5))
+
+
+def test_an_episode_whose_logits_are_no_numbers_is_no_score(lm: LanguageModel, tasks: list[Task]) -> None:
+    how = replace(settings(slots=4, turns=4), engine="hf")
+    jobs = [Job(t) for t in tasks]
+    expected = play_alfworld(lm, jobs, how)
+    opening = expected[1].token_ids[: expected[1].turns[0].answer_start]
+    model = copy.deepcopy(lm.model)
+    right_engine(own := replace(lm, model=model), "hf")
+
+    def poison(module: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        rows = [row.tolist()[-len(opening) :] == opening for row in inputs[0]]
+        return output.masked_fill(torch.tensor(rows)[:, None, None], math.nan)
+
+    model.get_input_embeddings().register_forward_hook(poison)
+    episodes = play_alfworld(own, jobs, how)
+    assert episodes[1].status is Status.POLICY_ERROR
+    assert "not finite" in episodes[1].error
+    for i in (0, 2, 3, 4):
         assert (episodes[i].status, episodes[i].token_ids) == (expected[i].status, expected[i].token_ids)
 
 

@@ -85,6 +85,7 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         tmp_path,
         manifest_digest="m",
         models={"student": "s"},
+        template_dates={"student": "2026-01-01"},
         command=["sage", "tracking.uri=http://me:hunter2@host", "--token", "hunter2", "seed=1"],
     )
     text = (tmp_path / "provenance.json").read_text()
@@ -95,4 +96,5 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert data["packages"]["pyarrow"]
     assert data["machine"]["cores"]
     assert data["manifest_digest"] == "m"
+    assert data["template_dates"] == {"student": "2026-01-01"}
     assert (tmp_path / "code.diff").exists()

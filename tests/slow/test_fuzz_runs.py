@@ -114,7 +114,7 @@ def damage(folder: Path, other: Path, rng: random.Random) -> str:
     kind = rng.choice(list(kinds))
     try:
         kinds[kind]()
-    except (ValueError, LookupError):  # damaged before in a way that leaves nothing to change
+    except (ValueError, LookupError, RecursionError):  # damaged before in a way that leaves nothing to change
         path.write_bytes(b"{")
     return f"{name}: {kind}"
 

@@ -93,13 +93,13 @@ COMPONENT_CASES: dict[str, Case] = {
         for rule in ("judge", "dealt", "matched", "explore", "inverted", "oracle")
     },
     "intervention.learned.weak_weight": Case(0.2, {"intervention.intercepts": [0.0, 1e6, 0.0]}),
-    "intervention.disagreement.weak_weight": Case(0.2, {"intervention.weak_at": -9.0}),
+    "intervention.disagreement.weak_weight": Case(0.2, {"intervention.strong_at": 2.0}),
     "intervention.judge.sees_feedback": Case(False),
     "intervention.judge.max_new_tokens": Case(7),
     "intervention.dealt.by_turn": Case(False),
     "intervention.matched.by_turn": Case(False),
     "intervention.explore.epsilon": Case(0.9),
-    "intervention.disagreement.weak_at": Case(-9.0),
+    "intervention.disagreement.weak_at": Case(1.2, {"intervention.strong_at": 2.0}),
     "intervention.disagreement.strong_at": Case(9.0),
     "intervention.learned.ask_below": Case(1.0),
     "intervention.learned.sees_feedback": Case(False, ASKS),
@@ -128,7 +128,7 @@ COMPONENT_CASES: dict[str, Case] = {
     **{
         f"normalization.{rule}.{name}": Case(value)
         for rule in ("all_token", "active_token", "matched_scale")
-        for name, value in (("scope", "trajectory"), ("epsilon", 1e6), ("z_max", 0.01))
+        for name, value in (("scope", "trajectory"), ("epsilon", 1000.0), ("z_max", 0.01))
     },
     "divergence.jsd.beta": Case(0.1),
     "divergence.mixture.forward_weight": Case(0.1),

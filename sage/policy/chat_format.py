@@ -36,7 +36,7 @@ JOINT = "\n\n"
 
 _SYSTEM, _USER, _ANSWER = "\u2603SYSTEM\u2603", "\u2603USER\u2603", "\u2603ANSWER\u2603"
 _CLOCK = re.compile(r"""strftime_now\s*\(\s*(["'])((?:(?!\1)[^\\])*)\1\s*\)""")
-_OPENS_THINKING = re.compile(r"(?:<([\w:]*(?:think|reason)\w*)>|\[THINK\])\s*\Z", re.IGNORECASE)
+_OPENS_THINKING = re.compile(r"(?:<([\w:]*(?:think|thought|reason)\w*)>|\[THINK\])\s*\Z", re.IGNORECASE)
 
 Trim = Literal["none", "left", "right", "both"]
 
@@ -239,6 +239,12 @@ def _header(
 ) -> tuple[str, str, bool]:
     """(the assistant's header as it is used, blanks before an answer, whether a thought is left open)."""
     opened = _OPENS_THINKING.search(header)
+    if opened and thinking and "thought" in opened[0].lower():  # SearchQA's answers are written so
+        name = tokenizer.name_or_path or type(tokenizer).__name__
+        raise ModelError(
+            f"thinking=true cannot be used with {name!r}: its chat template opens {opened[0].strip()!r}, "
+            "whose end is not told from an answer's own; leave it false."
+        )
     if opened and thinking:
         return header, "", True
     if opened:

@@ -37,12 +37,15 @@ _WORD = re.compile(_LABEL, _I)
 _ONLY = re.compile(r"\W*(?P<label>skip|weak|strong)(?:\W{1,12}(?P=label))*\W*", _I)
 
 _THOUGHT = re.compile(
-    r"</(?:\w+:)?think(?:ing)?>|</reasoning>|\[/THINK\]|◁/think▷"
+    r"</(?:\w+:)?(?:think(?:ing)?|thoughts?)>|</reasoning>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
     r"|<\|channel\|>final<\|message\|>|assistantfinal",
     _I,
 )
 """Ends of thinking; the last two are gpt-oss's, with its special tokens printed and without."""
-_THINKS = re.compile(r"<(?:\w+:)?think(?:ing)?>|<reasoning>|\[THINK\]|◁think▷|\Aanalysis(?=[A-Z])")
+_THINKS = re.compile(
+    r"<(?:\w+:)?(?:think(?:ing)?|thoughts?)>|<reasoning>|\[THINK\]|◁think▷|<\|begin_of_thought\|>"
+    r"|\Aanalysis(?=[A-Z])"
+)
 
 _NUMBER = r"(?:\d{1,2}|[a-c])"
 _ENUMERATOR = rf"(?:(?:(?:option|choice|label) )?{_NUMBER} ?[.):\]–—-]|\({_NUMBER}\)|\d{{1,2}}(?= ?\())"

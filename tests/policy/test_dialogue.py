@@ -196,6 +196,10 @@ def test_a_thought_that_the_template_opens_is_closed_again_unless_thinking_is_on
     assert on.format.opens_thinking
     assert on.said("I may take it. Action: look\n</think>\n\nAction: go") == "Action: go"
     assert on.said("I may take it. Action: look\n") == ""
+    other = tokenizer_with(OPENS_THINKING.replace("think>", "thought>"))
+    assert Dialogue(other).opening_text("", "x").endswith("<|assistant|><thought>\n\n</thought>\n\n")
+    with pytest.raises(ModelError, match="opens '<thought>', whose end is not told"):
+        Dialogue(other, thinking=True)
 
 
 def test_past_empty_thoughts_stay_in_the_history_that_was_played() -> None:

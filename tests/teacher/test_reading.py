@@ -81,6 +81,9 @@ READ = [
     ("<think>\nmaybe weak, maybe strong\n</think>\n\nSKIP", SKIP),
     ("Hm. Is it STRONG or WEAK? It takes what it needs.\n</think>\n\nSKIP", SKIP),
     ("I say </think> WEAK, no, wait </think>\nSTRONG", STRONG),
+    ("<thought>STRONG would be too much.</thought>\nWEAK", WEAK),
+    ("Is it WEAK?\n</thought>\n\nSKIP", SKIP),
+    ("<|begin_of_thought|>\n\nWEAK\n\n<|end_of_thought|>\n\nSTRONG", STRONG),
     ("analysisWe decide between SKIP and WEAK.assistantfinalWEAK", WEAK),
 ]
 
@@ -155,4 +158,5 @@ def test_thinking_that_the_prompt_opened_has_to_end() -> None:
     assert parse_reply("WEAK, maybe.</think>SKIP", thinking=True) is SKIP
     assert opens_thinking("<|im_start|>assistant\n<think>\n")
     assert not opens_thinking("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert opens_thinking("[|assistant|]<thought>\n")
     assert not opens_thinking("Say <think> first.<|im_start|>assistant\n")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from sage.check.before import before_weights
 from sage.config import RunConfig
+from sage.launch.cli import _missing_folder
 from sage.settings import GROUPS, ConfigError, load, register_components, validate
 
 LONGEST = 400
@@ -97,6 +100,29 @@ def test_nonsense_is_refused_in_one_sentence_that_names_the_setting(words: list[
     assert says in text
     assert len(text) <= LONGEST
     assert "\n" not in text.strip()
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0", b"", None])
+def test_a_judge_cache_that_cannot_be_opened_is_refused_before_weights_are_read(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "replies.sqlite"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    config = load([f"launch.judge_cache={file}"])
+    if content == b"":  # SQLite takes an empty file for a new database
+        assert list(before_weights(config))
+        return
+    with pytest.raises(ConfigError, match=r"launch\.judge_cache=.* cannot be opened"):
+        list(before_weights(config))
+
+
+def test_a_folder_of_groups_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for flag in (["--config-dir", f"{tmp_path}/nosuch"], [f"--config-dir={tmp_path}/nosuch"], ["-cd", ""]):
+        assert "is no folder" in _missing_folder(flag)
+    assert _missing_folder(["--config-dir", str(tmp_path), "--cfg", "job"]) == ""
 
 
 @pytest.mark.parametrize("plain", [None, [], "x", 3, {"task": []}, {"env": 3}, {1: 2}])

@@ -6,6 +6,7 @@ Raises ConfigError or ModelError, each one sentence; all models are looked at be
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sage.check.page import Line, fine, warning
 from sage.config import ModelSettings, RunConfig
@@ -13,6 +14,7 @@ from sage.errors import ModelError
 from sage.policy.folder import device_of, look
 from sage.policy.prompts import is_tiny
 from sage.settings import ConfigError
+from sage.teacher.replies import ReplyFile
 
 PAPER_RATE = 1e-6
 """The paper's learning rate (method.md section 8)."""
@@ -49,6 +51,8 @@ def before_weights(config: RunConfig) -> Iterator[Line]:
             look(settings)
         except ModelError as error:
             raise ModelError(f"{role.capitalize()}: {error}") from error
+    if config.launch.judge_cache and config.intervention.query is not None:
+        ReplyFile(Path(config.launch.judge_cache).expanduser()).close()
     found = ", ".join(f"{role} {settings.path}" for role, settings in models.items())
     yield fine(f"{found}: config, files and device are there.")
     yield from warnings(config)

@@ -104,6 +104,9 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     sys.argv[1:] = _flags_first(arguments)
+    if missing := _missing_folder(sys.argv[1:]):
+        print(missing, file=sys.stderr)
+        return EXIT_CONFIG
     asked_for_trace = _FULL in os.environ
     # Hydra's own handling prints several lines and exits; with this it lets us handle its exceptions.
     os.environ.setdefault(_FULL, "1")
@@ -147,6 +150,16 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
         if word in _VALUED and rest:
             flags.append(rest.pop(0))
     return [*flags, *words]
+
+
+def _missing_folder(flags: Sequence[str]) -> str:
+    """The sentence about a --config-dir that is not there, which Hydra would pass over; else nothing."""
+    for word, following in zip(flags, [*flags[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        folder = value if equals else following
+        if name in ("--config-dir", "-cd") and not Path(folder).expanduser().is_dir():
+            return f"{name} names {folder!r}, which is no folder; it is a folder of your own config groups."
+    return ""
 
 
 def _compose_once() -> None:

@@ -26,6 +26,7 @@ from sage.records.faults import machine_fault, what_failed
 from sage.records.files import Unreadable
 from sage.records.identity import Identity
 from sage.records.owner import TakenOver, owner_of
+from sage.records.preregistration import plan_hash
 from sage.records.rundir import RunDir
 from sage.records.tables import DamagedRecords
 from sage.settings import ConfigError
@@ -62,6 +63,7 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
     open_to(config.launch.access)
     if config.task == "pretrain":
         return _pretrain(config)
+    plan_hash(config.launch.plan)  # one that is not there is refused, whatever there is of the run
     with stop_on_signals():
         identity = identity or identify(config)
         found = _claim_once(config, identity)

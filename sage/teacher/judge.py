@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -29,6 +28,7 @@ from sage.policy.model import LanguageModel
 from sage.policy.prompts import fields, fill, list_admissible
 from sage.teacher.ahead import Ahead
 from sage.teacher.reading import ends_thinking, opens_thinking, parse_reply
+from sage.teacher.replies import Known, ReplyFile
 
 CACHE_VERSION = 1
 """Version of the cache key: sha256 of the JSON of (this, teacher's weight digest, prompt ids, token limit).
@@ -70,42 +70,12 @@ def _lasting_first(context: TurnContext, count: int) -> list[str]:
     return sorted(listed, key=lambda command: place.get(command, len(place)))
 
 
-class _Known(NamedTuple):
-    text: str
-    tokens: int
-
-
 class _Asked(NamedTuple):
-    new: dict[str, _Known]
+    new: dict[str, Known]
     seconds: float
     """Share of each query."""
     failed: dict[str, str]
     """Why the model could not be run on a query."""
-
-
-class _CacheFile:
-    """Raw replies by key in one SQLite file; several processes may share it."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS replies "
-            "(key TEXT PRIMARY KEY, text TEXT NOT NULL, tokens INTEGER NOT NULL)"
-        )
-
-    def get(self, key: str) -> _Known | None:
-        row = self._database.execute("SELECT text, tokens FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _Known(*row)
-
-    def put(self, new: dict[str, _Known]) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-        rows = [(key, *known) for key, known in new.items()]
-        self._database.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", rows)
-        self._database.execute("COMMIT")
-
-    def close(self) -> None:
-        self._database.close()
 
 
 class TeacherJudge:
@@ -134,14 +104,14 @@ class TeacherJudge:
         self.tokens = 0
         """Prompt and reply tokens of the queries that reached the model."""
         self._dialogue = Dialogue(lm.tokenizer, lm.thinking)
-        self._memory: dict[str, _Known] = {}
+        self._memory: dict[str, Known] = {}
         self._unpaid: dict[str, float] = {}
         """Seconds of the replies in memory that no turn has been given yet."""
         self._ahead: Ahead[_Asked] = Ahead()
         self._waiting: dict[str, list[int]] = {}
         """Prompts of turns that were begun and do not fill a batch yet."""
         self._under_way: set[str] = set()
-        self._file = _CacheFile(cache_file) if cache_file else None
+        self._file = ReplyFile(cache_file) if cache_file else None
 
     def begin(self, turns: Sequence[TurnContext]) -> None:
         """Ask about these turns in a thread of its own while others are still played, whenever they fill a
@@ -204,7 +174,7 @@ class TeacherJudge:
         answers = self._answers(list(prompts.values()), self.batch, Patience())
         for (key, prompt), answer in zip(prompts.items(), answers, strict=True):
             if isinstance(answer, Reply):
-                new[key] = _Known(self._text(answer), len(prompt) + len(answer.ids))
+                new[key] = Known(self._text(answer), len(prompt) + len(answer.ids))
             else:
                 failed[key] = f"As a judge: {answer}"
         return _Asked(new, (time.perf_counter() - started) / max(1, len(new)), failed)
@@ -251,7 +221,7 @@ class TeacherJudge:
 
     def recall(self, memory: dict[str, Any]) -> None:
         """Take back what `memory` gave."""
-        self._memory.update({key: _Known(*known) for key, known in memory.items()})
+        self._memory.update({key: Known(*known) for key, known in memory.items()})
 
     def close(self) -> None:
         """Stop asking, and close the cache file, if any."""
@@ -275,7 +245,7 @@ class TeacherJudge:
         identity = [CACHE_VERSION, self.lm.digest, prompt, self.query.max_new_tokens]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
-    def _recall(self, key: str) -> _Known | None:
+    def _recall(self, key: str) -> Known | None:
         if key not in self._memory and self._file is not None:
             found = self._file.get(key)
             if found is not None:

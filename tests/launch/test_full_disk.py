@@ -23,7 +23,7 @@ from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.tables import Tables
 from sage.settings import load
-from sage.teacher.judge import _CacheFile, _Known
+from sage.teacher.replies import Known, ReplyFile
 from tests.records.conftest import record_evaluation, record_step
 from tests.tiny_models import tiny_lm
 
@@ -117,17 +117,17 @@ def test_games_that_do_not_fit_leave_nothing_behind(disk: Path) -> None:
 
 
 def test_a_reply_that_does_not_fit_into_the_judges_cache_is_a_full_disk(disk: Path) -> None:
-    cache = _CacheFile(disk / "replies.sqlite")
-    cache.put({"a": _Known("STRONG", 3)})
+    cache = ReplyFile(disk / "replies.sqlite")
+    cache.put({"a": Known("STRONG", 3)})
     fill(disk)
     with pytest.raises(Exception, match="full") as raised:
-        cache.put({str(i): _Known("WEAK" * 5000, 3) for i in range(20)})
+        cache.put({str(i): Known("WEAK" * 5000, 3) for i in range(20)})
     assert machine_fault(raised.value, disk).startswith("The disk is full: ")
     cache.close()
     free(disk)
-    cache = _CacheFile(disk / "replies.sqlite")
-    assert cache.get("a") == _Known("STRONG", 3)
-    cache.put({"b": _Known("WEAK", 3)})
+    cache = ReplyFile(disk / "replies.sqlite")
+    assert cache.get("a") == Known("STRONG", 3)
+    cache.put({"b": Known("WEAK", 3)})
     cache.close()
 
 

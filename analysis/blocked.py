@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,46 @@ from analysis.significance import TTest, t_of
 
 OWN = "runs of these two methods: their rest is larger than that of all"
 """Where the standard error comes from, when the pooled one would be too small."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which runs there are: `names` of the methods, the pseudoinverse of the design matrix (a column for
+    each method, and for each seed but the first), what takes residuals, its degrees of freedom, `member`
+    [methods, runs], and what turns squared residuals of each method into its variance (None: nothing
+    does)."""
+
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    inverse: np.ndarray
+    residual_maker: np.ndarray
+    df: int
+    member: np.ndarray
+    unmix: np.ndarray | None
+
+    def weights(self, method: str, baseline: str) -> np.ndarray:
+        """The difference of two methods as a weighted sum of run means."""
+        wanted = np.zeros(self.matrix.shape[1])
+        wanted[self.names.index(method)], wanted[self.names.index(baseline)] = 1.0, -1.0
+        if not np.allclose(wanted @ self.inverse @ self.matrix, wanted, atol=1e-8):
+            return np.full(len(self.matrix), np.nan)
+        return np.asarray(wanted @ self.inverse)
+
+
+@lru_cache(maxsize=64)
+def layout_of(methods: tuple[str, ...], seeds: tuple[Any, ...]) -> Layout:
+    """The layout of runs, one for each of these methods and seeds."""
+    names = tuple(sorted(set(methods)))
+    by_method = np.equal.outer(np.array(names, object), np.array(methods, object)).astype(float)
+    by_seed = np.equal.outer(np.array(seeds), np.array(sorted(set(seeds))[1:])).astype(float)
+    matrix = np.hstack([by_method.T, by_seed])
+    inverse = np.linalg.pinv(matrix)
+    residual_maker = np.eye(len(matrix)) - matrix @ inverse
+    expected = by_method @ residual_maker**2 @ by_method.T
+    known = len(names) > 2 and np.linalg.matrix_rank(expected, tol=1e-9) == len(names)
+    unmix = np.linalg.inv(expected) if known else None
+    df = round(float(np.trace(residual_maker)))
+    return Layout(names, matrix, inverse, residual_maker, df, by_method, unmix)
 
 
 @dataclass(frozen=True)
@@ -41,50 +81,35 @@ class Blocks:
         return sorted(set(self.methods))
 
     @cached_property
-    def _design(self) -> tuple[np.ndarray, np.ndarray]:
-        """(design matrix, its pseudoinverse): a column for each method, and for each seed but the first."""
-        blocks = sorted(set(self.seeds))
-        by_method = np.equal.outer(np.array(self.methods, object), np.array(self.names, object))
-        by_seed = np.equal.outer(np.array(self.seeds), np.array(blocks[1:]))
-        matrix = np.hstack([by_method, by_seed]).astype(float)
-        return matrix, np.linalg.pinv(matrix)
-
-    @cached_property
-    def _residual_maker(self) -> np.ndarray:
-        matrix, inverse = self._design
-        return np.eye(len(matrix)) - matrix @ inverse
+    def layout(self) -> Layout:
+        """What follows from which runs there are, whatever they ended as."""
+        return layout_of(tuple(self.methods), tuple(self.seeds))
 
     @property
     def df(self) -> int:
         """Degrees of freedom of the rest."""
-        return round(float(np.trace(self._residual_maker)))
+        return self.layout.df
 
     @property
     def mean_square(self) -> float:
         """Mean square of the rest; nan without degrees of freedom."""
-        rest = self._residual_maker @ self.means
+        rest = self.layout.residual_maker @ self.means
         return float(rest @ rest / self.df) if self.df > 0 else float("nan")
 
     @cached_property
     def own_variances(self) -> np.ndarray | None:
         """Variance of the rest of each method in `names`; None where they cannot be told apart (two
         methods)."""
-        member = np.equal.outer(np.array(self.names, object), np.array(self.methods, object)).astype(float)
-        squares = member @ (self._residual_maker @ self.means) ** 2
-        expected = member @ self._residual_maker**2 @ member.T
-        if len(self.names) < 3 or np.linalg.matrix_rank(expected, tol=1e-9) < len(self.names):
+        layout = self.layout
+        if layout.unmix is None:
             return None
-        return np.maximum(np.linalg.solve(expected, squares), 0.0)
+        squares = layout.member @ (layout.residual_maker @ self.means) ** 2
+        return np.maximum(layout.unmix @ squares, 0.0)
 
     def weights(self, method: str, baseline: str) -> np.ndarray:
         """The difference as a weighted sum of the run means; nan where no chain of shared seeds links
         them."""
-        matrix, inverse = self._design
-        wanted = np.zeros(matrix.shape[1])
-        wanted[self.names.index(method)], wanted[self.names.index(baseline)] = 1.0, -1.0
-        if not np.allclose(wanted @ inverse @ matrix, wanted, atol=1e-8):
-            return np.full(len(matrix), np.nan)
-        return np.asarray(wanted @ inverse)
+        return self.layout.weights(method, baseline)
 
     def contrast(
         self, method: str, baseline: str, least: float = float("nan"), level: float = 0.95
@@ -97,8 +122,7 @@ class Blocks:
         a = self.weights(method, baseline)
         variance, df, own = self.mean_square * float(a @ a), float(self.df), False
         if self.own_variances is not None and variance == variance:
-            member = np.equal.outer(np.array(self.names, object), np.array(self.methods, object))
-            counts, shares = member.sum(axis=1) - 1.0, member @ a**2
+            counts, shares = self.layout.member.sum(axis=1) - 1.0, self.layout.member @ a**2
             parts = shares * self.own_variances
             if parts.sum() > variance * (1 + 1e-9):
                 pair = counts[[self.names.index(method), self.names.index(baseline)]]

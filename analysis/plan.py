@@ -20,9 +20,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import AVERAGES
+from analysis.designs import DESIGNS
 from analysis.errors import Refusal
 from analysis.load import Records
-from analysis.power import binomial_residual, plannable, standard_error
+from analysis.power import binomial_residual, standard_error
+from analysis.power_designs import plannable_in
 
 FORMAT_VERSION = 2
 """Of new plans. One without the field `format` is of format 1: it stays readable, and what it does not say
@@ -46,7 +48,8 @@ FIELDS = {
 OF_FORMAT_2 = {"format": int, "design": str, "games": dict, "not_ok": float, "arms": dict}
 """What format 2 asks for beside `FIELDS`.
 
-`design`: how runs are compared (`independent`: Welch's test and the two-way test take runs as independent).
+`design`: how runs are compared (`analysis.designs`): `independent`, or `paired` by seed, or `blocked` over
+all of the plan's methods. The latter two assume a `correlation` of paired run means under `assumptions`.
 `games`: number of games of each split. `not_ok`: the largest share of a run's episodes that may be not ok.
 `arms`: per method the settings (dotted; a group stands for all in it) in which it may differ from the other
 arms. `retries` is a number there: how often a failed run may start again."""
@@ -57,7 +60,6 @@ macro-average over `splits`: one test each, however many splits there are."""
 HYPOTHESIS = {"name": str, "method": str, "baseline": str, "direction": str, "margin": (int, float)}
 DIRECTIONS = ("greater", "less", "equivalent")
 ESTIMANDS = ("recipe on this benchmark", NEW_GAMES)
-DESIGNS = ("independent",)
 ASSUMPTIONS = ("rate", "run_sd", "games")
 
 
@@ -146,8 +148,12 @@ def _check_format_2(content: dict[str, Any], where: str) -> None:
         )
     if content["design"] not in DESIGNS:
         raise Refusal(
-            f"{where}: the design {content['design']!r} is not known; it is {', '.join(DESIGNS)}: runs are "
-            "compared as independent of each other."
+            f"{where}: the design {content['design']!r} is not known; it is one of {', '.join(DESIGNS)}."
+        )
+    if content["design"] != "independent" and not _is_correlation(content["assumptions"].get("correlation")):
+        raise Refusal(
+            f"{where}: a {content['design']} design assumes a correlation of runs with one seed, between -1 "
+            "and 1, under assumptions; `compare` prints that of earlier runs as pair_correlation."
         )
     if not isinstance(content["retries"], int) or content["retries"] < 0:
         raise Refusal(
@@ -173,6 +179,10 @@ def _check_format_2(content: dict[str, Any], where: str) -> None:
                 f"{where}: arms lists for each method of a hypothesis the settings in which it differs, as "
                 f"in [intervention, confidence], or []; {method} is not so."
             )
+
+
+def _is_correlation(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1 < value < 1
 
 
 def _is_count(value: Any) -> bool:
@@ -249,6 +259,8 @@ def detectables(plan: Plan) -> pd.DataFrame:
     assumed = content["assumptions"]
     runs = len(content["seeds"])
     residual = assumed.get("residual", binomial_residual(assumed["rate"]))
+    design = content.get("design", "independent")
+    methods = len(plan.methods)
     se = standard_error(
         runs,
         assumed["games"],
@@ -256,13 +268,14 @@ def detectables(plan: Plan) -> pd.DataFrame:
         residual,
         assumed.get("method_game_var", 0.0),
         content["estimand"] == NEW_GAMES,
+        0.0 if design == "independent" else float(assumed["correlation"]),
     )
     splits = 1 if content.get("average") == "splits" else len(content["splits"])
     count = len(content["hypotheses"]) * len(content["environments"]) * splits
     rows = []
     for hypothesis in content["hypotheses"]:
         # Holm's first step is Bonferroni's: the smallest p is judged at alpha / count.
-        effect = plannable(se, runs, content["alpha"] / count, content["power"])
+        effect = plannable_in(design, se, runs, methods, content["alpha"] / count, content["power"])
         margin = float(hypothesis["margin"])
         enough = (
             "no margin named" if margin == 0 else "yes" if effect <= margin else "no: more runs are needed"
@@ -274,9 +287,10 @@ def detectables(plan: Plan) -> pd.DataFrame:
                 "baseline": hypothesis["baseline"],
                 "direction": hypothesis["direction"],
                 "margin": margin,
+                "design": design,
                 "runs": runs,
                 "games": assumed["games"],
-                "detectable": plannable(se, runs, content["alpha"], content["power"]),
+                "detectable": plannable_in(design, se, runs, methods, content["alpha"], content["power"]),
                 "detectable_after_holm": effect,
                 "sees_its_margin": enough,
             }

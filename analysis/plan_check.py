@@ -436,6 +436,32 @@ def few_gaps(arms: Arms) -> Finding:
     )
 
 
+def are_pairs(arms: Arms) -> Finding:
+    """Where the design pairs runs, the arms' runs of one seed share games, student and random streams."""
+    from analysis.pairs import differing
+
+    design = arms.plan.content.get("design", "independent")
+    if design == "independent":
+        return Finding(MET, "the design takes runs as independent")
+    wrong, silent = [], []
+    for _, group in arms.used.groupby(["env", "seed"], sort=True):
+        first, *others = group.itertuples()
+        for other in others:
+            mine, theirs = (arms.records.pairs.get(row.run, {}) for row in (first, other))
+            keys = differing(mine, theirs)
+            if keys:
+                wrong.append(
+                    f"{first.method} and {other.method}, seed {first.seed} differ in {', '.join(keys)}"
+                )
+            if not mine or not theirs:
+                silent.append(f"{first.method} and {other.method}, seed {first.seed}")
+    if silent and not wrong:
+        return Finding(UNKNOWN, f"{silent[0]} do not say what they share")
+    return _all(
+        arms.used["run"], wrong, "run the arms from one student on one set of games, under a new plan"
+    )
+
+
 def planned_seeds_only(arms: Arms) -> Finding:
     """No run of these methods has a seed that the plan does not name; those found are listed."""
     runs = arms.records.runs
@@ -465,6 +491,7 @@ OF_ARMS: tuple[tuple[str, Callable[[Arms], Finding]], ...] = (
     ("settings equal but for the declared", configs),
     ("planned game manifests", manifests),
     ("each planned game once in every run", each_game_once),
+    ("runs of one seed are pairs", are_pairs),
     ("not ok below the ceiling", few_gaps),
     ("no run beyond the planned seeds", planned_seeds_only),
 )

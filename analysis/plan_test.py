@@ -1,7 +1,7 @@
 """The hypotheses of a plan, tested as planned: the estimand decides the test, Holm over all of them.
 
-`recipe on this benchmark` is tested by Welch's t on run means; `recipe on new games` by the t test of the
-two-way design, whose variance has runs and games in it (`analysis.bootstrap.crossed_variance`).
+`recipe on this benchmark` is tested by the test of the plan's design (`analysis.designs`); `recipe on new
+games` by the t test whose variance has runs, or pairs of runs, and games in it (`analysis.bootstrap`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KEEP = (
 )
 WANTED = {"greater": 1, "less": -1, "equivalent": 0}
 TESTS = {
-    "recipe on this benchmark": ("Welch on run means", "p", "p_equivalent", "p_if_{}", "p_equivalent_worst"),
+    "recipe on this benchmark": ("", "p", "p_equivalent", "p_if_{}", "p_equivalent_worst"),
     NEW_GAMES: (
         "t, runs and games",
         "p_new_games",
@@ -50,8 +50,8 @@ TESTS = {
         "p_equivalent_new_games_worst",
     ),
 }
-"""Of each estimand: the test, and its columns of a comparison: p, that of equivalence, and both at the bounds
-of the episodes that are not ok."""
+"""Of each estimand: the test ("": that of the design), and its columns of a comparison: p, that of
+equivalence, and both at the bounds of the episodes that are not ok."""
 
 
 def tested(plan: Plan, records: Records) -> pd.DataFrame:
@@ -61,6 +61,7 @@ def tested(plan: Plan, records: Records) -> pd.DataFrame:
 
     content = plan.content
     planned = only_planned(plan, records)
+    design = content.get("design", "independent")
     rows: list[dict[str, Any]] = []
     for hypothesis in content["hypotheses"]:
         equivalent = hypothesis["direction"] == "equivalent"
@@ -73,8 +74,11 @@ def tested(plan: Plan, records: Records) -> pd.DataFrame:
             draws=plan.draws,
             seed=plan.seed,
             level=1 - content["alpha"],
-            methods=[hypothesis["method"], hypothesis["baseline"]],
+            design=design,
+            # Blocks take the seeds' luck from all of the plan's methods.
+            methods=plan.methods if design == "blocked" else [hypothesis["method"], hypothesis["baseline"]],
         )
+        frame = frame[frame["method"] == hypothesis["method"]]
         names = {"hypothesis": hypothesis["name"], "direction": hypothesis["direction"]}
         rows += [
             names | _chosen(row, plan, equivalent, row["estimand"] == RECIPE)
@@ -103,10 +107,10 @@ def _chosen(row: dict[str, Any], plan: Plan, equivalent: bool, recipe: bool) -> 
         nan = float("nan")
         return (
             row
-            | {"test": test, "low": nan, "high": nan}
+            | {"test": test or row["test"], "low": nan, "high": nan}
             | dict.fromkeys(("p_tested", "p_tested_if_lost", "p_tested_if_won"), nan)
         )
-    found = {"test": test, "p_tested": row[p_equivalent if equivalent else p]}
+    found = {"test": test or row["test"], "p_tested": row[p_equivalent if equivalent else p]}
     for end in ("lost", "won"):
         value = row.get(worst if equivalent else at_bounds.format(end), float("nan"))
         found[f"p_tested_if_{end}"] = found["p_tested"] if value != value else value

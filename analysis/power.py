@@ -78,10 +78,11 @@ def standard_error(
     residual: float = 0.0,
     method_game_var: float = 0.0,
     new_games: bool = False,
+    correlation: float = 0.0,
 ) -> float:
     """Standard error of the difference of two methods' means with `runs` runs each on the same `games`
-    games."""
-    variance = 2 * (run_sd**2 + residual / games) / runs
+    games. `correlation` is that of the run means of one seed, where the design uses it."""
+    variance = 2 * (run_sd**2 + residual / games) * (1 - correlation) / runs
     if new_games:
         variance += 2 * method_game_var / games
     return float(np.sqrt(variance))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from analysis.load import Records
 
+DESIGNS = ("independent", "paired", "blocked")
 Tables = dict[str, "pd.DataFrame"]
 
 INPUTS = """\
@@ -119,7 +120,7 @@ def design(parser: argparse.ArgumentParser) -> None:
     """How runs of two methods are compared."""
     parser.add_argument(
         "--design",
-        choices=("independent", "paired", "blocked"),
+        choices=DESIGNS,
         default="independent",
         help="independent: Welch's t; paired: t on the differences of runs with one seed; blocked: analysis "
         "of variance over all methods with a block for each seed, Dunnett's comparisons. Chosen before the "
@@ -202,6 +203,14 @@ def fraction(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"{text} does not lie between 0 and 1; write a fraction such as 0.8."
         )
+    return found
+
+
+def correlation(text: str) -> float:
+    """A correlation below 1."""
+    found = _number(text, "a correlation")
+    if not -1 < found < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no correlation to plan with: it lies between -1 and 1.")
     return found
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from analysis.commands import options
+from analysis.commands.options import DESIGNS
 from analysis.errors import Refusal
 
 TEXT = """\
 Before the runs: what a plan can see, and the runs that an effect needs.
 
-Two methods with the same number of runs each, on the same games, Welch's t on run means. Assumptions come
+Two methods with the same number of runs each, on the same games, tested as --design says. The table designs
+says how many seeds each design needs, if paired run means have the --correlation that is assumed
+(pair_correlation of `compare`); a blocked one is over --methods methods. Assumptions come
 from the options, from a pilot (--pilot RECORDS --baseline opd), or from a plan (--plan conf/plan/x.yaml,
 which is then checked against its own margins). run_sd is the sd over training runs of the true success rate;
 0.04 to 0.06 is common: 3 runs a side can then see a difference of 17 to 24 points, 10 one of 7 to 9."""
@@ -34,16 +37,34 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--method-game-sd", type=float, default=0.1, help="how much the effect differs by game"
     )
+    parser.add_argument("--design", choices=DESIGNS, default=DESIGNS[0], help=f"default {DESIGNS[0]}")
+    parser.add_argument(
+        "--correlation",
+        type=options.correlation,
+        help="of the run means of two methods with one seed (default 0; --design paired and blocked need one)",
+    )
+    parser.add_argument(
+        "--methods",
+        type=options.whole(2, "a study"),
+        default=4,
+        help="methods of a blocked study (default 4)",
+    )
     parser.add_argument("--plot", metavar="FILE.svg", help="also draw the curves")
 
 
 def run(args: argparse.Namespace) -> options.Tables:
     """Answer it."""
-    from analysis import plan, power
+    from analysis import plan, power_designs
 
     if args.plan:
         return {"plan": plan.detectables(plan.read_plan(args.plan))}
+    if args.design != "independent" and args.correlation is None:
+        raise Refusal(
+            f"--design {args.design} needs --correlation, that of the run means of two methods with one "
+            "seed; `compare` prints it of earlier runs as pair_correlation."
+        )
     tables: options.Tables = {}
+    design = {"design": args.design, "correlation": args.correlation or 0.0, "methods": args.methods}
     shared: dict[str, Any] = {
         "games": options.counts(args.games, 1, "games"),
         "run_sds": options.numbers(args.run_sd),
@@ -61,8 +82,9 @@ def run(args: argparse.Namespace) -> options.Tables:
             "residual": float(pilot["residual"].mean()),
             "method_game_var": float(pilot["method_game_var"].mean()),
         }
-    tables["detectable"] = power.table(runs=options.counts(args.runs, 2, "runs per method"), **shared)
-    tables["needed"] = power.needed_table(effects=options.numbers(args.effects), **shared)
+    runs, effects = options.counts(args.runs, 2, "runs per method"), options.numbers(args.effects)
+    tables["detectable"] = power_designs.detectable_table(runs, **shared, **design)
+    tables["needed"] = power_designs.needed_table(effects, **shared, **design)
     if args.plot:
         from analysis.figures import power_curves, save
 

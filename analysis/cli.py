@@ -18,6 +18,7 @@ from analysis.commands import (
     compare,
     controls,
     cost,
+    pairs,
     plan,
     power,
     published,
@@ -34,6 +35,7 @@ from analysis.errors import Refusal
 COMMANDS = (
     summary,
     compare,
+    pairs,
     power,
     variance,
     agreement,
@@ -50,7 +52,7 @@ COMMANDS = (
 EPILOG = """\
 three questions, three intervals
   this checkpoint on games like these    summary (Wilson, per run), compare --checkpoints (McNemar)
-  this recipe on this benchmark          compare: Welch on run means; the run is the unit
+  this recipe on this benchmark          compare: Welch, or --design; the run is the unit
   this recipe on new games               compare: the interval, from the two-way bootstrap over runs and games
 
 a first look

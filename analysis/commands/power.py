@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--correlation",
         type=options.correlation,
-        help="of the run means of two methods with one seed (default 0; --design paired and blocked need one)",
+        help="of the run means of two methods with one seed (paired and blocked need one)",
     )
     parser.add_argument(
         "--methods",

@@ -442,6 +442,16 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _vllm_holds_an_episode(self) -> RunConfig:
+        room, most = self.speed.vllm.get("max_model_len"), self.rollout.max_context
+        if self.rollout.decoder == "vllm" and isinstance(room, int) and room < most:
+            raise ValueError(
+                f"speed.vllm.max_model_len={room} is less than rollout.max_context={most}, and would cut "
+                "answers off; raise the one, or lower the other, which is a result."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_step_may_take_its_time(self) -> RunConfig:
         longest = self.env.longest_step_s()
         if longest > self.speed.step_timeout_s:

@@ -113,6 +113,14 @@ def test_a_refusal_is_one_sentence_with_the_nearest_right_name(override: str) ->
     assert sentence.endswith((".", "?"))
 
 
+def test_vllm_has_room_for_a_whole_episode_or_is_refused() -> None:
+    line = ["rollout.decoder=vllm", "rollout.max_context=4096"]
+    assert load([*line, "+speed.vllm.max_model_len=4096"]).speed.vllm == {"max_model_len": 4096}
+    with pytest.raises(ConfigError, match=r"max_model_len=2048 is less than rollout\.max_context=4096"):
+        load([*line, "+speed.vllm.max_model_len=2048"])
+    assert load(["+speed.vllm.max_model_len=64"]).speed.vllm  # nothing decodes with it
+
+
 def test_all_problems_are_counted() -> None:
     with pytest.raises(ConfigError, match=r"steps=-1 is refused.*\(1 more after that\.\)"):
         load(["trainer.steps=-1", "trainer.tasks_per_step=0"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from sage import run as story
+from sage.check.page import Line, Page, fine
 from sage.episode import Decision, Label
 from sage.errors import LONGEST, NotFinite, OutOfMemory, is_out_of_memory
 from sage.launch.execute import Outcome, execute
@@ -146,10 +147,25 @@ def test_too_little_memory_for_a_long_comparison_narrows_the_window() -> None:
 
 
 @pytest.mark.parametrize("compare", [training_error, right_engine])
-def test_too_little_memory_says_nothing_about_an_engine(compare: Callable[[LanguageModel], Any]) -> None:
-    lm = breaking(tiny_lm(3), ERRORS[1], lambda ids: True)
+@pytest.mark.parametrize("error", [ERRORS[1], MemoryError()])
+def test_too_little_memory_says_nothing_about_an_engine(
+    compare: Callable[[LanguageModel], Any], error: Exception
+) -> None:
+    lm = breaking(tiny_lm(3), error, lambda ids: True)
     with pytest.raises(OutOfMemory, match="in the comparison of 'tiny-3' with its plain forward"):
         compare(lm)
+
+
+def test_the_page_about_a_pair_says_that_the_memory_does_not_suffice() -> None:
+    said: list[str] = []
+    page = Page(said.append)
+
+    def part() -> Iterator[Line]:
+        yield fine(right_engine(breaking(tiny_lm(3), ERRORS[0], lambda ids: True)))
+
+    assert not page.part("Engine", part)
+    page_text = " ".join("".join(said).split())
+    assert page_text.startswith("Engine refused Out of memory in the comparison of 'tiny-3'")
 
 
 def trained(tmp_path: Path, *overrides: str) -> Outcome:

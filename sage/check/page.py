@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sage.errors import short_reason
+from sage.errors import RunFailure, short_reason
 
 WIDTH = 110
 _INDENT = " " * 12
@@ -81,6 +81,8 @@ def _safely(lines: Callable[[], Iterable[Line]]) -> Iterator[Line]:
     """The lines, and whatever is raised on the way as the last of them."""
     try:
         yield from lines()
+    except RunFailure as error:
+        yield refused(str(error))
     except ValueError as error:  # ConfigError, ModelError, MissingData: sentences for the user
         yield refused(str(error) if type(error) is not ValueError else _broken(error))
     except Exception as error:

@@ -174,6 +174,8 @@ def plain_logits(lm: LanguageModel, ids: Sequence[int], last: int) -> Tensor:
     except RuntimeError:  # out of memory and the like say it themselves
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"The plain forward of {lm.name!r} ({type(lm.model).__name__}) fails: {reason_of(error)}."
         ) from error

@@ -24,6 +24,7 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.engine import EngineName
 from sage.policy.failures import OURS, Patience, failure_of, free_memory, without_frames
 from sage.policy.generate import Reply, reply
+from sage.policy.layers import reach
 from sage.policy.model import LanguageModel
 from sage.policy.prompts import fields, fill, list_admissible
 from sage.teacher.ahead import Ahead
@@ -171,6 +172,13 @@ class TeacherJudge:
         """What the model says to prompts, by key, and the seconds that each took."""
         started = time.perf_counter()
         new, failed = {}, {}
+        most = reach(self.lm)
+        for key in [key for key, prompt in prompts.items() if most is not None and len(prompt) >= most]:
+            failed[key] = (
+                f"As a judge: the query takes {len(prompts[key]):,} tokens and the teacher reaches {most:,}, "
+                "so that no reply fits; shorten the style's `judge`, or its `admissible`."
+            )
+        prompts = {key: prompt for key, prompt in prompts.items() if key not in failed}
         answers = self._answers(list(prompts.values()), self.batch, Patience())
         for (key, prompt), answer in zip(prompts.items(), answers, strict=True):
             if isinstance(answer, Reply):

@@ -254,6 +254,18 @@ def test_a_query_that_fails_alone_is_no_label_but_names_its_episode(taught: Lang
     assert (judge.queries, judge.tokens, judge.memory()) == (want.queries, want.tokens, want.memory())
 
 
+def test_a_query_that_leaves_no_room_for_a_reply_is_no_fallback(taught: LanguageModel) -> None:
+    turns = contexts(1, 2, 3, 4)
+    lengths = [len(TeacherJudge(taught, STYLE, QUERY)._prompt(turn)) for turn in turns]
+    model = copy.deepcopy(taught.model)
+    model.config.max_position_embeddings = max(lengths)
+    judge = TeacherJudge(dataclasses.replace(taught, model=model), STYLE, QUERY)
+    with pytest.raises(JudgeFailure, match=f"takes {max(lengths)} tokens and the teacher reaches") as caught:
+        judge(turns)
+    longest = [turn.episode for turn, n in zip(turns, lengths, strict=True) if n == max(lengths)]
+    assert [id(episode) for episode, _ in caught.value.episodes] == [id(episode) for episode in longest]
+
+
 def test_the_episode_of_a_failed_query_takes_no_part_in_the_step(taught: LanguageModel) -> None:
     turns = contexts(1, 2, 3)
     poison = TeacherJudge(taught, STYLE, QUERY)._prompt(turns[1])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.check import check_metric
 from analysis.errors import Refusal
 from analysis.load import CONTEXT_FULL
 from analysis.runmeans import RunMeans, least_variance, least_variance_of_pairs
@@ -92,10 +93,7 @@ def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def cells(episodes: pd.DataFrame, metric: str = "won", average: str = "micro") -> Cells:
     """The cell table of one env × split × source, or of one env with `average="splits"` (already selected and
     checked)."""
-    if metric not in episodes:
-        raise Refusal(
-            f"The episodes have no column {metric}; numeric columns are {', '.join(numeric(episodes))}."
-        )
+    check_metric(episodes, metric)
     if average not in AVERAGES:
         raise Refusal(
             "average is micro (every game counts the same), macro (every task type does) or splits (every "
@@ -151,11 +149,6 @@ def _span(value: np.ndarray) -> float:
     """From the lowest to the highest known value, with 0 among them."""
     known = value[~np.isnan(value)]
     return float(known.max(initial=0.0) - known.min(initial=0.0))
-
-
-def numeric(frame: pd.DataFrame) -> list[str]:
-    """Columns that hold numbers."""
-    return [str(name) for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
 
 
 def each_split(episodes: pd.DataFrame) -> list[pd.DataFrame]:

@@ -5,14 +5,69 @@ Each check raises `Refusal` with one sentence; none repairs anything.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 import pandas as pd
 
+from analysis.episodes import LARGEST
 from analysis.errors import Refusal
 from analysis.load import Records
 
 GAME = ["env", "split", "source", "task", "rollout"]
+
+
+def check_baseline(baseline: str, methods: Iterable[str], where: str = "") -> None:
+    """Refuse a baseline of which there is no run, with the methods there are and the nearest."""
+    known = sorted(set(methods))
+    if baseline in known:
+        return
+    shown = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
+    near = difflib.get_close_matches(baseline.lower(), [name.lower() for name in known], 1, cutoff=0.6)
+    nearest = next((f", and the nearest is {name}" for name in known if [name.lower()] == near), "")
+    raise Refusal(
+        f"There is no run of the baseline {baseline!r}{where}; methods here are {shown[:160]}{nearest}."
+    )
+
+
+def check_margin(margin: float | None, metric: str) -> None:
+    """Refuse a margin within which any two success rates are."""
+    if margin is not None and metric == "won" and margin >= 1:
+        raise Refusal(
+            f"A margin of {margin:g} calls any two success rates equal: rates lie between 0 and 1, so write "
+            f"{margin / 100:g} for {margin:g} points."
+        )
+
+
+NO_METRIC = ("seed", "step", "rollout", "ok")
+"""Numbers that say which play a row is, and nothing about how it went."""
+
+
+def check_metric(episodes: pd.DataFrame, metric: str) -> None:
+    """Refuse a metric that is no column, says nothing about the play, or holds what no mean can be made
+    of."""
+    known = [
+        "success" if name == "won" else str(name)
+        for name in episodes.columns
+        if pd.api.types.is_numeric_dtype(episodes[name]) and name not in NO_METRIC
+    ]
+    if metric not in episodes:
+        near = difflib.get_close_matches(metric.lower(), known, 1, cutoff=0.6)
+        nearest = f", and the nearest is {near[0]}" if near else ""
+        raise Refusal(
+            f"The episodes have no column {metric}; numeric columns are {', '.join(known)[:200]}{nearest}."
+        )
+    column = episodes[metric]
+    # A column of objects may hold numbers (decimals of a Parquet file); one of dates or words does not.
+    dated = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = (column.notna() & (numbers.isna() | dated)) | (numbers.astype(float).abs() > LARGEST)
+    if metric in NO_METRIC or wrong.any():
+        found = "" if metric in NO_METRIC else f" (it holds {str(column[wrong].iloc[0])[:40]!r})"
+        raise Refusal(
+            f"The column {metric} is no metric{found}; numeric columns are {', '.join(known)[:200]}, and a "
+            f"metric's values are numbers of at most {LARGEST:g}."
+        )
 
 
 def check_configs(records: Records) -> None:

@@ -117,4 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        print(
+            f"refused: {error.filename or 'A file'} cannot be used ({error.strerror or error}).",
+            file=sys.stderr,
+        )
+        return 2
     return 0

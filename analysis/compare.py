@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import Cells, cells, each_place, each_split
-from analysis.check import select
+from analysis.check import check_baseline, check_margin, select
 from analysis.designs import Design, design_of, resampled
 from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
@@ -34,6 +34,8 @@ RECIPE = "recipe; test on this benchmark, interval also for new games"
 CHECKPOINT = "these two checkpoints on games like these; not the recipe"
 OTHER = {"independent": "paired", "paired": "independent", "blocked": "independent"}
 """The design whose p stands beside that of the one that was chosen."""
+BOUNDS = ("low", "high", "welch_low", "welch_high")
+"""Ends of intervals of the difference."""
 
 
 def compare(
@@ -64,16 +66,12 @@ def compare(
     `other_design` would have shown: that decides nothing.
     """
     plan = design_of(design)
+    check_margin(margin, metric)
     episodes = select(records, **choice)
     rows: list[dict[str, Any]] = []
     for group in each_place(episodes, average):
         table = cells(group, metric, average)
-        if baseline not in table.methods:
-            raise Refusal(
-                f"There is no run of the baseline {baseline!r} on {table.env} {table.split}; methods "
-                f"there are "
-                f"{', '.join(sorted(set(table.methods)))}."
-            )
+        check_baseline(baseline, table.methods, f" on {table.env} {table.split}")
         check_pairs(records, table, baseline, design, unpaired)
         found = _compare_split(table, records, plan, baseline, metric, average, margin, draws, level, seed)
         bounded = Bounded.of(group, metric, average)
@@ -85,6 +83,8 @@ def compare(
     frame = pd.DataFrame(rows)
     declared = frame["method"].isin(list(family or ()))
     absent = sorted(set(family or ()) - set(frame["method"]))
+    if baseline in absent:
+        raise Refusal(f"The declared family names {baseline}, the baseline; name the methods held to it.")
     if absent:
         raise Refusal(f"The declared family names {', '.join(absent)}, of which there is no run.")
     frame["family"] = np.where(declared, "declared", "exploratory")
@@ -146,6 +146,8 @@ def _compare_split(
         if shared is not None and len(mine) > 1 and len(base) > 1:
             row |= _recipe(table, design, method, baseline, shared, level, [seed, 2, index], margin)
             row |= _as_pairs(records, table, design, method, baseline, level)
+            if metric == "won":  # No two rates differ by more than 1.
+                row |= {end: float(np.clip(row[end], -1, 1)) for end in BOUNDS}
         else:
             row |= _checkpoints(table, mine, base, metric, level)
         rows.append(row)

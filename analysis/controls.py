@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import cells, each_place, place_of
-from analysis.check import select
+from analysis.check import check_margin, select
 from analysis.compare import RECIPE, compare
 from analysis.designs import design_of
 from analysis.errors import Refusal
@@ -70,6 +70,7 @@ def controls(
 
     `margin` is the loss that still counts as "as well as" (in the metric's unit, one-sided non-inferiority).
     """
+    check_margin(margin, metric)
     episodes = select(records, **choice)
     present = set(episodes["method"])
     if not present & {claim.method for claim in CLAIMS}:
@@ -133,6 +134,7 @@ def _row(
         "claim": claim.text,
         "method": claim.method,
         "against": claim.against,
+        "metric": metric,
         "kind": "non-inferiority" if claim.equivalence else "superiority",
         "runs": 0,
         "runs_against": 0,

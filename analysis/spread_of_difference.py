@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import each_split
-from analysis.check import select
+from analysis.check import check_baseline, select
 from analysis.clusters import resampled_sums
-from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.variance import (
     RESIDUE,
@@ -47,8 +46,8 @@ def chosen_baseline(methods: Iterable[str], baseline: str | None) -> str | None:
     """`baseline` where there is a run of it (refused otherwise); left out, `opd` where it is there, or the
     first of two methods; None where nothing says which."""
     known = sorted(methods)
-    if baseline is not None and baseline not in known:
-        raise Refusal(f"There is no run of the baseline {baseline!r}; methods here are {', '.join(known)}.")
+    if baseline is not None:
+        check_baseline(baseline, known)
     if baseline is None and "opd" in known and len(known) > 1:
         return "opd"
     return baseline or (known[0] if len(known) == 2 else None)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import Cells, cells, each_env, each_split
-from analysis.check import select
+from analysis.check import check_metric, select
 from analysis.intervals import t_interval, wilsons
 from analysis.load import CONTEXT_FULL, Records
 from analysis.not_ok import rate_bounds, without_empty
@@ -25,6 +25,7 @@ def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice
     Estimand of the interval: this checkpoint on games like these. It knows nothing about other training runs.
     """
     episodes = select(records, **choice)
+    check_metric(episodes, metric)
     ok = episodes[episodes["ok"]]
     keys = [*PLACE, "method", "seed", "run"]
     groups = episodes.groupby(keys, sort=True, observed=True)

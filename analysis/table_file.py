@@ -5,28 +5,23 @@ from __future__ import annotations
 import difflib
 import gzip
 import warnings
+import zlib
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.episodes import EPISODE_DEFAULTS, NEEDS, REQUIRED
+from analysis.episodes import EPISODE_DEFAULTS, NEEDS, REQUIRED, WORDS
 from analysis.errors import Refusal
 
-WORDS = (
-    "method",
-    "env",
-    "split",
-    "task",
-    "source",
-    "phase",
-    "task_type",
-    "run",
-    "status",
-    "error",
-    "game_sha256",
-)
-"""Columns that hold words: `None` and `NA` in them are words too, and no missing values."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+OTHER_FILES = {
+    b"\x1f\x8b": "packed by gzip (name it .csv.gz)",
+    b"PK\x03\x04": "a workbook or another zip file",
+    b"PAR1": "Parquet (name it .parquet)",
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+}
+"""What a file that is no CSV begins with."""
 KNOWN = (*REQUIRED, *EPISODE_DEFAULTS, "run", "won", "status", "ok")
 
 
@@ -34,11 +29,15 @@ def read_episodes(path: Path) -> pd.DataFrame:
     """The table of a `.csv`, `.csv.gz` or `.parquet` file. Raises Refusal for what is no such file."""
     if not path.exists():
         raise Refusal(f"{path} does not exist{_nearest(path)}.")
-    if path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
         return _read_parquet(path)
-    if path.suffix in (".csv", ".gz"):
+    if suffix in (".csv", ".gz"):
         return _read_csv(path)
-    raise Refusal(f"{path} is neither a directory, a .csv nor a .parquet file.")
+    raise Refusal(
+        f"{path} is neither a directory, a .csv, a .csv.gz nor a .parquet file; write the table as one of "
+        "these."
+    )
 
 
 def _nearest(path: Path) -> str:
@@ -70,6 +69,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
                 path,
+                compression="gzip" if path.suffix.lower() == ".gz" else None,
                 encoding="utf-8-sig",
                 dtype=words,
                 keep_default_na=False,
@@ -84,17 +84,23 @@ def _read_csv(path: Path) -> pd.DataFrame:
         ) from None
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise Refusal(f"{path.name} cannot be read to its end ({error}).") from None
 
 
 def header_of(path: Path, needs: str = NEEDS) -> list[str]:
     """Names of the first line of a CSV. Refuses what is empty, not UTF-8 or without commas; `needs` says what
     a file of its kind has in its header."""
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opener(path, "rb") as file:
-            first = file.readline()
-    except OSError as error:
+            first, second = file.readline(), file.readline()
+    except (OSError, EOFError, zlib.error) as error:
         raise Refusal(f"{path.name} cannot be read ({error}).") from None
+    if program := next((name for start, name in OTHER_FILES.items() if first.startswith(start)), ""):
+        raise Refusal(f"{path.name} is no CSV but {program}; write its table as CSV UTF-8.")
+    if not first.strip() and second:
+        raise Refusal(f"{path.name} begins with a blank line; its first line is the header, with {needs}.")
     if not first.strip():
         raise Refusal(f"{path.name} is empty; it needs a header with {needs}, and rows below it.")
     if first[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in first:
@@ -105,8 +111,12 @@ def header_of(path: Path, needs: str = NEEDS) -> list[str]:
         text = first.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
+    if "\r" in text.rstrip("\r\n"):
+        raise Refusal(
+            f"{path.name} ends its lines as old Macintosh programs do (CR alone); save it with LF or CRLF."
+        )
     for sign, name in SEPARATORS.items():
-        if "," not in text and sign in text:
+        if text.count(sign) > text.count(","):
             raise Refusal(
                 f"{path.name} separates its columns by {name} ({text.strip()[:60]}); write it with commas "
                 "(in pandas: frame.to_csv(path, index=False))."

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import each_split
-from analysis.check import select
+from analysis.check import check_baseline, check_metric, select
 from analysis.clusters import resampled_sums
 from analysis.errors import Refusal
 from analysis.load import Records
@@ -179,6 +179,7 @@ def balanced(
 ) -> tuple[np.ndarray, int]:
     """([runs, games, repeats], games left out) of one method: games with an episode that is not ok are left
     out, and those that are not in `games` where it is given."""
+    check_metric(episodes, metric)
     full, repeats = full_games(episodes)
     full = full if games is None else full & games
     if len(full) < 2:
@@ -314,8 +315,7 @@ def contrast(records: Records, baseline: str, metric: str = "won", **choice: Any
     """
     rows = []
     for group in each_split(select(records, **choice)):
-        if baseline not in set(group["method"]):
-            raise Refusal(f"There is no run of the baseline {baseline!r} on {group['split'].iloc[0]}.")
+        check_baseline(baseline, group["method"], f" on {group['split'].iloc[0]}")
         for method in sorted(set(group["method"]) - {baseline}):
             values, base = both_sides(group, method, baseline, metric)
             row = pilot(values, base, grain_of(group, metric))

@@ -98,7 +98,9 @@ def could_see(se: float, df: float, alpha: float, level: float) -> tuple[float, 
 
 
 def seen_words(row: dict[str, Any]) -> str:
-    """`±0.12 (0.08 to 0.35)`."""
+    """`±0.12 (0.08 to 0.35)`, or that no difference of two rates would have been found."""
+    if row.get("metric") == "won" and row["detectable"] > 1:
+        return f"no difference of rates (it would have to be ±{row['detectable']:.3f})"
     return f"±{row['detectable']:.3f} ({row['detectable_low']:.3f} to {row['detectable_high']:.3f})"
 
 

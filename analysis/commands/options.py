@@ -107,7 +107,7 @@ def bootstrap(parser: argparse.ArgumentParser, draws: int) -> None:
     """Options of a command that resamples."""
     parser.add_argument(
         "--draws",
-        type=whole(MIN_DRAWS, "resampling"),
+        type=whole(MIN_DRAWS, "resampling", MAX_DRAWS),
         default=draws,
         help=f"bootstrap draws (default {draws})",
     )
@@ -171,8 +171,9 @@ def resampled(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in known if hasattr(args, name)} | choice(args)
 
 
-MIN_DRAWS = 100
-"""The bounds of an interval are tails of the draws; fewer have none."""
+MIN_DRAWS, MAX_DRAWS = 100, 1_000_000
+"""The bounds of an interval are tails of the draws; fewer have none, and more than a million fill the memory
+and change no digit that is shown."""
 
 
 def level(text: str) -> float:
@@ -214,17 +215,26 @@ def correlation(text: str) -> float:
     return found
 
 
-def whole(least: int, what: str) -> Callable[[str], int]:
-    """The parser of whole numbers from `least` on; `what` they are for."""
+def amount(text: str) -> float:
+    """A finite number from 0 on."""
+    found = _number(text, "an amount")
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} will not do: it is a number from 0 on.")
+    return found
+
+
+def whole(least: int, what: str, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """The parser of whole numbers from `least` to `most`; `what` they are for."""
 
     def parse(text: str) -> int:
         try:
             found = int(text)
         except ValueError:
             found = least - 1
-        if found < least:
+        if not least <= found <= most:
+            until = f"to {most}" if found > most else "on"
             raise argparse.ArgumentTypeError(
-                f"{text} will not do: {what} takes a whole number from {least} on."
+                f"{text[:40]} will not do: {what} takes a whole number from {least} {until}."
             )
         return found
 

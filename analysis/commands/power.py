@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--power", type=options.fraction, default=0.8)
     parser.add_argument("--new-games", action="store_true", help="plan for the recipe on new games")
     parser.add_argument(
-        "--method-game-sd", type=float, default=0.1, help="how much the effect differs by game"
+        "--method-game-sd", type=options.amount, default=0.1, help="how much the effect differs by game"
     )
     parser.add_argument("--design", choices=DESIGNS, default=DESIGNS[0], help=f"default {DESIGNS[0]}")
     parser.add_argument(

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures, render
+from analysis.check import check_baseline, check_metric
 from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.plan import read_plan
@@ -69,8 +70,9 @@ def write_report(
     """Write `report.html`, `report.md`, `tables/*.csv` and `tables/*.tex` below `out`; returns the list of
     files."""
     methods = sorted(records.runs["method"].unique())
-    if baseline not in methods:
-        raise Refusal(f"There is no run of the baseline {baseline!r}; methods here are {', '.join(methods)}.")
+    check_baseline(baseline, methods)
+    if len(records.episodes):
+        check_metric(records.episodes, metric)
     options = Options(
         baseline=baseline,
         metric=metric,

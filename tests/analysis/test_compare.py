@@ -67,7 +67,7 @@ def test_what_the_context_cut_is_a_loss_and_counted_apart():
 def test_not_ok_is_counted_and_no_loss():
     table = episode_table({"opd": 0.0}, seeds=[0, 1], games=10)
     table["status"] = np.where(table["won"] == 1, "won", "lost")
-    table.loc[0, "status"] = "env_error"
+    table.loc[0, ["status", "won"]] = ["env_error", 0]
     row = summary(from_episodes(table)).iloc[0]
     assert row["episodes_not_ok"] == 1
     first = table[(table["seed"] == 0) & (table.index > 0)]["won"].mean()

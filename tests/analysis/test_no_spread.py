@@ -101,6 +101,15 @@ def test_runs_that_won_everything_are_not_equivalent_within_anything():
     assert wide["verdict"].startswith("equivalent")  # 600 of 600 games on both sides do say so
 
 
+def test_no_interval_of_a_difference_of_rates_leaves_what_rates_can_be():
+    few = table({"opd": 0, "other": 1}, games=2)
+    row = compare(from_episodes(few[few["seed"] < 2]), "opd").iloc[0]
+    ends = row[["low", "high", "welch_low", "welch_high"]].astype(float)
+    assert ends.between(-1, 1).all()
+    assert row["detectable"] > 1
+    assert "could see no difference of rates" in row["verdict"]
+
+
 def test_a_large_difference_is_found_without_spread():
     row = compare(from_episodes(table({"opd": 10, "other": 110}, games=134)), "opd").iloc[0]
     assert row["verdict"].startswith("better")

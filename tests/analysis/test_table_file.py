@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,17 @@ WRONG_FILES = {
     "won in words": (lambda t: as_text(t.assign(won="yes")), ["'yes'", "0/1"]),
     "half a step": (lambda t: as_text(t.assign(step=1.5)), ["whole number in the column step"]),
     "a phase": (lambda t: as_text(t.assign(phase="test")), ["the phase 'test'", "eval or train"]),
+    "endless text score": (lambda t: as_text(t.assign(score="-Infinity")), ["-inf in the column score"]),
+    "a score beyond squares": (lambda t: as_text(t.assign(score=1e300)), ["1e+300", "at most 1e+100"]),
+    "a seed beyond 64 bits": (lambda t: as_text(t.assign(seed=str(2**63))), [f"the seed {2**63}"]),
+    "a seed that rounds": (lambda t: as_text(t.assign(seed="1e30")), ["the seed 1e+30"]),
+    "a true seed": (lambda t: as_text(t.assign(seed=t["seed"] > 0)), ["the seed False"]),
+    "a title above": (lambda t: b"\n\n" + as_text(t), ["begins with a blank line"]),
+    "old line ends": (lambda t: as_text(t).replace(b"\n", b"\r"), ["CR alone"]),
+    "semicolons beside a comma": (lambda t: b'"a,b";' + as_text(t, sep=";"), ["by semicolons"]),
+    "packed": (lambda t: gzip.compress(as_text(t)), ["packed by gzip", ".csv.gz"]),
+    "a workbook": (lambda t: b"PK\x03\x04" + as_text(t), ["a workbook"]),
+    "utf-32": (lambda t: as_text(t).decode().encode("utf-32"), ["UTF-32"]),
     "rows twice": (lambda t: as_text(pd.concat([t, t])), ["48 duplicated episodes", "column rollout"]),
 }
 
@@ -83,6 +95,92 @@ def test_a_byte_order_mark_quotes_and_gzip_are_read(table, tmp_path):
     (tmp_path / "packed.csv.gz").write_bytes(gzip.compress(marked))
     for name in ("marked.csv", "packed.csv.gz"):
         assert load([tmp_path / name]).episodes["won"].tolist() == want
+
+
+def test_a_packed_file_that_ends_early_is_refused(table, tmp_path, capsys):
+    (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(as_text(table))[:-60])
+    assert main(["summary", str(tmp_path / "torn.csv.gz")]) == 2
+    one_sentence(capsys, "torn.csv.gz cannot be read")
+
+
+def test_an_ending_in_capitals_is_the_same_ending(table, tmp_path):
+    (tmp_path / "MINE.CSV").write_bytes(as_text(table))
+    table.to_parquet(tmp_path / "MINE.PARQUET")
+    for name in ("MINE.CSV", "MINE.PARQUET"):
+        assert load([tmp_path / name]).episodes["won"].tolist() == table["won"].tolist()
+
+
+def test_types_of_a_parquet_file_are_read_as_words_and_numbers_or_refused(table, tmp_path, capsys):
+    words = table["won"].map({1: " Won", 0: "lost"})
+    read = {
+        "categories": table.astype({"method": "category"}).assign(status=words.astype("category")),
+        "numbers as names": table.assign(method=table["method"].map({"opd": 7, "mine": 8})),
+        "decimals": table.assign(won=[Decimal(int(won)) for won in table["won"]], score=Decimal("0.5")),
+    }
+    for name, frame in read.items():
+        frame.to_parquet(tmp_path / "a.parquet")
+        episodes = load([tmp_path / "a.parquet"]).episodes
+        assert episodes["won"].tolist() == table["won"].tolist(), name
+        assert set(episodes["method"]) <= {"opd", "mine", "7", "8"}
+    wrong = {
+        "b'opd' in the column method": table.assign(method=table["method"].map(str.encode)),
+        "of the type ndarray": table.assign(method=[[name] for name in table["method"]]),
+        "the seed 2026-01-02": table.assign(seed=pd.Timestamp("2026-01-02")),
+        "Timestamp('2026-01-02": table.assign(score=pd.Timestamp("2026-01-02")),
+    }
+    for word, frame in wrong.items():
+        frame.to_parquet(tmp_path / "a.parquet")
+        assert main(["summary", str(tmp_path / "a.parquet")]) == 2
+        one_sentence(capsys, word)
+
+
+@pytest.mark.parametrize("other", ["OPD", "o pd", "opd\u200b", "o-pd"])
+def test_names_that_look_alike_are_kept_apart_and_said(table, other):
+    more = table[table["method"] == "opd"].assign(method=other)
+    records = from_episodes(pd.concat([table, more]))
+    assert set(records.runs["method"]) == {"opd", "mine", other}
+    (note,) = records.notes
+    assert repr(other) in note
+    assert "write one name" in note
+
+
+def test_names_that_differ_in_more_are_not_called_alike(table):
+    for other in ("opd2", "opd+tau=-1", "sage_opd"):
+        more = table[table["method"] == "opd"].assign(method=other)
+        assert from_episodes(pd.concat([table, more, more.assign(method="opd+tau=1")])).notes == ()
+
+
+def test_a_metric_is_a_number_about_the_play(table, tmp_path, capsys):
+    graded = table.assign(grade=0.5, words="x", endless=np.inf, gaps=np.where(table.index == 3, np.nan, 1.0))
+    (tmp_path / "mine.csv").write_bytes(as_text(graded))
+    line = [str(tmp_path / "mine.csv"), "--metric"]
+    for command in (["summary"], ["variance"], ["compare", "--baseline", "opd"]):
+        assert main([*command, *line, "grade"]) == 0
+        capsys.readouterr()
+        for metric, word in {
+            "words": "it holds 'x'",
+            "task": "is no metric",
+            "seed": "is no metric",
+            "ok": "is no metric",
+            "endless": "it holds 'inf'",
+            "sucess": "the nearest is success",
+        }.items():
+            assert main([*command, *line, metric]) == 2
+            one_sentence(capsys, word)
+    report = ["report", "--baseline", "opd", "--out", str(tmp_path / "r")]
+    assert main([*report, *line, "words"]) == 2
+    one_sentence(capsys, "it holds 'x'")
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(table, tmp_path, capsys):
+    (tmp_path / "mine.csv").write_bytes(as_text(table))
+    path = str(tmp_path / "mine.csv")
+    for line in (
+        ["summary", path, "--csv-dir", path],
+        ["report", path, "--baseline", "opd", "--draws", "200", "--out", f"{path}/report"],
+    ):
+        assert main(line) == 2
+        one_sentence(capsys, "mine.csv", "cannot be used")
 
 
 def test_a_parquet_file_is_held_to_the_same(table, tmp_path, capsys):
@@ -114,13 +212,18 @@ WRONG_OPTIONS = {
     "--draws -5": ["-5"],
     "--draws many": ["many"],
     "--seed -1": ["-1"],
+    "--draws 1000000000": ["1000000"],
+    "--margin 5": ["5 points", "0.05"],
+    "--margin nan": ["positive"],
     "--margin 0": ["positive"],
     "--margin -0.05": ["positive"],
     "--step -1": ["-1"],
     "--average mean": ["'mean'"],
     "--metric f1": ["no column f1"],
-    "--baseline odp": ["'odp'", "mine, opd"],
+    "--baseline odp": ["'odp'", "mine, opd", "nearest is opd"],
+    "--baseline OPD": ["'OPD'", "nearest is opd"],
     "--family nobody": ["nobody"],
+    "--family opd": ["opd, the baseline"],
     "--split nowhere": ["split=nowhere"],
     "--vary seed": ["seed tells plays of one setting apart"],
     "--nonsense 1": ["--nonsense"],
@@ -184,11 +287,13 @@ def test_won_against_its_status_is_refused(table):
     for wrong in ("won", "lost"):
         with pytest.raises(Refusal, match="contradict each other"):
             from_episodes(table.assign(status=wrong))
-    records = from_episodes(table.assign(status=np.where(table["won"] == 1, "env_error", "lost")))
-    assert records.episodes["won"].sum() == 0
-    assert records.notes == (
-        f"table: {table['won'].sum()} wins of episodes whose status says that they are not ok do not count.",
-    )
+    for gap in NOT_OK:
+        with pytest.raises(Refusal, match=f"contradict each other, first won = 1 with the status {gap}"):
+            from_episodes(table.assign(status=np.where(table["won"] == 1, gap, "lost")))
+        assert not from_episodes(table.assign(won=0, status=gap)).episodes["ok"].any()
+    for said in ("no", "off"):
+        with pytest.raises(Refusal, match=f"column ok holds '{said}'"):
+            from_episodes(table.assign(ok=said))
     with pytest.raises(Refusal, match=r"ok = True beside the status policy_error"):
         from_episodes(table.assign(won=0, status="policy_error", ok=True))
 

@@ -96,7 +96,7 @@ def test_one_run_is_refused():
 def test_games_with_an_error_are_left_out_and_counted():
     episodes = episode_table({"opd": 0.0}, games=10)
     episodes["status"] = np.where(episodes["won"] == 1, "won", "lost")
-    episodes.loc[3, "status"] = "env_error"
+    episodes.loc[3, ["status", "won"]] = ["env_error", 0]
     frame = variance(from_episodes(episodes))
     assert frame["games_left_out"].eq(1).all()
     assert frame["games"].eq(9).all()

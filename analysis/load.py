@@ -102,7 +102,11 @@ def load(
         raise Refusal(f"No runs were found in {', '.join(map(str, inputs))}.")
     clash = records.runs.loc[records.runs["run"].duplicated(), "run"]
     if len(clash):
-        raise Refusal(f"Run {clash.iloc[0]} is in more than one of the inputs; name each run once.")
+        where = sorted(set(records.runs.loc[records.runs["run"] == clash.iloc[0], "where"].astype(str)))
+        raise Refusal(
+            f"Run {clash.iloc[0]} is there more than once (in {' and '.join(where[:3])}); name each run "
+            "once, or take the copy away."
+        )
     records = tell_apart(_vary(records, vary) if vary else records)
     notes = (*records.notes, *_failure_notes(records), *_context_notes(records))
     return replace(records, notes=notes)
@@ -248,6 +252,12 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
         used, reason = False, f"its tables are not of this run: {'; '.join(wrong)}"
         episodes = some = pd.DataFrame()
         frames = {}
+    elif len(episodes):
+        try:
+            frames["episodes"] = complete_episodes(episodes, f"{digest}/{directory.name}/episodes.parquet")
+        except Refusal as refusal:
+            used, reason = False, str(refusal).rstrip(".")
+            frames = {}
     run = str(some["run"].iloc[0]) if len(some) and "run" in some else digest[:12]
     seed = some["seed"].iloc[0] if len(some) else flat.get("seed", -1)
     code = provenance.get("code") or {}
@@ -268,8 +278,6 @@ def load_attempt(directory: Path, tables: tuple[str, ...]) -> Records:
         "started": _started(status, provenance),
         "where": f"{digest}/{directory.name}",
     }
-    if len(episodes):
-        frames["episodes"] = complete_episodes(episodes, f"{digest}/{directory.name}/episodes.parquet")
     return Records(
         runs=pd.DataFrame([row]),
         episodes=frames.get("episodes", pd.DataFrame()),

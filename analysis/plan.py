@@ -199,7 +199,17 @@ def frozen_record(path: Path) -> dict[str, Any] | None:
     target = frozen_path(path)
     if not target.exists():
         return None
-    record: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+    try:
+        record = json.loads(target.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(key), str) for key in ("sha256", "time")
+    ):
+        raise Refusal(
+            f"{target.name} is not what freezing a plan writes; take it out of the way and freeze the plan "
+            "again: the ledger beside the runs keeps the time of the first freeze."
+        )
     return record
 
 

@@ -22,6 +22,7 @@ from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.plan import Plan, frozen_record
 from sage.records.run_ledger import records_digest
+from sage.records.schema import EPISODES
 
 MET, NOT_MET, UNKNOWN = "met", "not met", "cannot be known"
 ANY = "all"
@@ -44,6 +45,10 @@ class Arms:
     def runs(self) -> pd.DataFrame:
         """Rows of the run list: the planned methods, environments and seeds, done or not."""
         runs, content = self.records.runs, self.plan.content
+        # Recipes that share a name were told apart (`analysis.recipes`); here they are runs of one arm, and
+        # that they differ is what a condition says.
+        named = runs["run"].map(lambda run: self.records.configs.get(run, {}).get("name"))
+        runs = runs.assign(method=named.where(named.notna(), runs["method"]))
         return runs[
             runs["method"].isin(self.methods)
             & runs["env"].isin(content["environments"])
@@ -60,7 +65,7 @@ class Arms:
         """Their last evaluations on the planned splits."""
         episodes = self.records.episodes
         if not len(episodes):
-            return episodes
+            return pd.DataFrame(columns=list(EPISODES))
         mine = episodes["run"].isin(set(self.used["run"])) & episodes["phase"].eq("eval")
         chosen = episodes[mine & episodes["split"].isin(self.plan.content["splits"])]
         last = chosen.groupby(["run", "split"], observed=True)["step"].transform("max")

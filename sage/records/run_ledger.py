@@ -69,13 +69,18 @@ def read(folder: Path) -> RunLedger:
         lines = (folder / NAME).read_bytes().splitlines()
     except FileNotFoundError:
         return RunLedger()
+    except OSError as error:
+        return RunLedger(problems=(f"{NAME} cannot be read: {error.strerror}.",))
     entries: list[dict[str, Any]] = []
     problems: list[str] = []
     before = b""
     for number, line in enumerate(lines, 1):
         entry = _parsed(line)
         if entry is None:
-            problems.append(f"Line {number} of {NAME} was cut off: a process ended while it wrote.")
+            problems.append(
+                f"Line {number} of {NAME} is no whole entry: it was cut off by a process that ended while it "
+                "wrote, or changed."
+            )
         else:
             if entry["before"] != _sha256(before):
                 problems.append(
@@ -106,7 +111,15 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """None where the line is no whole entry."""
     try:
         entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not {"time", "event", "digest", "before"} <= set(entry):
+        return None
+    words = (entry.get(name, "") for name in ("time", "event", "digest", "before", "run", "records", "plan"))
+    if not all(isinstance(word, str) for word in words) or not isinstance(entry.get("attempt", 0), int):
+        return None
+    try:
+        zoned = datetime.fromisoformat(entry["time"]).tzinfo is not None
     except ValueError:
         return None
-    known = {"time", "event", "digest", "before"}
-    return entry if isinstance(entry, dict) and known <= set(entry) else None
+    return entry if zoned else None

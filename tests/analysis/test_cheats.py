@@ -17,7 +17,7 @@ from analysis.load import load
 from analysis.plan import freeze, frozen_path, read_plan
 from analysis.plan_check import check
 from analysis.plan_test import confirmatory
-from sage.records import run_ledger, seal
+from sage.records import provenance, run_ledger, seal
 from tests.analysis.planned import (
     ARMS,
     PLAN,
@@ -121,6 +121,46 @@ def test_other_settings_in_one_seed(tmp_path):
     )
 
 
+def test_other_settings_in_one_seed_of_both_arms(tmp_path):
+    other = {"overrides": ("evaluation.temperature=0.1",)}
+    plan, runs = write_planned(tmp_path, lambda method, seed: other if seed == 1 else {})
+    found = unmet(plan, runs)
+    assert found["settings equal but for the declared"] == "runs of one arm differ in evaluation.temperature"
+    assert "set complete" not in found
+
+
+def test_no_run_of_the_plan_is_left(study):
+    plan, runs = study
+    for path in runs.glob("*/attempt_1/episodes.parquet"):
+        pd.read_parquet(path).assign(seed=9).to_parquet(path)
+    assert "0 of 6 runs done" in unmet(plan, runs)["set complete"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "no json", '{"sha256": 5, "time": "2026-01-02"}'])
+def test_a_frozen_file_that_is_none_is_refused_in_one_sentence(study, content, capsys):
+    plan, runs = study
+    frozen_path(plan).write_text(content)
+    assert main(["plan", "check", str(plan), "--records", str(runs)]) == 2
+    assert "is not what freezing a plan writes" in capsys.readouterr().err
+
+
+def test_wins_flipped_beside_their_status_take_one_run_out_and_stop_no_other(study):
+    plan, runs = study
+    path = attempt_of(runs, "sage_opd") / "episodes.parquet"
+    pd.read_parquet(path).assign(won=True).to_parquet(path)
+    records = load([runs])
+    assert records.runs["used"].sum() == 5
+    assert any("won and status contradict each other" in note for note in records.notes)
+    assert "5 of 6 runs done" in unmet(plan, runs)["set complete"]
+
+
+def test_a_run_copied_under_another_name_is_refused_with_both_places(study):
+    _, runs = study
+    shutil.copytree(attempt_of(runs, "sage_opd").parent, runs / "0123456789ab")
+    with pytest.raises(Refusal, match=r"is there more than once \(in 0123456789ab/attempt_1 and "):
+        load([runs])
+
+
 def test_other_games_in_one_arm(tmp_path):
     other = {"manifest": "0" * 64}
     plan, runs = write_planned(tmp_path, lambda method, seed: other if method == "opd" else {})
@@ -145,7 +185,8 @@ def test_fewer_games_than_planned_in_every_run(tmp_path):
 
 def test_other_code_in_one_arm(tmp_path, monkeypatch):
     def change(method, seed):
-        monkeypatch.setattr(seal, "source_digest", lambda *_: "beef" * 16 if method == "opd" else "cafe" * 16)
+        source = "beef" * 16 if method == "opd" else "cafe" * 16
+        monkeypatch.setattr(provenance, "source_digest", lambda *_: source)
         return {}
 
     plan, runs = write_planned(tmp_path, change)

@@ -200,7 +200,7 @@ def test_same_seed_twice(copy):
 
 
 def test_same_run_from_two_inputs(study):
-    with pytest.raises(Refusal, match="more than one of the inputs"):
+    with pytest.raises(Refusal, match="there more than once"):
         load([study, attempts(study)[0]])
 
 

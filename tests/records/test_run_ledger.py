@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sage.launch.claim import claim
 from sage.records.identity import Identity
 from sage.records.run_ledger import NAME, append, read, records_digest
@@ -52,7 +54,10 @@ def test_a_line_that_was_cut_off_is_said_and_the_next_one_follows_it(tmp_path: P
     append(tmp_path, "start", "3" * 64)
     ledger = read(tmp_path)
     assert [entry["digest"][0] for entry in ledger.entries] == ["0", "1", "3"]
-    assert ledger.problems == (f"Line 3 of {NAME} was cut off: a process ended while it wrote.",)
+    assert ledger.problems == (
+        f"Line 3 of {NAME} is no whole entry: it was cut off by a process that ended while it wrote, "
+        "or changed.",
+    )
 
 
 def test_many_processes_at_once_make_one_chain(tmp_path: Path) -> None:
@@ -103,3 +108,29 @@ def test_a_run_that_is_done_says_the_digests_of_its_records_and_of_its_code(run:
     (run.path / "config.yaml").write_text("seed: 1\n")
     assert digests(run.path) == before | {"config.yaml": file_digest(run.path / "config.yaml")}
     assert digests(run.path, ["tests.outside.plugin"])[SOURCE] != before[SOURCE]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time": 5},
+        {"time": "soon"},
+        {"time": "2026-01-02T03:04:05"},
+        {"digest": None},
+        {"run": ["a"]},
+        {"attempt": "1"},
+    ],
+)
+def test_a_line_with_values_of_other_kinds_is_no_entry(tmp_path, change):
+    append(tmp_path, "start", "a" * 64, run="a" * 12, attempt=1)
+    line = json.loads((tmp_path / NAME).read_text()) | change
+    (tmp_path / NAME).write_text(json.dumps(line) + "\n")
+    ledger = read(tmp_path)
+    assert ledger.entries == ()
+    assert ledger.problems[0].startswith(f"Line 1 of {NAME} is no whole entry")
+
+
+def test_a_ledger_that_cannot_be_opened_is_a_problem_and_stops_nothing(tmp_path):
+    (tmp_path / NAME).mkdir()
+    (problem,) = read(tmp_path).problems
+    assert "cannot be read" in problem

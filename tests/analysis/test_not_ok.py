@@ -71,7 +71,7 @@ def test_a_large_difference_survives_and_a_small_one_could_turn():
     assert "survives the" in row["verdict"]
     table = with_losses_renamed({"opd": 0.5, "sage_opd": 0.0}, method="opd", share=0.0)
     wins = table.index[(table["method"] == "opd") & (table["status"] == "won")][::4]
-    table.loc[wins, ["status", "won"]] = ["env_error", 0]
+    table.loc[wins, "status"] = "env_error"
     row = compare(from_episodes(table), "opd", draws=200).iloc[0]
     assert row["verdict"].split(":")[0] in ("cannot tell", "worse (BH 0.000); survives the")
     assert "not ok" in row["verdict"]

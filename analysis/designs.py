@@ -153,8 +153,8 @@ class Paired:
         a, b = table.pairs(method, baseline)
         difference, se, df = self.crossed(table, method, baseline)
         drawn = resample_rows(means[:, a] - means[:, b], np.random.default_rng(seed))
-        shaped = not self.test(table, method, baseline).spread.startswith("games")
-        return calibrated(difference, drawn, se**2, df, level, shaped)
+        # The draws' shape is luck with so few pairs: with it 3 pairs cover 0.90 to 0.93, 2 pairs 0.87.
+        return calibrated(difference, drawn, se**2, df, level, shaped=False)
 
     def permuted(self, table: Cells, method: str, baseline: str) -> float:
         sample, _ = table.gaps(*table.pairs(method, baseline))

@@ -45,10 +45,11 @@ def _blocked_studies(methods: int, runs: int, alpha: float) -> tuple[np.ndarray,
     own_df = np.clip(
         4 * mean**2 / np.maximum((own**2).sum(axis=1) / (runs - 1), 1e-300), runs - 1, 2 * (runs - 1)
     )
+    of_pairs = (y[:, 0] - y[:, 1]).var(axis=1, ddof=1) / 2
     is_own = mean > pooled
     reach = np.where(is_own, stats.t.ppf(1 - alpha / 2, own_df), stats.t.ppf(1 - alpha / 2, df))
     gaps = (y[:, 0].mean(axis=1) - y[:, 1].mean(axis=1)) / np.sqrt(2 / runs)
-    return gaps, reach * np.sqrt(np.where(is_own, mean, pooled))
+    return gaps, reach * np.sqrt(np.where(is_own, np.maximum(mean, of_pairs), pooled))
 
 
 def power_in(design: str, effect: float, se: float, runs: int, methods: int, alpha: float = 0.05) -> float:

@@ -25,14 +25,14 @@ from scipy import stats
 
 from analysis.blocked import layout_of
 from analysis.cells import Cells
-from analysis.designs import design_of, resampled
+from analysis.designs import design_of
 from analysis.simulate import World
 from analysis.simulate_pairs import PairedWorld
 from benchmarks.coverage import section, write_block
 
 GAMES, ARMS = 134, 4
-CHECKED, INTERVALS = 5, 300
-"""Studies of a cell that are held against the shipped code, and that get an interval on new games."""
+CHECKED = 5
+"""Studies of a cell that are held against the shipped code."""
 
 
 def table_of(values: np.ndarray) -> Cells:
@@ -80,7 +80,11 @@ def blocked_tests(means: np.ndarray, games: int) -> tuple[np.ndarray, np.ndarray
     df = total**2 / np.maximum((own**2 / counts).sum(axis=1), 1e-300)
     df = np.clip(df, counts[:2].min(), counts[:2].sum())
     is_own = total > pooled * (1 + 1e-9)
-    variance = np.maximum(np.where(is_own, total, pooled), (a @ a) / 2 / (games * (games + 1)))
+    gaps = means[:, 1] - means[:, 0]
+    of_pairs = gaps[:, ~np.isnan(gaps[0])].var(axis=1, ddof=1) / 2 * (a @ a)
+    variance = np.maximum(
+        np.where(is_own, np.maximum(total, of_pairs), pooled), (a @ a) / 2 / (games * (games + 1))
+    )
     return y @ a, np.sqrt(variance), np.where(is_own, df, layout.df), np.sqrt(pooled)
 
 
@@ -98,22 +102,24 @@ def cell(world: PairedWorld, runs: int, reps: int, missing: bool, key: list[int]
             if missing:
                 values[:, 1, runs - 1] = np.nan
             here = chance[:, 1].mean(axis=1) - chance[:, 0].mean(axis=1)
-            for name, hit in _tests(values, here, check=start == 0).items():
-                hits.setdefault(f"{kind}: {name}", []).append(hit if kind == "coverage" else ~hit)
-            if kind == "coverage" and start == 0:
-                for name, hit in _intervals(values[:INTERVALS], effect).items():
-                    hits.setdefault(f"{kind}: {name}", []).append(hit)
+            for name, hit in _tests(values, here, effect, check=start == 0).items():
+                if kind == "coverage" or "new games" not in name:
+                    hits.setdefault(f"{kind}: {name}", []).append(hit if kind == "coverage" else ~hit)
         row |= {name: float(np.concatenate(found).mean()) for name, found in hits.items()}
         if kind == "false positives":
             row["correlation of pairs"] = _correlation(values)
     return row
 
 
-def _tests(values: np.ndarray, here: np.ndarray, check: bool) -> dict[str, np.ndarray]:
-    """Per study whether the 95 % interval of each test holds the truth on these games."""
+def _tests(values: np.ndarray, here: np.ndarray, new: float, check: bool) -> dict[str, np.ndarray]:
+    """Per study whether the 95 % interval of each test holds the truth on these games, and on new ones."""
     means, games = values.mean(axis=3, dtype=float), values.shape[3]
     gap, se, df = paired_tests(means, games)
     block, block_se, block_df, pooled_se = blocked_tests(means, games)
+    wide = {
+        "paired": crossed(values, se, np.full(len(se), df)),
+        "blocked": crossed(values, block_se, block_df),
+    }
     for study in range(min(CHECKED, len(values)) if check else 0):
         table = table_of(values[study].astype(float))
         ours = {
@@ -124,24 +130,33 @@ def _tests(values: np.ndarray, here: np.ndarray, check: bool) -> dict[str, np.nd
             test = design_of(name).test(table, "m1", "m0").test
             shipped = test.difference, test.se, test.df
             np.testing.assert_allclose(shipped, numbers, rtol=1e-6, atol=1e-7)
+            both = [column[study] for column in wide[name]]
+            np.testing.assert_allclose(design_of(name).crossed(table, "m1", "m0")[1:], both, rtol=1e-6)
     pooled_df = (ARMS - 1) * (values.shape[2] - 1) - int(np.isnan(means[0]).sum())
     pooled_reach = stats.t.ppf(0.975, pooled_df) * pooled_se
     return {
         "paired": np.abs(gap - here) <= stats.t.ppf(0.975, df) * se,
         "blocked": np.abs(block - here) <= stats.t.ppf(0.975, block_df) * block_se,
         "blocked, always pooled (not used)": np.abs(block - here) <= pooled_reach,
+        "paired, new games": np.abs(gap - new) <= stats.t.ppf(0.975, wide["paired"][1]) * wide["paired"][0],
+        "blocked, new games": np.abs(block - new)
+        <= stats.t.ppf(0.975, wide["blocked"][1]) * wide["blocked"][0],
     }
 
 
-def _intervals(values: np.ndarray, truth: float, draws: int = 300) -> dict[str, np.ndarray]:
-    rows: dict[str, list[bool]] = {"paired, new games": [], "blocked, new games": []}
-    for number, study in enumerate(values):
-        table = table_of(study.astype(float))
-        means = resampled(table, draws, np.random.default_rng([13, number]))
-        for name in ("paired", "blocked"):
-            found = design_of(name).interval(table, "m1", "m0", means, 0.95, number)
-            rows[f"{name}, new games"].append(found.low <= truth <= found.high)
-    return {name: np.array(hits) for name, hits in rows.items()}
+def crossed(values: np.ndarray, se: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(standard errors, dfs) of arm 1 against arm 0 with games random too, in all studies."""
+    gaps = values[:, 1] - values[:, 0]
+    gaps = gaps[:, ~np.isnan(gaps[0, :, 0])].astype(float)
+    _, pairs, games = gaps.shape
+    profile = gaps.mean(axis=1)
+    rest = gaps - profile[:, None, :]
+    rest = rest - rest.mean(axis=2, keepdims=True)
+    residue = (rest**2).sum(axis=(1, 2)) / ((pairs - 1) * (games - 1)) / (pairs * games)
+    game = np.maximum(profile.var(axis=1, ddof=1), 1 / (games + 1)) / games
+    run = se**2
+    variance = np.maximum(run + game - residue, np.maximum(run, game))
+    return np.sqrt(variance), variance**2 / (run**2 / df + game**2 / (games - 1))
 
 
 def _correlation(values: np.ndarray) -> float:

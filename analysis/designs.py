@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import stats
 
 from analysis.blocked import OWN, Blocks
 from analysis.bootstrap import (
@@ -145,7 +146,10 @@ class Paired:
         variance, df, _ = crossed_variance_of_pairs(
             by_game, table.strata, table.weights, table.pair_grain, test.se**2, test.df
         )
-        return test.difference, float(np.sqrt(variance)), df
+        # With two or three pairs the run part can come out small by luck, and the games' many degrees of
+        # freedom would then decide: on new games nothing is surer than on these.
+        ends = (float(np.sqrt(variance)), df), (test.se, test.df)
+        return test.difference, *max(ends, key=lambda end: end[0] * stats.t.ppf(0.975, end[1]))
 
     def interval(
         self, table: Cells, method: str, baseline: str, means: np.ndarray, level: float, seed: Any
@@ -187,8 +191,6 @@ class Blocked(Paired):
 
     @staticmethod
     def _pooled(blocks: Blocks, test: TTest, scale: float) -> float:
-        from scipy import stats
-
         se = float(np.sqrt(blocks.mean_square * scale))
         return float(2 * stats.t.sf(abs(test.difference) / se, blocks.df)) if se > 0 else float("nan")
 

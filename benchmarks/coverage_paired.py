@@ -1,7 +1,7 @@
 """Coverage and false positives of the paired and the blocked design, printed and written into
 docs/statistics.md.
 
-    nice -n 15 python benchmarks/coverage_paired.py --reps 4000 --write docs/statistics.md   # minutes
+    nice -n 15 python benchmarks/coverage_paired.py --reps 1500 --write docs/statistics.md   # minutes
     nice -n 15 python benchmarks/coverage_paired.py --reps 400                               # a look
 
 Cells are correlation 0, 0.5, 0.9 × 3, 5, 10 runs × sd over runs 0, 0.04, 0.08 × with and without run × game
@@ -156,7 +156,9 @@ def crossed(values: np.ndarray, se: np.ndarray, df: np.ndarray) -> tuple[np.ndar
     game = np.maximum(profile.var(axis=1, ddof=1), 1 / (games + 1)) / games
     run = se**2
     variance = np.maximum(run + game - residue, np.maximum(run, game))
-    return np.sqrt(variance), variance**2 / (run**2 / df + game**2 / (games - 1))
+    wide, wide_df = np.sqrt(variance), variance**2 / (run**2 / df + game**2 / (games - 1))
+    narrower = wide * stats.t.ppf(0.975, wide_df) < se * stats.t.ppf(0.975, df)
+    return np.where(narrower, se, wide), np.where(narrower, df, wide_df)
 
 
 def _correlation(values: np.ndarray) -> float:

@@ -31,4 +31,5 @@ def run(args: argparse.Namespace) -> options.Tables:
     if len(names) != 2:
         raise Refusal(f"--methods takes two methods, as in opd,sage_opd, not {args.methods!r}.")
     only = {name: getattr(args, name) for name in ("env", "split", "source")}
-    return tables(options.records(args, "turns"), *names, level=args.level, **only)
+    first, second = names
+    return tables(options.records(args, "turns"), first, second, level=args.level, **only)

@@ -157,7 +157,7 @@ def _missing_folder(flags: Sequence[str]) -> str:
     for word, following in zip(flags, [*flags[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         folder = value if equals else following
-        if name in ("--config-dir", "-cd") and not Path(folder).expanduser().is_dir():
+        if name in ("--config-dir", "-cd") and not (folder and Path(folder).expanduser().is_dir()):
             return f"{name} names {folder!r}, which is no folder; it is a folder of your own config groups."
     return ""
 

@@ -72,6 +72,7 @@ def blocked_tests(means: np.ndarray, games: int) -> tuple[np.ndarray, np.ndarray
     layout = layout_of(methods, tuple(int(s) for s in np.tile(np.arange(runs), arms)[there]))
     y = means.reshape(len(means), -1)[:, there]
     a = layout.weights("m1", "m0")
+    assert layout.unmix is not None  # there is more than one method
     rest = y @ layout.residual_maker
     pooled = (rest**2).sum(axis=1) / layout.df * (a @ a)
     own = np.maximum(rest**2 @ layout.member.T @ layout.unmix.T, 0.0) * (layout.member @ a**2)
@@ -177,7 +178,7 @@ def designs(reps: int) -> pd.DataFrame:
             for runs in (3, 5, 10):
                 for sd in (0.0, 0.04, 0.08):
                     world = World(seed_sd=sd, games=GAMES, run_game_sd=0.5 if interaction else 0.0)
-                    place = {
+                    place: dict[str, object] = {
                         "run × game": "yes" if interaction else "no",
                         "correlation": correlation,
                         "runs": runs,

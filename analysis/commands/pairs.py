@@ -32,4 +32,4 @@ def run(args: argparse.Namespace) -> options.Tables:
         raise Refusal(f"--methods takes two methods, as in opd,sage_opd, not {args.methods!r}.")
     only = {name: getattr(args, name) for name in ("env", "split", "source")}
     first, second = names
-    return tables(options.records(args, "turns"), first, second, level=args.level, **only)
+    return tables(options.records(args, "turns"), first, second, args.level, **only)

@@ -338,7 +338,7 @@ NEW = {
         ({"assumptions": {}}, "assumptions lacks"),
         ({"format": 2}, "lacks design"),
         ({**NEW, "format": 3}, "has format 3"),
-        ({**NEW, "design": "paired"}, "design 'paired' is not known; it is independent"),
+        ({**NEW, "design": "pairs"}, "design 'pairs' is not known; it is one of independent, paired"),
         ({**NEW, "retries": "once more"}, "retries is a rule"),
         ({**NEW, "retries": -1}, "retries is a rule"),
         ({**NEW, "not_ok": 2.0}, "not_ok is a share"),

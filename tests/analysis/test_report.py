@@ -146,8 +146,8 @@ def test_commands_print(runs, capsys):
 def test_every_command_teaches():
     parser = build_parser()
     commands = parser._subparsers._group_actions[0].choices
-    names = ["summary", "compare", "power", "variance", "agreement", "rates", "cost", "skipped", "controls"]
-    assert list(commands) == [*names, "thresholds", "published", "plan", "report"]
+    names = ["summary", "compare", "pairs", "power", "variance", "agreement", "rates", "cost", "skipped"]
+    assert list(commands) == [*names, "controls", "thresholds", "published", "plan", "report"]
     for command in commands.values():
         assert len(command.description) > 200
     assert "three questions" in parser.format_help()

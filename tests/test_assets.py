@@ -24,6 +24,7 @@ def load(name: str) -> LanguageModel:
             revision=None,
             gguf_file=None,
             dtype="float32",
+            thinking=False,
             device="cpu",
             chat_template=None,
         )

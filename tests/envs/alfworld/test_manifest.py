@@ -150,7 +150,7 @@ def test_a_wrong_alfworld_data_is_never_a_silent_change_of_source(monkeypatch: p
 def test_what_the_alfworld_package_sets_is_not_what_the_user_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for value in (None, str(tmp_path / ".cache" / "alfworld")):  # before and after `import alfworld`
         if value:
             monkeypatch.setenv("ALFWORLD_DATA", value)

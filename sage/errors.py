@@ -9,7 +9,7 @@ from sage.reason import reason_of
 
 LONGEST = 400
 """Characters that a refusal may have; what was typed may be longer, and is quoted in part."""
-_LONGEST_WORD = 100
+_LONGEST_WORD = 200
 
 
 class Refusal(ValueError):

@@ -32,8 +32,8 @@ def leave_done(tmp_path: Path, config: RunConfig, seconds: dict[str, float], gam
     run = new_attempt(tmp_path, Identity.of(config, "m"), config)
     run.start(steps=config.trainer.steps)
     run.done(step=config.trainer.steps, seconds=seconds)
-    rates: list[dict[str, Any]] = [{"n": games}]
-    (run.path / "summary.json").write_text(json.dumps({"splits": [{"rates": rates}]}))
+    rates: list[dict[str, Any]] = [{"n": games, "rate": 0.5}]
+    (run.path / "summary.json").write_text(json.dumps({"splits": [{"split": "valid_seen", "rates": rates}]}))
 
 
 def test_what_a_run_has_to_do(tmp_path: Path) -> None:

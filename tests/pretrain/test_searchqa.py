@@ -86,7 +86,7 @@ def test_an_episode_weighs_the_experts_answers_and_copied_ends_of_names(
 
 def test_the_tokenizer_writes_every_name_in_its_pieces_wherever_it_stands(dialogue: Dialogue) -> None:
     world = World("test", 9, 200)  # of the split that no corpus has
-    special = dialogue.end_id
+    (special,) = dialogue.format.end_ids
     for title in world.entities:
         ids = dialogue.tokenizer.encode(f" {title}", add_special_tokens=False)
         pieces = [dialogue.tokenizer.decode([i]) for i in ids]

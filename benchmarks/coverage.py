@@ -306,7 +306,10 @@ def single_checkpoints(reps: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-STUDIES: dict[str, tuple[str, Callable[[int], pd.DataFrame]]] = {
+Studies = dict[str, tuple[str, Callable[[int], pd.DataFrame]]]
+"""By name: a title, and what makes the table of so many simulated studies."""
+
+STUDIES: Studies = {
     "comparison": (
         "Coverage of intervals of a difference (nominal 0.95)",
         partial(grid, comparison),
@@ -344,16 +347,17 @@ def write_block(page: Path, name: str, text: str) -> None:
     page.write_text(f"{before}{start}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
-def main() -> None:
+def main(studies: Studies, description: str | None) -> None:
+    """The command line of a set of simulations; `benchmarks/coverage_paired.py` has another."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--reps", type=int, default=1000)
-    parser.add_argument("--study", nargs="+", choices=STUDIES, default=list(STUDIES), help="only these")
+    parser.add_argument("--study", nargs="+", choices=studies, default=list(studies), help="only these")
     parser.add_argument("--write", type=Path, help="Markdown page whose tables are replaced, one by one")
     args = parser.parse_args()
     for name in args.study:
-        title, study = STUDIES[name]
+        title, study = studies[name]
         used = time.process_time()
         text = section(title, study(args.reps), args.reps)
         print(f"{text}\n({time.process_time() - used:.0f} s of processor time)\n", flush=True)
@@ -362,4 +366,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(STUDIES, __doc__)

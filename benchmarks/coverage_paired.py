@@ -13,11 +13,8 @@ once, and the first ones are held against `analysis.designs`; the interval on ne
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,7 +25,7 @@ from analysis.cells import Cells
 from analysis.designs import design_of
 from analysis.simulate import World
 from analysis.simulate_pairs import PairedWorld
-from benchmarks.coverage import section, write_block
+from benchmarks.coverage import Studies, main
 
 GAMES, ARMS = 134, 4
 CHECKED = 5
@@ -242,29 +239,12 @@ def alike_pairs(reps: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-STUDIES = {
+STUDIES: Studies = {
     "paired": ("Paired and blocked designs (nominal 0.95 and 0.05)", designs),
     "paired_odd": ("Unequal spreads and missing runs (nominal 0.95 and 0.05)", odd_designs),
     "paired_alike": ("Pairs that hardly differ (nominal 0.05)", alike_pairs),
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--reps", type=int, default=1000)
-    parser.add_argument("--study", nargs="+", choices=STUDIES, default=list(STUDIES), help="only these")
-    parser.add_argument("--write", type=Path, help="Markdown page whose tables are replaced")
-    args = parser.parse_args()
-    for name in args.study:
-        title, study = STUDIES[name]
-        used = time.process_time()
-        text = section(title, study(args.reps), args.reps)
-        print(f"{text}\n({time.process_time() - used:.0f} s of processor time)\n", flush=True)
-        if args.write:
-            write_block(args.write, name, text)
-
-
 if __name__ == "__main__":
-    main()
+    main(STUDIES, __doc__)

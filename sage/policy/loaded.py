@@ -48,11 +48,6 @@ def check_complete(name: str, model: PreTrainedModel, info: dict[str, Any]) -> N
         )
 
 
-def dropped(info: dict[str, Any]) -> list[str]:
-    """Names of tensors of other parts than the language model (a vision tower), which are left out."""
-    return [key for key in sorted(info["unexpected_keys"]) if not _belongs(key)]
-
-
 def _belongs(key: str) -> bool:
     """Whether a tensor that found no place is part of the text model that runs: a layer, a bias, another
     head."""

@@ -7,7 +7,7 @@
     nox -s rliable          statistics against the rliable package, in an environment of its own
     nox -s vllm             the vLLM engine against ours, in an environment of its own
     nox -s real             two real models of yours: checked, trained for a step, resumed
-    nox -s lint             ruff
+    nox -s lint             ruff, and the size of functions (tests/complexity.py)
     nox -s types            mypy
     nox -s build            the wheel, installed in a fresh environment, runs the main job in an empty folder
 
@@ -127,9 +127,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff."""
-    session.install("ruff", *CONSTRAINTS)
+    """ruff, and functions that are too long, too wide or too tangled."""
+    session.install("ruff", "radon", *CONSTRAINTS)
     session.run("ruff", "check", *(session.posargs or ["."]))
+    session.run("python", "tests/complexity.py")
 
 
 @nox.session(reuse_venv=False)

@@ -15,6 +15,7 @@ from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.rollout import Job, OnTurns, PlaySettings, play
 from sage.scoring import Pair
 from sage.settings import ConfigError
+from sage.teacher.vocabulary import added_words
 
 if TYPE_CHECKING:
     from sage.config import RunConfig
@@ -77,6 +78,11 @@ def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -
         raise ConfigError(
             f"{why} needs one chat template for both models, and theirs differ; "
             "give both the same by student.chat_template and teacher.chat_template."
+        )
+    if words := added_words(models.student.tokenizer, models.teacher.tokenizer):
+        raise ConfigError(
+            f"{why} needs one tokenizer for both models, and the teacher could say {words[0]!r}, which the "
+            "student cannot read; take a teacher with the student's tokenizer."
         )
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:

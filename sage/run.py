@@ -51,6 +51,7 @@ from sage.records.trouble import fallback_warning
 from sage.scoring import Pair, pair
 from sage.settings import ConfigError
 from sage.teacher.judge import TeacherJudge
+from sage.teacher.vocabulary import ignored
 from sage.update import Objective
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         if main:
             for split in checked.context:
                 folder.log(split.line())
-            if shorter := _shorter_context(config, student, models):
-                folder.log(shorter)
-                view.say(shorter)
+            for sentence in (_shorter_context(config, student, models), _ignored_tokens(models)):
+                if sentence:
+                    folder.log(sentence)
+                    view.say(sentence)
         evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), accelerator)
 
         def evaluate(step: int, limit: int | None) -> None:
@@ -335,6 +337,13 @@ def _shorter_context(config: RunConfig, student: LanguageModel, models: Pair | N
     ends += [f"evaluations at {short['student']:,}"] if "student" in short else []
     models_end = " and ".join(f"the {role} reaches {n:,} tokens" for role, n in short.items())
     return f"rollout.max_context is {config.rollout.max_context:,}, and {models_end}: {', '.join(ends)}."
+
+
+def _ignored_tokens(models: Pair | None) -> str:
+    """What the teacher's tokenizer knows beyond the student's; empty where that is nothing."""
+    if models is None:
+        return ""
+    return ignored(models.student.tokenizer, models.teacher.tokenizer, models.teacher.name)
 
 
 def _template_dates(student: LanguageModel, models: Pair | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sage.check.page import Line, fine, warning
 from sage.check.room import free_bytes, gib, training_bytes
+from sage.teacher.vocabulary import ignored
 
 if TYPE_CHECKING:
     from sage.check.pair import Subject
@@ -26,6 +27,9 @@ def numbers(subject: Subject) -> Iterator[Line]:
         f"Both mean the same by every token ({subject.models.vocabulary:,} ids); hidden states times the"
         " output layer are the logits of both."
     )
+    pair = subject.models
+    if sentence := ignored(pair.student.tokenizer, pair.teacher.tokenizer, pair.teacher.name):
+        yield fine(sentence)
     needed, free = training_bytes(subject.student), free_bytes(subject.student.device)
     text = f"A step takes {gib(needed)} beside the student's weights, {gib(free)} are free"
     if needed > free:

@@ -36,7 +36,7 @@ from sage.players import training_play
 from sage.policy.model import load_model
 from sage.policy.prompts import choose_style
 from sage.policy.rollout import Job, OnTurns, play
-from sage.records.clock import PhaseClock
+from sage.records.clock import PhaseClock, phase
 from sage.scoring import Pair, Played, pair
 from sage.settings import load
 from sage.update import Objective, accumulate_gradient
@@ -86,17 +86,17 @@ class Step:
         training = training_play(self.config, self.models, pool, how, on_turns)
         return list(training([Job(task) for task in self.tasks], self.config.env.turn_budget))
 
-    def __call__(self, pool: EnvPool, clock: PhaseClock) -> None:
+    def __call__(self, pool: EnvPool) -> None:
         config = self.config
-        with clock.phase("rollout"):
+        with phase("rollout"):
             batch = [Played(episode) for episode in self.rollout(pool)]
-        with clock.phase("judge"), ExitStack() as stack:
+        with phase("judge"), ExitStack() as stack:
             ask = story._judge(config, self.style, self.models.teacher, stack)
             decide(batch, config.intervention, ask, turn_streams(0, 1))
         self.optimizer.clear()
         rules = Objective(config.confidence, config.normalization, config.divergence)
-        accumulate_gradient(self.models, rules, batch, micro_batch=config.speed.micro_batch, clock=clock)
-        with clock.phase("student"):
+        accumulate_gradient(self.models, rules, batch, micro_batch=config.speed.micro_batch)
+        with phase("student"):
             self.optimizer.step()
 
     def pool(self) -> CountedPool:
@@ -106,15 +106,15 @@ class Step:
 def profile(overrides: list[str]) -> None:
     step = Step(overrides)
     with step.pool() as pool:
-        step(pool, PhaseClock())  # warm
-        clock = PhaseClock()
+        step(pool)  # warm
         started = time.process_time()
-        step(pool, clock)
+        with PhaseClock().running() as clock:
+            step(pool)
         plain, phases = time.process_time() - started, clock.totals()
         pool.seconds = 0.0
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             started = time.perf_counter()
-            step(pool, PhaseClock())
+            step(pool)
             profiled = time.perf_counter() - started
         simulator = pool.seconds
     # An operator's own time, its callees counted by themselves; the wall clock's, as all times below.

@@ -26,16 +26,15 @@ LAUNCHED = "SAGE_BENCHMARK_LAUNCHED"
 def here(dtype: str) -> None:
     """In one of the launched processes; the first prints a row."""
     import torch
-    from accelerate import Accelerator
     from torch.distributed.tensor import DTensor
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from sage.optimization import StudentOptimizer, add_up_gradients
+    from sage.optimization import StudentOptimizer, all_reduce_gradients
+    from sage.processes import Processes
     from sage.settings import load
-    from sage.sharding import mesh_of
 
-    accelerator = Accelerator(cpu=True)
-    mesh = mesh_of(accelerator)
+    processes = Processes.start(torch.device("cpu"))
+    mesh = processes.mesh
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=8000, hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=8,
@@ -66,22 +65,22 @@ def here(dtype: str) -> None:
         model(input_ids=ids).logits.float().square().mean().backward()
         gradients = [p.grad for p in optimizer.parameters]
         backward = held([*optimizer.parameters, *optimizer.masters, *gradients, *moments()])
-        accelerator.wait_for_everyone()
+        processes.barrier()
         start = time.perf_counter()
-        if mesh is None and accelerator.num_processes > 1:
-            add_up_gradients(optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum"))
+        if mesh is None and processes.count > 1:
+            all_reduce_gradients(optimizer.parameters, processes.all_reduce_tensor)
         optimizer.step()
         seconds = time.perf_counter() - start
     playing = held([*optimizer.parameters, *optimizer.masters, *moments()])
     masters = [m for p, m in zip(optimizer.parameters, optimizer.masters, strict=True) if m is not p]
     optimizer_bytes = held([*masters, *moments()])
-    if accelerator.is_main_process:
-        mode = "alone" if accelerator.num_processes == 1 else "FSDP" if mesh else "DDP"
+    if processes.is_main:
+        mode = "alone" if processes.count == 1 else "FSDP" if mesh else "DDP"
         print(
-            f"| {mode} | {accelerator.num_processes} | {optimizer_bytes:.2f} | {playing:.2f} "
+            f"| {mode} | {processes.count} | {optimizer_bytes:.2f} | {playing:.2f} "
             f"| {backward:.2f} | {in_step[-1]:.2f} | {seconds:.2f} |", flush=True,
         )  # fmt: skip
-    accelerator.wait_for_everyone()
+    processes.barrier()
     os._exit(0)  # a process that shuts down in order may abort in gloo's threads (pytorch issue 190489)
 
 

@@ -14,10 +14,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-
 from sage import checkpoint
 from sage.config import SpeedSettings, TrainerSettings
 from sage.episode import Decision, Episode, Label, Status, Task
@@ -27,14 +23,13 @@ from sage.objective.curriculum import Curriculum
 from sage.objective.estimators import NegativeLogLikelihood
 from sage.objective.intervention import Ask, Intervention, JudgeFailure, Stream, TurnContext
 from sage.objective.normalization import Unnormalized
-from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
+from sage.optimization import StudentOptimizer, WeightChange, all_reduce_gradients
 from sage.policy.rollout import Job
-from sage.records.clock import PhaseClock
+from sage.processes import Processes
+from sage.records.clock import phase, take_seconds
 from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares
 from sage.scoring import Pair, Played, score_batch
-from sage.settings import ConfigError
-from sage.sharding import check_launch, mesh_of
 from sage.stopping import before_stop, unbroken
 from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
 
@@ -105,24 +100,6 @@ class Summary:
         return self.steps - self.stepped
 
 
-def make_accelerator(models: Pair) -> Accelerator:
-    """One process, or as many as `accelerate launch` started.
-
-    On CPU several processes need `accelerate launch --multi_gpu --num_processes n` (torchrun; they then speak
-    gloo): `accelerate launch --cpu` starts one process unless there is MPI. Raises ConfigError (a ValueError)
-    where accelerate is set to what is not known here.
-    """
-    check_launch()
-    accelerator = Accelerator(cpu=models.student.device.type == "cpu")
-    kind = accelerator.distributed_type.value
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"):
-        raise ConfigError(
-            f"accelerate is set to {kind}, which is not known here; "
-            "start it with a config of conf/accelerate/ (docs/launch.md)."
-        )
-    return accelerator
-
-
 def distill(
     *,
     models: Pair,
@@ -135,9 +112,8 @@ def distill(
     turn_budget: int,
     play: Play,
     ask: Ask,
-    accelerator: Accelerator,
+    processes: Processes,
     checkpoints: Path,
-    clock: PhaseClock,
     on_step: Callable[[StepReport], None],
     after_step: Callable[[int, bool], None] | None = None,
     gold: Gold | None = None,
@@ -156,10 +132,10 @@ def distill(
     alone, and is counted. A signal that stops the run finds the checkpoint of the last whole step written (in
     one process; several do not stop at the same step, and `checkpoint_every` serves them).
     """
-    optimizer = StudentOptimizer(models.student.model, trainer, mesh_of(accelerator), seed=seed)
+    optimizer = StudentOptimizer(models.student.model, trainer, processes.mesh, seed=seed)
     change = WeightChange(models.student.model)
     learners = [part for part in (rules.intervention, ask) if isinstance(part, Remembers)]
-    progress = _resume(checkpoints, models, optimizer, change, accelerator, learners)
+    progress = _resume(checkpoints, models, optimizer, change, processes, learners)
     if progress.steps and after_step is not None:
         after_step(progress.steps, _is_last(progress, trainer))  # a signal may have come in the middle of it
 
@@ -169,11 +145,8 @@ def distill(
         # play
         jobs = jobs_of_step(tasks, step, trainer.tasks_per_step, episodes_per_task, seed)
         last_turns = rules.curriculum.last_turns(step, turn_budget)
-        mine = [
-            replace(job, last_turns=last_turns)
-            for job in jobs[accelerator.process_index :: accelerator.num_processes]
-        ]
-        with clock.phase("rollout"):
+        mine = [replace(job, last_turns=last_turns) for job in processes.share(jobs)]
+        with phase("rollout"):
             episodes = play(mine, rules.curriculum.turn_limit(step, turn_budget)) if mine else []
         played = [Played(episode) for episode in episodes]
         batch = [p for p in played if p.episode.status.is_ok and p.episode.turns]
@@ -185,16 +158,15 @@ def distill(
             rules.objective.confidence,
             micro_batch=speed.micro_batch,
             with_student=True,
-            clock=clock,
         )
         scored = ask_both(batch) if rules.intervention.needs_scores else None
-        with clock.phase("judge"):
+        with phase("judge"):
             decided = decide(batch, rules.intervention, ask, turn_streams(seed, step))
         if scored is not None and len(decided) < len(batch):
             scored = ask_both(decided)
         batch = decided
         if max_not_ok is not None:
-            _refuse_not_ok(accelerator, episodes, max_not_ok, step)
+            _refuse_not_ok(processes, episodes, max_not_ok, step)
 
         # score, weigh, differentiate
         optimizer.clear()
@@ -203,8 +175,7 @@ def distill(
             rules.objective,
             batch,
             micro_batch=speed.micro_batch,
-            add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
-            clock=clock,
+            processes=processes,
             log_skipped=trainer.log_skipped,
             scored=scored,
             stream=episode_streams(seed, step),
@@ -214,29 +185,27 @@ def distill(
         shown: list[Episode] = []
         if gold is not None:
             first = [job for job in mine if job.rollout_index % episodes_per_task == 0]
-            with clock.phase("rollout"):
+            with phase("rollout"):
                 shown = gold.play(first) if first else []
             if max_not_ok is not None:
-                _refuse_not_ok(accelerator, shown, max_not_ok, step, "the demonstrations of ")
-            imitated = imitate(gold, shown, models, speed.micro_batch, accelerator, clock)
+                _refuse_not_ok(processes, shown, max_not_ok, step, "the demonstrations of ")
+            imitated = imitate(gold, shown, models, speed.micro_batch, processes)
 
         with unbroken():
             # step
             learning_rate, grad_norm = optimizer.learning_rate, None
             moves = loss.z is not None or (imitated is not None and imitated.z is not None)
             if moves:
-                with clock.phase("student"):
-                    if accelerator.num_processes > 1 and optimizer.mesh is None:
-                        add_up_gradients(
-                            optimizer.parameters, lambda t: accelerator.reduce(t, reduction="sum")
-                        )
+                with phase("student"):
+                    if processes.count > 1 and optimizer.mesh is None:
+                        all_reduce_gradients(optimizer.parameters, processes.all_reduce_tensor)
                     grad_norm = optimizer.step()
 
             # report
-            everyone = gather_object(played) if accelerator.num_processes > 1 else played
+            everyone = processes.gather(played)
             gold_cost = imitated.teacher_tokens if imitated else 0
             gold_broken = sum(not episode.status.is_ok for episode in shown)
-            numbers = _add_up_numbers(accelerator, (loss.teacher_tokens, gold_cost, gold_broken))
+            numbers = processes.all_reduce_sum((loss.teacher_tokens, gold_cost, gold_broken))
             teacher_tokens, gold_cost, gold_broken = map(int, numbers)
             row = step_values(everyone, loss) | {
                 "teacher_tokens": teacher_tokens,
@@ -249,17 +218,17 @@ def distill(
             learnt = change.of_masters(optimizer.masters) if optimizer.rounds else None
             cost = sum(row[name] for name in TEACHER.values())
             progress = Summary(step, progress.stepped + moves, progress.teacher_tokens + cost)
-            if accelerator.is_main_process:
+            if processes.is_main:
                 row |= {
                     "grad_norm": grad_norm,
                     "learning_rate": learning_rate,
                     "relative_weight_change": (played_change := change.value()),
                     "relative_master_change": played_change if learnt is None else learnt,
                 }
-                seconds = clock.take()
+                seconds = take_seconds()
                 row |= {f"seconds_{name}": seconds[name] for name in TIMED}
                 on_step(StepReport(step, row, everyone))
-            if accelerator.num_processes == 1:
+            if processes.count == 1:
                 states, memories = [checkpoint.random_state()], [[part.memory() for part in learners]]
                 before_stop(
                     partial(_write, checkpoints, progress, models, optimizer, change, states, memories)
@@ -269,20 +238,20 @@ def distill(
         if after_step is not None:
             after_step(step, last)
         if last or (speed.checkpoint_every and step % speed.checkpoint_every == 0):
-            _save(checkpoints, progress, models, optimizer, change, accelerator, learners)
+            _save(checkpoints, progress, models, optimizer, change, processes, learners)
     before_stop(None)
     return progress
 
 
 def _refuse_not_ok(
-    accelerator: Accelerator, mine: Sequence[Episode], most: float, step: int, part: str = ""
+    processes: Processes, mine: Sequence[Episode], most: float, step: int, part: str = ""
 ) -> None:
     """`refuse_not_ok` over the episodes of all processes, in every one of them; `part`: which of the step's,
     `the demonstrations of `."""
     bad = sum(not episode.status.is_ok for episode in mine)
-    bad_in_all, in_all = _add_up_numbers(accelerator, (bad, len(mine)))
+    bad_in_all, in_all = processes.all_reduce_sum((bad, len(mine)))
     if too_many(int(bad_in_all), int(in_all), most):
-        episodes = gather_object(list(mine)) if accelerator.num_processes > 1 else mine
+        episodes = processes.gather(mine)
         refuse_not_ok(episodes, most, f"{part}training step {step}", step - 1)
 
 
@@ -299,8 +268,7 @@ def imitate(
     episodes: Sequence[Episode],
     models: Pair,
     micro_batch: int,
-    accelerator: Accelerator,
-    clock: PhaseClock,
+    processes: Processes,
 ) -> BatchLoss:
     """Add λ ∇ mean −log p over the tokens of the won ones of the golden `episodes` to the student's gradient.
 
@@ -319,8 +287,7 @@ def imitate(
         IMITATION,
         batch,
         micro_batch=micro_batch,
-        add_up=lambda numbers: _add_up_numbers(accelerator, numbers),
-        clock=clock,
+        processes=processes,
     )
     return replace(loss, teacher_tokens=sum(episode.teacher_tokens for episode in episodes))
 
@@ -427,29 +394,19 @@ def step_values(played: Sequence[Played], loss: BatchLoss) -> dict[str, Any]:
     }
 
 
-def _add_up_numbers(accelerator: Accelerator, numbers: Sequence[float]) -> list[float]:
-    if accelerator.num_processes == 1:
-        return list(numbers)
-    here = torch.tensor(numbers, dtype=torch.float64, device=accelerator.device)
-    return list(accelerator.reduce(here, reduction="sum").tolist())
-
-
 def _save(
     folder: Path,
     progress: Summary,
     models: Pair,
     optimizer: StudentOptimizer,
     change: WeightChange,
-    accelerator: Accelerator,
+    processes: Processes,
     learners: Sequence[Remembers],
 ) -> None:
-    states = [checkpoint.random_state()]
-    memories = [[learner.memory() for learner in learners]]
-    if accelerator.num_processes > 1:
-        states, memories = gather_object(states), gather_object(memories)
-    main = accelerator.is_main_process
-    _write(folder, progress, models, optimizer, change, states, memories, writes=main)
-    accelerator.wait_for_everyone()
+    states = processes.gather([checkpoint.random_state()])
+    memories = processes.gather([[learner.memory() for learner in learners]])
+    _write(folder, progress, models, optimizer, change, states, memories, writes=processes.is_main)
+    processes.barrier()
 
 
 def _write(
@@ -480,7 +437,7 @@ def _resume(
     models: Pair,
     optimizer: StudentOptimizer,
     change: WeightChange,
-    accelerator: Accelerator,
+    processes: Processes,
     learners: Sequence[Remembers],
 ) -> Summary:
     """What is done already. Raises ValueError where the run began with other weights."""
@@ -494,8 +451,8 @@ def _resume(
             "resume with the student it was started with, or use launch.on_existing=rerun."
         )
     optimizer.load_state_dict(state)
-    if accelerator.process_index < len(state["random"]):
-        checkpoint.set_random_state(state["random"][accelerator.process_index])
-        for learner, memory in zip(learners, state["memories"][accelerator.process_index], strict=True):
+    if processes.rank < len(state["random"]):
+        checkpoint.set_random_state(state["random"][processes.rank])
+        for learner, memory in zip(learners, state["memories"][processes.rank], strict=True):
             learner.recall(memory)
     return Summary(int(state["step"]), int(state["stepped"]), int(state["teacher_tokens"]))

@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Task
 from sage.policy.model import LanguageModel
 from sage.policy.rollout import Job, PlaySettings, play
+from sage.processes import Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Evaluator:
     student: LanguageModel
     pool: EnvPool
     settings: PlaySettings
-    accelerator: Accelerator
+    processes: Processes
 
     def __call__(
         self, tasks: Sequence[Task], on_episode: Callable[[Episode], None] | None = None
@@ -35,11 +33,9 @@ class Evaluator:
 
         Raises RuntimeError where the episodes are not exactly the tasks, each once.
         """
-        rank, count = self.accelerator.process_index, self.accelerator.num_processes
-        mine = [Job(task) for task in tasks[rank::count]]
+        mine = [Job(task) for task in self.processes.share(tasks)]
         played = play(self.student, self.pool, mine, self.settings, on_episode) if mine else []
-        if count > 1:
-            played = gather_object(played)
+        played = self.processes.gather(played)
         by_task = {episode.task.id: episode for episode in played}
         wrong = Counter(e.task.id for e in played) - Counter(t.id for t in tasks)
         if wrong or len(played) != len(tasks):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sage.config import TrainerSettings
 from sage.errors import NotFinite
 from sage.rounding import dithered, key_of
-from sage.sharding import add_up_rows, cut, cut_like, kept, map_rows, whole
+from sage.sharding import full_tensor, gather_to_cpu, map_rows, reduce_scatter, shard, shard_like
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -28,8 +28,8 @@ class StudentOptimizer:
     update is smaller than half a bfloat16 step of most weights and would be rounded away. What plays are the
     masters rounded as `settings.rounding` says; `seed` (the run's) draws the thresholds of a dither. With a
     `mesh` every weight has a master, of which each process keeps its rows, and so it does of gradient and
-    moments; `step` adds the gradient up over the processes, and every process has to call what speaks of
-    that.
+    moments; `step` adds the gradient up over the processes, and what says `collective` every process has to
+    call.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class StudentOptimizer:
     def step(self) -> float:
         """Clip, step, advance the warm-up and clear; returns the gradient norm before clipping.
 
-        With a mesh the gradient is the sum over all processes, and every process has to call this. Raises
+        With a mesh the gradient is the sum over all processes, and this is collective. Raises
         NotFinite (a FloatingPointError), before weights or moments are changed, where the gradient is not
         finite.
         """
@@ -86,12 +86,12 @@ class StudentOptimizer:
                 continue
             if self.mesh is not None:
                 here = torch.zeros_like(p) if p.grad is None else p.grad
-                master.grad = add_up_rows(here.to(master.dtype), master)
+                master.grad = reduce_scatter(here.to(master.dtype), master)
             elif p.grad is not None:
                 master.grad = p.grad.float()
             p.grad = None
         gradients = [master.grad for master in self.masters if master.grad is not None]
-        total = whole(torch.nn.utils.get_total_norm(gradients))
+        total = full_tensor(torch.nn.utils.get_total_norm(gradients))
         norm = float(total)
         if norm != norm or norm == float("inf"):
             raise NotFinite(
@@ -106,30 +106,30 @@ class StudentOptimizer:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Copy the masters into the model, rounded; with a mesh, from all processes."""
+        """Copy the masters into the model, rounded; with a mesh, from all processes (collective)."""
         for p, master, key in zip(self.parameters, self.masters, self._keys, strict=True):
             if master is p:
                 continue
             if key is None:
-                p.copy_(whole(master.detach().to(p.dtype)))
+                p.copy_(full_tensor(master.detach().to(p.dtype)))
             else:
-                p.copy_(whole(map_rows(partial(_dithered_rows, key=key), master.detach())))
+                p.copy_(full_tensor(map_rows(partial(_dithered_rows, key=key), master.detach())))
 
     def state_dict(self, keep: bool = True) -> dict[str, Any]:
-        """Everything but the model's own weights: the same, cut or not, for any number of processes.
+        """Everything but the model's own weights: the same, sharded or not, for any number of processes.
 
-        With a mesh every process has to call this, and those that do not `keep` get None for tensors.
+        With a mesh it is collective, and processes that do not `keep` get None for tensors.
         """
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {
-            number: {name: kept(value, keep) for name, value in of_master.items()}
+            number: {name: gather_to_cpu(value, keep) for name, value in of_master.items()}
             for number, of_master in optimizer["state"].items()
         }
         return {
             "optimizer": optimizer,
             "scheduler": self.scheduler.state_dict(),
             "masters": [
-                None if m.dtype == p.dtype else kept(m.detach(), keep)
+                None if m.dtype == p.dtype else gather_to_cpu(m.detach(), keep)
                 for p, m in zip(self.parameters, self.masters, strict=True)
             ],
         }
@@ -137,11 +137,11 @@ class StudentOptimizer:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave, here or in another number of processes, and publish it; weights
-        of the model that have no master have to be loaded before. With a mesh every process calls this."""
+        of the model that have no master have to be loaded before. With a mesh it is collective."""
         in_order = [master for group in self.optimizer.param_groups for master in group["params"]]
         moments = {
             number: {
-                name: value if name == "step" else cut_like(value, in_order[number])
+                name: value if name == "step" else shard_like(value, in_order[number])
                 for name, value in of_master.items()
             }
             for number, of_master in state["optimizer"]["state"].items()
@@ -150,7 +150,7 @@ class StudentOptimizer:
         self.scheduler.load_state_dict(state["scheduler"])
         for p, master, saved in zip(self.parameters, self.masters, state["masters"], strict=True):
             if master is not p:
-                master.copy_(cut_like(p if saved is None else saved.to(p.device), master))
+                master.copy_(shard_like(p if saved is None else saved.to(p.device), master))
         self.publish()
 
 
@@ -162,19 +162,20 @@ def _master(p: Tensor, mesh: DeviceMesh | None) -> Tensor:
     """What AdamW updates for `p`: itself, or a copy (of this process's rows) in float32 or better."""
     kind = torch.promote_types(p.dtype, torch.float32)
     if mesh is not None:
-        return cut(p, mesh, kind).requires_grad_()
+        return shard(p, mesh, kind).requires_grad_()
     return p if p.dtype == kind else p.detach().to(kind).requires_grad_()
 
 
-def add_up_gradients(parameters: Iterable[Tensor], add_up: Callable[[Tensor], Tensor]) -> None:
-    """Replace every `.grad` by its sum over all processes (`add_up` sums one tensor); a missing one is 0."""
+def all_reduce_gradients(parameters: Iterable[Tensor], all_reduce: Callable[[Tensor], Tensor]) -> None:
+    """Replace every `.grad` by its sum over all processes (`all_reduce` sums one tensor); a missing one is 0.
+    Collective."""
     bucket: list[Tensor] = []
 
     def flush() -> None:
         if not bucket:
             return
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
-        for p, part in zip(bucket, add_up(flat).split([p.numel() for p in bucket]), strict=True):
+        for p, part in zip(bucket, all_reduce(flat).split([p.numel() for p in bucket]), strict=True):
             p.grad = part.view_as(p).clone()
         bucket.clear()
 
@@ -203,12 +204,12 @@ class WeightChange:
 
     @torch.no_grad()
     def of_masters(self, masters: Sequence[Tensor]) -> float:
-        """The same of `StudentOptimizer.masters`, which are θ₀ in the beginning. Every process has to call it
-        where they are cut."""
+        """The same of `StudentOptimizer.masters`, which are θ₀ in the beginning. Collective where they are
+        shards."""
         total = 0.0
         for start, master in zip(self._start, masters, strict=True):
-            moved = master.detach() - cut_like(start.to(master.device, master.dtype), master)
-            total += float(whole(torch.linalg.vector_norm(moved))) ** 2
+            moved = master.detach() - shard_like(start.to(master.device, master.dtype), master)
+            total += float(full_tensor(torch.linalg.vector_norm(moved))) ** 2
         return float(total**0.5 / self.start_norm)
 
 

@@ -23,7 +23,7 @@ from sage.check.before import before_weights
 from sage.check.page import Verdict
 from sage.config import RunConfig
 from sage.display import View, open_view, print_summary
-from sage.distill import Rules, StepReport, distill, make_accelerator
+from sage.distill import Rules, StepReport, distill
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Label, Status, Task, Turn
@@ -39,8 +39,9 @@ from sage.policy.model import LanguageModel, load_model
 from sage.policy.prompts import choose_style
 from sage.policy.rollout import OnTurns, PlaySettings
 from sage.preflight import preflight
+from sage.processes import Processes
 from sage.records import provenance
-from sage.records.clock import PhaseClock
+from sage.records.clock import PhaseClock, phase
 from sage.records.exporter import Exporter
 from sage.records.preregistration import plan_hash
 from sage.records.rows import Row, RunKey, episode_rows, step_row
@@ -66,7 +67,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         torch.set_num_threads(config.speed.threads)
     plan = plan_hash(config.launch.plan)
     with ExitStack() as stack:
-        clock = PhaseClock(_seconds_before(folder))
+        clock = stack.enter_context(PhaseClock(_seconds_before(folder)).running())
         _look_before(config, folder)
         tasks = cache(config.env.tasks)
         checked = preflight(config, tasks)
@@ -74,11 +75,11 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         trains = config.task == "train" and config.trainer.steps > 0
         models = load_models(config, student, checked.teacher) if trains else None
         _check_engines(config, student, models)
-        accelerator = make_accelerator(models or Pair(student, student, 0, None))
-        main = accelerator.is_main_process
-        if config.rollout.decoder == "vllm" and accelerator.num_processes > 1:
+        processes = Processes.start(student.device)
+        main = processes.is_main
+        if config.rollout.decoder == "vllm" and processes.count > 1:
             raise ConfigError(
-                f"rollout.decoder=vllm plays in one process, and {accelerator.num_processes} were started; "
+                f"rollout.decoder=vllm plays in one process, and {processes.count} were started; "
                 "start one, or use rollout.decoder=local."
             )
 
@@ -118,13 +119,13 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 if sentence:
                     folder.log(sentence)
                     view.say(sentence)
-        evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), accelerator)
+        evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), processes)
 
         def evaluate(step: int, limit: int | None) -> None:
             for split in config.evaluation.splits:
                 tasks = book.tasks(split, limit)
                 if book.needs(step, split):
-                    with clock.phase("evaluation"):
+                    with phase("evaluation"):
                         view.begin(f"evaluating {split} after {step} steps", len(tasks))
                         episodes = evaluator(tasks, book.counter())
                     what = f"the evaluation of {split} after {step} steps"
@@ -167,9 +168,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 play=training_play(config, models, pool, play, _ahead(config, ask)),
                 gold=golden(config, models, pool, play),
                 ask=ask,
-                accelerator=accelerator,
+                processes=processes,
                 checkpoints=folder.checkpoints,
-                clock=clock,
                 on_step=book.stepped,
                 after_step=after_step,
                 max_not_ok=config.evaluation.max_not_ok,

@@ -18,7 +18,7 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.failures import memory_for, smaller_passes
 from sage.policy.hidden import check_head
 from sage.policy.model import LanguageModel
-from sage.records.clock import PhaseClock
+from sage.records.clock import phase
 from sage.teacher.score import TeacherPass, own_view, score, teacher_dialogue, teacher_view
 from sage.teacher.vocabulary import shared_vocabulary
 
@@ -81,7 +81,6 @@ def score_batch(
     micro_batch: int,
     only_supervised: bool = False,
     with_student: bool = False,
-    clock: PhaseClock | None = None,
     chunk_tokens: int | None = None,
 ) -> Scored:
     """Ask the teacher about every turn (or only those of weight > 0), and start `scores` of each episode.
@@ -89,7 +88,6 @@ def score_batch(
     `with_student`, or a confidence that `needs_student`, adds one forward pass of the student without a
     gradient. Raises OutOfMemory where a pass does not fit, and NotFinite where its logits are no numbers.
     """
-    clock = clock or PhaseClock()
     with_student = with_student or confidence.needs_student
     groups = groups_of(batch, micro_batch)
     passes, stats = [], []
@@ -97,7 +95,7 @@ def score_batch(
     teacher_tokens = 0
     for group in groups:
         turns = [_asked(played, only_supervised) for played in group]
-        with clock.phase("teacher"), memory_for("the teacher's scoring pass", way):
+        with phase("teacher"), memory_for("the teacher's scoring pass", way):
             views = [teacher_view(played.episode, models.dialogue) for played in group]
             done = score(
                 models.teacher,
@@ -113,7 +111,7 @@ def score_batch(
         )
         students: Sequence[TeacherPass | None] = [None] * len(group)
         if with_student:
-            with clock.phase("student"), memory_for("the student's scoring pass", way):
+            with phase("student"), memory_for("the student's scoring pass", way):
                 students = score(
                     models.student,
                     [own_view(played.episode) for played in group],

@@ -25,7 +25,8 @@ from sage.objective.normalization import Normalization, WeightSums
 from sage.objective.weights import selective_weights, token_weights, weight_sums
 from sage.policy.failures import memory_for, smaller_passes
 from sage.policy.hidden import head, hidden_states
-from sage.records.clock import PhaseClock
+from sage.processes import ALONE, Processes
+from sage.records.clock import phase
 from sage.scoring import Pair, Played, Scored, lengths_of, mean_of, score_batch
 from sage.teacher.score import TeacherPass, View, own_view
 
@@ -52,15 +53,6 @@ class BatchLoss:
     teacher_tokens: int
 
 
-AddUp = Callable[[Sequence[float]], list[float]]
-"""Adds numbers up over all processes, element by element."""
-
-
-def just_here(numbers: Sequence[float]) -> list[float]:
-    """`AddUp` of a single process."""
-    return list(numbers)
-
-
 EpisodeStream = Callable[[Episode], random.Random]
 """The random stream of one episode, which depends on nothing but (run seed, step, task, rollout)."""
 
@@ -76,8 +68,7 @@ def accumulate_gradient(
     batch: Sequence[Played],
     *,
     micro_batch: int,
-    add_up: AddUp = just_here,
-    clock: PhaseClock | None = None,
+    processes: Processes = ALONE,
     log_skipped: bool = True,
     chunk_tokens: int | None = None,
     scored: Scored | None = None,
@@ -93,7 +84,6 @@ def accumulate_gradient(
     of an episode to confidence rules that draw. Raises OutOfMemory where a pass does not fit, and NotFinite
     where the loss is no number; the gradient is then of no use.
     """
-    clock = clock or PhaseClock()
     if scored is None:
         scored = score_batch(
             models,
@@ -103,7 +93,6 @@ def accumulate_gradient(
             only_supervised=not (
                 log_skipped or objective.normalization.flat or objective.confidence.compares_turns
             ),
-            clock=clock,
             chunk_tokens=chunk_tokens,
         )
     groups, passes = scored.groups, scored.passes
@@ -114,12 +103,12 @@ def accumulate_gradient(
 
     flat = [weights_T for part in weights for weights_T in part]
     here = WeightSums.total([weight_sums(weights_T) for weights_T in flat])
-    sums = WeightSums(*add_up((here.tokens, here.active, here.weighted)))
+    sums = WeightSums(*processes.all_reduce_sum((here.tokens, here.active, here.weighted)))
     scaled, z = token_weights(flat, sums, objective.normalization)
 
     loss = 0.0
     remaining = iter(scaled)
-    with clock.phase("student"), memory_for("the student's training pass", smaller_passes(micro_batch)):
+    with phase("student"), memory_for("the student's training pass", smaller_passes(micro_batch)):
         for group, part in zip(groups, passes, strict=True):
             token_weights_T = [next(remaining) for _ in group]
             loss += _student_pass(models, objective, group, part, token_weights_T, log_skipped, chunk_tokens)
@@ -128,7 +117,7 @@ def accumulate_gradient(
                 played.effective_weights = [
                     float(turn_T.mean()) if len(turn_T) else 0.0 for turn_T in per_turn
                 ]
-    (loss,) = add_up((loss,))
+    (loss,) = processes.all_reduce_sum((loss,))
     if not math.isfinite(loss):
         raise NotFinite(
             f"The loss of the batch is {loss}: a model's logits are not finite; "

@@ -11,7 +11,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sage.config import SpeedSettings, TrainerSettings
-from sage.distill import Gold, Rules, StepReport, Summary, distill, make_accelerator
+from sage.distill import Gold, Rules, StepReport, Summary, distill
 from sage.envs.pool import EnvPool
 from sage.episode import Decision, Episode, Label, Task
 from sage.objective.confidence import Top1
@@ -21,9 +21,9 @@ from sage.objective.intervention import Ask, Intervention, Judge, JudgeQuery, St
 from sage.objective.normalization import AllToken
 from sage.policy.generate import Sampling
 from sage.policy.rollout import Job, PlaySettings, play
-from sage.records.clock import PhaseClock
+from sage.processes import Processes
 from sage.scoring import Pair, pair
-from sage.sharding import whole
+from sage.sharding import full_tensor
 from sage.teacher.judge import TeacherJudge
 from sage.update import Objective
 from tests.letters import STYLE, Letters, tasks
@@ -129,9 +129,8 @@ def train(
         turn_budget=4,
         play=play_jobs,
         ask=ask or TeacherJudge(both.teacher, STYLE, query),
-        accelerator=make_accelerator(both),
+        processes=Processes.start(both.student.device),
         checkpoints=folder / "checkpoints",
-        clock=PhaseClock(),
         on_step=report,
         after_step=after_step,
         gold=gold,
@@ -152,7 +151,7 @@ def complete(folder: Path, steps: int, **changes: Any) -> dict[str, Any] | None:
 
     def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients.append(torch.cat([whole(p.grad).flatten() for p in parameters if p.grad is not None]))
+        gradients.append(torch.cat([full_tensor(p.grad).flatten() for p in parameters if p.grad is not None]))
 
     hook = register_optimizer_step_pre_hook(keep)
     trainer = TRAINER.model_copy(update={"steps": steps} | changes)
@@ -166,5 +165,5 @@ def complete(folder: Path, steps: int, **changes: Any) -> dict[str, Any] | None:
         "gradients": gradients,
         "weights": torch.cat([p.detach().flatten() for p in both.student.model.parameters()]),
         "stepped": summary.stepped,
-        "processes": make_accelerator(both).num_processes,
+        "processes": Processes.start(both.student.device).count,
     }

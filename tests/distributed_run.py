@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from sage.optimization import StudentOptimizer, add_up_gradients
-from sage.sharding import mesh_of
+from sage.optimization import StudentOptimizer, all_reduce_gradients
+from sage.processes import ALONE, Processes
 from tests.distill_run import TRAINER, complete
 
 STEPS = 3
@@ -44,40 +42,40 @@ def gradients(number: int, process: int, kind: torch.dtype) -> list[torch.Tensor
 
 
 def steps_of_parts(
-    optimizer: StudentOptimizer, steps: range, processes: range, accelerator: Accelerator | None = None
+    optimizer: StudentOptimizer, steps: range, shares: range, processes: Processes = ALONE
 ) -> list[float]:
-    """Gradient norms of `steps`, each with the gradients of `processes`; added up by whoever is to do it."""
+    """Gradient norms of `steps`, each with the gradients of `shares`; added up by whoever is to do it."""
     norms = []
     weights = optimizer.parameters
     for step in steps:
         optimizer.clear()
-        for process in processes:
+        for process in shares:
             for p, part in zip(weights, gradients(step, process, weights[0].dtype), strict=True):
                 p.grad = p.grad if part is None else part if p.grad is None else p.grad + part
-        if accelerator is not None and optimizer.mesh is None:
-            add_up_gradients(weights, lambda t: accelerator.reduce(t, reduction="sum"))
+        if processes.count > 1 and optimizer.mesh is None:
+            all_reduce_gradients(weights, processes.all_reduce_tensor)
         norms.append(optimizer.step())
     return norms
 
 
-def parts_here(kind: torch.dtype, accelerator: Accelerator) -> dict[str, Any]:
+def parts_here(kind: torch.dtype, processes: Processes) -> dict[str, Any]:
     """Two steps, the state, and a third after it was loaded into another optimizer and weights."""
-    mesh, me = mesh_of(accelerator), accelerator.process_index
+    mesh, me = processes.mesh, processes.rank
     model, other = parts(kind), parts(kind)
     optimizer = StudentOptimizer(model, TRAINER, mesh)
-    norms = steps_of_parts(optimizer, range(2), range(me, me + 1), accelerator)
+    norms = steps_of_parts(optimizer, range(2), range(me, me + 1), processes)
     state = copy.deepcopy(optimizer.state_dict())
-    lean = optimizer.state_dict(keep=accelerator.is_main_process)["optimizer"]["state"]
+    lean = optimizer.state_dict(keep=processes.is_main)["optimizer"]["state"]
     other.load_state_dict(model.state_dict())
     again = StudentOptimizer(other, TRAINER, mesh)
     again.load_state_dict(copy.deepcopy(state))
-    norms += steps_of_parts(again, range(2, 3), range(me, me + 1), accelerator)
+    norms += steps_of_parts(again, range(2, 3), range(me, me + 1), processes)
     return {
         "norms": norms,
         "state": state,
         "weights": [p.detach() for p in other],
-        "keeps": gather_object([lean[0]["exp_avg"] is not None]),
-        "held": gather_object([[bytes_of(master) // 4 for master in optimizer.masters]]),
+        "keeps": processes.gather([lean[0]["exp_avg"] is not None]),
+        "held": processes.gather([[bytes_of(master) // 4 for master in optimizer.masters]]),
     }
 
 
@@ -90,23 +88,23 @@ def bytes_of(tensor: torch.Tensor) -> int:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     whole = complete(folder / "whole", STEPS)
-    accelerator = Accelerator(cpu=True)
+    processes = Processes.start(torch.device("cpu"))
 
     # interrupted after step 2, and gone on with
     complete(folder / "cut", 2)
-    if accelerator.is_main_process:
+    if processes.is_main:
         shutil.copytree(folder / "cut", folder / "half")
-    accelerator.wait_for_everyone()
+    processes.barrier()
     resumed = complete(folder / "cut", STEPS)
 
     # begun by one process
     taken_over = complete(folder / "alone", STEPS)
 
-    of_parts = {name: parts_here(getattr(torch, name), accelerator) for name in PARTS}
-    if accelerator.is_main_process:
+    of_parts = {name: parts_here(getattr(torch, name), processes) for name in PARTS}
+    if processes.is_main:
         result = {"whole": whole, "resumed": resumed, "taken_over": taken_over, "parts": of_parts}
         torch.save(result, folder / "result.pt")
-    accelerator.wait_for_everyone()
+    processes.barrier()
     # gloo's threads may let go of their last tensors while Python shuts down, which aborts (pytorch 190489).
     os._exit(0)
 

@@ -22,7 +22,7 @@ from sage.not_ok import TooManyNotOk
 from sage.objective.controls import Matched
 from sage.objective.curriculum import Curriculum
 from sage.objective.intervention import Always, Ask, Judge, JudgeReply, Never, Stream, TurnContext
-from sage.optimization import StudentOptimizer, WeightChange, add_up_gradients
+from sage.optimization import StudentOptimizer, WeightChange, all_reduce_gradients
 from sage.policy.model import LanguageModel
 from sage.policy.rollout import Job
 from sage.records.ledger import TEACHER
@@ -403,7 +403,7 @@ def test_half_precision_weights_keep_updates_too_small_for_them() -> None:
 def test_missing_gradients_count_as_zero_when_they_are_added_up() -> None:
     a, b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))
     a.grad = torch.tensor([1.0, 2.0, 3.0])
-    add_up_gradients([a, b], lambda flat: flat * 2)
+    all_reduce_gradients([a, b], lambda flat: flat * 2)
     assert a.grad.tolist() == [2, 4, 6]
     assert b.grad is not None
     assert b.grad.tolist() == [[0, 0], [0, 0]]

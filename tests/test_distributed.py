@@ -16,8 +16,8 @@ import torch
 
 from sage import checkpoint
 from sage.optimization import StudentOptimizer
+from sage.processes import check_launch
 from sage.settings import ConfigError
-from sage.sharding import check_launch
 from tests.distill_run import TRAINER, complete, fresh_models
 from tests.distributed_run import PARTS, STEPS, parts, steps_of_parts
 

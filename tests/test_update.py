@@ -14,6 +14,7 @@ from sage.objective.confidence import Threshold, Top1, Unweighted
 from sage.objective.divergence import JSD, Divergence, ForwardKL, ReverseKL
 from sage.objective.normalization import ActiveToken, AllToken, Normalization, Unnormalized
 from sage.policy.model import LanguageModel
+from sage.processes import Processes
 from sage.scoring import Pair, Played, pair
 from sage.update import BatchLoss, Objective, accumulate_gradient
 from tests.tiny_models import make_episode, tiny_lm
@@ -163,18 +164,21 @@ def test_two_parts_add_up_to_the_whole() -> None:
     halves = [parts[:1], parts[1:]]
     here: list[tuple[float, ...]] = []
 
-    def record(numbers: Sequence[float]) -> list[float]:
-        here.append(tuple(numbers))
-        return list(numbers)
+    class Asked(Processes):
+        def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
+            here.append(tuple(numbers))
+            return list(numbers)
+
+    class Two(Processes):
+        def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
+            return sums if len(numbers) == 3 else list(numbers)
 
     for half in halves:
-        run(both, rules, half, add_up=record)
+        run(both, rules, half, processes=Asked())
     sums = [sum(pair_) for pair_ in zip(here[0], here[2], strict=True)]
     total, loss = torch.zeros_like(expected), 0.0
     for half in halves:
-        part, gradient = run(
-            both, rules, half, add_up=lambda numbers: sums if len(numbers) == 3 else list(numbers)
-        )
+        part, gradient = run(both, rules, half, processes=Two())
         total, loss = total + gradient, loss + part.loss
     assert loss == pytest.approx(whole.loss, rel=1e-5)
     assert float((total - expected).norm() / expected.norm()) < 1e-5

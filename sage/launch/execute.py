@@ -153,7 +153,7 @@ def first_line(error: BaseException) -> str:
 
 def _claim_once(config: RunConfig, identity: Identity) -> Found:
     """The claim of the main process, told to the others where `accelerate launch` started several."""
-    from sage.sharding import check_launch
+    from sage.processes import check_launch
 
     check_launch()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

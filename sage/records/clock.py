@@ -1,10 +1,21 @@
-"""Where a run's wall time goes, by phase; nested phases are not counted twice."""
+"""Where a run's wall time goes, by phase; nested phases are not counted twice.
+
+    with PhaseClock().running() as clock:
+        with phase("teacher"):  # anywhere below, however deep
+            ...
+
+The clock that runs is a context variable, so nobody has to carry it. Another thread begins with none: what a
+judge answers while others still play is the time of that rollout, and of nobody else.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import get_ident
+from typing import Self
 
 PHASES = ("rollout", "judge", "teacher", "student", "evaluation", "other")
 """Phases in the order of every table; `other` is what no phase claimed."""
@@ -21,12 +32,22 @@ class PhaseClock:
         self._stack: list[str] = ["other"]
         self._since = time.perf_counter()
         self._taken = dict(self._seconds)
+        self._thread = get_ident()
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Inside the block, in this thread, `phase` counts here."""
+        self._thread = get_ident()
+        token = _running.set(self)
+        try:
+            yield self
+        finally:
+            _running.reset(token)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the time inside the block as `name` (one of PHASES)."""
-        if name not in PHASES:
-            raise ValueError(f"{name!r} is not a phase; phases are {', '.join(PHASES)}.")
+        check_phase(name)
         self._book()
         self._stack.append(name)
         try:
@@ -51,3 +72,36 @@ class PhaseClock:
         now = time.perf_counter()
         self._seconds[self._stack[-1]] += now - self._since
         self._since = now
+
+    @property
+    def is_of_this_thread(self) -> bool:
+        """Threads of some versions of Python begin with the variables of the one that started them."""
+        return self._thread == get_ident()
+
+
+_running: ContextVar[PhaseClock | None] = ContextVar("running", default=None)
+
+
+def check_phase(name: str) -> None:
+    """Raises ValueError where `name` is none of PHASES."""
+    if name not in PHASES:
+        raise ValueError(f"{name!r} is not a phase; phases are {', '.join(PHASES)}.")
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Count the time inside the block as `name` on the clock that runs in this thread; on none where none
+    does."""
+    check_phase(name)
+    clock = _running.get()
+    if clock is None or not clock.is_of_this_thread:
+        yield
+        return
+    with clock.phase(name):
+        yield
+
+
+def take_seconds() -> dict[str, float]:
+    """`PhaseClock.take` of the clock that runs; zeros where none does."""
+    clock = _running.get()
+    return clock.take() if clock is not None else dict.fromkeys(PHASES, 0.0)

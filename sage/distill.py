@@ -30,7 +30,7 @@ from sage.records.clock import phase, take_seconds
 from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares
 from sage.scoring import Pair, Played, score_batch
-from sage.stopping import before_stop, unbroken
+from sage.stopping import defer_signals, on_stop
 from sage.update import BatchLoss, EpisodeStream, Objective, accumulate_gradient
 
 Play = Callable[[Sequence[Job], int], list[Episode]]
@@ -51,12 +51,12 @@ class Rules:
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class Stateful(Protocol):
     """A part that carries something from step to step (a rule its rates, a judge its replies): a resumed run
     must know what the uninterrupted one would."""
 
-    def memory(self) -> dict[str, Any]: ...
-    def recall(self, memory: dict[str, Any]) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def distill(
     """
     optimizer = StudentOptimizer(models.student.model, trainer, processes.mesh, seed=seed)
     change = WeightChange(models.student.model)
-    learners = [part for part in (rules.intervention, ask) if isinstance(part, Remembers)]
+    learners = [part for part in (rules.intervention, ask) if isinstance(part, Stateful)]
     progress = _resume(checkpoints, models, optimizer, change, processes, learners)
     if progress.steps and after_step is not None:
         after_step(progress.steps, _is_last(progress, trainer))  # a signal may have come in the middle of it
@@ -191,7 +191,7 @@ def distill(
                 _refuse_not_ok(processes, shown, max_not_ok, step, "the demonstrations of ")
             imitated = imitate(gold, shown, models, speed.micro_batch, processes)
 
-        with unbroken():
+        with defer_signals():
             # step
             learning_rate, grad_norm = optimizer.learning_rate, None
             moves = loss.z is not None or (imitated is not None and imitated.z is not None)
@@ -229,8 +229,8 @@ def distill(
                 row |= {f"seconds_{name}": seconds[name] for name in TIMED}
                 on_step(StepReport(step, row, everyone))
             if processes.count == 1:
-                states, memories = [checkpoint.random_state()], [[part.memory() for part in learners]]
-                before_stop(
+                states, memories = [checkpoint.random_state()], [[part.state_dict() for part in learners]]
+                on_stop(
                     partial(_write, checkpoints, progress, models, optimizer, change, states, memories)
                 )
 
@@ -239,7 +239,7 @@ def distill(
             after_step(step, last)
         if last or (speed.checkpoint_every and step % speed.checkpoint_every == 0):
             _save(checkpoints, progress, models, optimizer, change, processes, learners)
-    before_stop(None)
+    on_stop(None)
     return progress
 
 
@@ -401,10 +401,10 @@ def _save(
     optimizer: StudentOptimizer,
     change: WeightChange,
     processes: Processes,
-    learners: Sequence[Remembers],
+    learners: Sequence[Stateful],
 ) -> None:
     states = processes.gather([checkpoint.random_state()])
-    memories = processes.gather([[learner.memory() for learner in learners]])
+    memories = processes.gather([[learner.state_dict() for learner in learners]])
     _write(folder, progress, models, optimizer, change, states, memories, writes=processes.is_main)
     processes.barrier()
 
@@ -438,7 +438,7 @@ def _resume(
     optimizer: StudentOptimizer,
     change: WeightChange,
     processes: Processes,
-    learners: Sequence[Remembers],
+    learners: Sequence[Stateful],
 ) -> Summary:
     """What is done already. Raises ValueError where the run began with other weights."""
     path = checkpoint.latest(folder)
@@ -454,5 +454,5 @@ def _resume(
     if processes.rank < len(state["random"]):
         checkpoint.set_random_state(state["random"][processes.rank])
         for learner, memory in zip(learners, state["memories"][processes.rank], strict=True):
-            learner.recall(memory)
+            learner.load_state_dict(memory)
     return Summary(int(state["step"]), int(state["stepped"]), int(state["teacher_tokens"]))

@@ -1,7 +1,7 @@
 """Signals that ask a run to end become an exception that falls between no two things that belong together.
 
 SIGTERM, SIGINT and SIGHUP (a terminal that closes) raise `Stopped` in the main thread, so that every `with`
-block unwinds; what `before_stop` was given is called first. Inside `unbroken()` they wait for the end of the
+block unwinds; what `on_stop` was given is called first. Inside `defer_signals()` they wait for the end of the
 block. A second SIGTERM or SIGINT kills; the SIGHUP and SIGTERM that a logout sends together count as one.
 """
 
@@ -37,7 +37,7 @@ _instead: BaseException | None = None
 _listening = False
 
 
-def before_stop(save: Callable[[], None] | None) -> None:
+def on_stop(save: Callable[[], None] | None) -> None:
     """What a stop calls before it unwinds anything: the last whole state's checkpoint; None for nothing."""
     global _save
     _save = save
@@ -61,7 +61,7 @@ def end_at_once() -> None:
 
 def stop_with(error: BaseException) -> None:
     """From another thread: raise `error` in the main thread as a signal would raise `Stopped`, without what
-    `before_stop` was given. Nothing happens where nobody listens to signals; the next write then raises."""
+    `on_stop` was given. Nothing happens where nobody listens to signals; the next write then raises."""
     global _instead
     if _listening:
         _instead = error
@@ -105,13 +105,13 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         _listening, _instead = False, None
         _waiting.clear()
-        before_stop(None)
+        on_stop(None)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """A signal that comes inside the block raises `Stopped` at its end; blocks may nest."""
     global _blocks
     _blocks += 1

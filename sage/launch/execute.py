@@ -30,7 +30,7 @@ from sage.records.preregistration import plan_hash
 from sage.records.rundir import RunDir
 from sage.records.tables import DamagedRecords
 from sage.settings import ConfigError
-from sage.stopping import stop_on_signals, unbroken
+from sage.stopping import defer_signals, stop_on_signals
 
 _SENTENCES = (ConfigError, ModelError, MissingData, DamagedRecords, Unreadable)
 """Errors that say in one sentence what to change."""
@@ -85,7 +85,7 @@ def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -
         with folder.heartbeat() if _is_writer() else nullcontext():
             # Through the module, so that a plugin may put another story in its place. A signal waits: in
             # the middle of an import it can come out as any other error.
-            with unbroken():
+            with defer_signals():
                 from sage import run as story
 
             story.run(config, folder, export=export)

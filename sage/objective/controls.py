@@ -65,11 +65,11 @@ class Wrapper(Intervention):
     def asks(self, turn: Turn) -> bool:
         return self.query is not None and self.rule.asks(turn)
 
-    def memory(self) -> dict[str, Any]:
-        return self.rule.memory()
+    def state_dict(self) -> dict[str, Any]:
+        return self.rule.state_dict()
 
-    def recall(self, memory: dict[str, Any]) -> None:
-        self.rule.recall(memory)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rule.load_state_dict(state)
 
 
 @interventions.register("inverted")
@@ -142,14 +142,14 @@ class Matched(Wrapper):
     _counts: dict[int, Counter[str]] = PrivateAttr(default_factory=dict)
     """Labels given so far at each turn position (at 0 for all)."""
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         counts = [[turn, dict(labels)] for turn, labels in sorted(self._counts.items())]
-        return {"counts": counts, "rule": self.rule.memory()}
+        return {"counts": counts, "rule": self.rule.state_dict()}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self._counts.clear()
-        self._counts.update({turn: Counter(labels) for turn, labels in memory["counts"]})
-        self.rule.recall(memory["rule"])
+        self._counts.update({turn: Counter(labels) for turn, labels in state["counts"]})
+        self.rule.load_state_dict(state["rule"])
 
     def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
         decisions = self.rule.decide(turns, ask, stream)

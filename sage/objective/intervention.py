@@ -90,6 +90,16 @@ class Intervention(Component):
     """The rule reads what both models say about the turn (`TurnContext.score`), which is then computed
     first."""
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        """Raises TypeError for a rule with the hooks of an earlier version, which nobody would call."""
+        for old, new in (("memory", "state_dict"), ("recall", "load_state_dict")):
+            if callable(cls.__dict__.get(old)):
+                raise TypeError(
+                    f"{cls.__name__}.{old} is called `{new}` now; rename it, "
+                    "or a resumed run forgets what the rule has learnt."
+                )
+
     @property
     def query(self) -> JudgeQuery | None:
         """How the teacher has to be asked; None (the default) where the rule never asks."""
@@ -104,12 +114,12 @@ class Intervention(Component):
         """One decision per turn, in order; weights i_t in [0, 1]."""
         raise NotImplementedError
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What the rule has learnt from earlier steps, in plain data: it goes into the checkpoint."""
         return {}
 
-    def recall(self, memory: dict[str, Any]) -> None:
-        """Take back what `memory` gave, in a resumed run."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave, in a resumed run."""
 
 
 @interventions.register("always")

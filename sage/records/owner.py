@@ -27,7 +27,7 @@ from sage.locks import locked
 from sage.records.atomic import write_atomic
 from sage.records.files import read_object
 from sage.records.process import Process
-from sage.stopping import unbroken
+from sage.stopping import defer_signals
 
 OWNER = "owner.json"
 LEASE_S = 60.0
@@ -163,7 +163,7 @@ def is_orphan_of(folder: Path, pid: int) -> bool:
 
 def _no_signal() -> AbstractContextManager[None]:
     here = threading.current_thread() is threading.main_thread()
-    return unbroken() if here else nullcontext()
+    return defer_signals() if here else nullcontext()
 
 
 def _key(folder: Path) -> str:

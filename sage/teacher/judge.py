@@ -120,7 +120,7 @@ class TeacherJudge:
         for context in turns:
             prompt = self._prompt(context)
             key = self._key(prompt)
-            if key not in self._under_way and self._recall(key) is None:
+            if key not in self._under_way and self._known_reply(key) is None:
                 self._waiting.setdefault(key, prompt)
         if len(self._waiting) >= self.batch:
             batch, self._waiting = self._waiting, {}
@@ -136,7 +136,7 @@ class TeacherJudge:
         thinking = bool(prompts) and self._opens_thinking(prompts[0])
         keys = [self._key(prompt) for prompt in prompts]
         missing = {
-            key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._recall(key) is None
+            key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._known_reply(key) is None
         }
         asked = self._asked(missing)
         self._learn(asked)
@@ -223,13 +223,13 @@ class TeacherJudge:
         """Tokens of the query about a turn."""
         return len(self._prompt(context))
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Every reply so far, for a checkpoint: a resumed run then asks what the uninterrupted one asks."""
         return {key: list(known) for key, known in self._memory.items()}
 
-    def recall(self, memory: dict[str, Any]) -> None:
-        """Take back what `memory` gave."""
-        self._memory.update({key: Known(*known) for key, known in memory.items()})
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self._memory.update({key: Known(*known) for key, known in state.items()})
 
     def close(self) -> None:
         """Stop asking, and close the cache file, if any."""
@@ -253,7 +253,7 @@ class TeacherJudge:
         identity = [CACHE_VERSION, self.lm.digest, prompt, self.query.max_new_tokens]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
-    def _recall(self, key: str) -> Known | None:
+    def _known_reply(self, key: str) -> Known | None:
         if key not in self._memory and self._file is not None:
             found = self._file.get(key)
             if found is not None:

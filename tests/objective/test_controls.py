@@ -169,10 +169,10 @@ def test_a_running_estimate_by_turn_position_and_its_memory() -> None:
     labels = [Label.SKIP, Label.WEAK, Label.STRONG]
     assert [d.label for d in decide(rule, labels)] == labels
     again = matched(by_turn=True)
-    again.recall(rule.memory())
+    again.load_state_dict(rule.state_dict())
     later = [Label.STRONG] * 3
     assert decide(again, later, seed=5) == decide(rule, later, seed=5)
-    assert again.memory() == rule.memory() != matched(by_turn=True).memory()
+    assert again.state_dict() == rule.state_dict() != matched(by_turn=True).state_dict()
 
 
 # --- explore

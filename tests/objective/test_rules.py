@@ -88,6 +88,13 @@ def test_a_rule_from_outside_the_package_needs_only_its_class() -> None:
 # --- intervention
 
 
+@pytest.mark.parametrize(("old", "new"), [("memory", "state_dict"), ("recall", "load_state_dict")])
+def test_a_rule_whose_hooks_nobody_would_call_is_refused(old: str, new: str) -> None:
+    """A rule written for an earlier version: resumed, it would begin anew without a word."""
+    with pytest.raises(TypeError, match=rf"Counting\.{old} is called `{new}` now"):
+        type("Counting", (Always,), {"__module__": __name__, old: lambda self, *_: {}})
+
+
 def test_always_and_never_ask_nobody() -> None:
     episode = make_episode(0, 3, failures={1: Failure.EMPTY})
     turns = [TurnContext(episode, turn) for turn in episode.turns]

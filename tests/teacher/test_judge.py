@@ -203,7 +203,7 @@ def test_turns_begun_while_others_play_get_the_same_replies(taught: LanguageMode
     judge.begin(contexts(2, 4))  # one of them is being asked about, the other waits
     assert said(judge(later)) == expected
     assert (judge.queries, judge.cached, judge.tokens) == (want.queries, want.cached, want.tokens)
-    assert judge.memory() == want.memory()
+    assert judge.state_dict() == want.state_dict()
     assert all(r.cached for r in judge(later))
     judge.close()
     again = TeacherJudge(taught, STYLE, QUERY, cache_file=tmp_path / "judge.sqlite")
@@ -217,7 +217,7 @@ def test_turns_that_were_begun_and_came_to_nothing_leave_no_trace(taught: Langua
     judge.begin(contexts(3))
     only = TeacherJudge(taught, STYLE, QUERY)
     assert said(judge(contexts(2))) == said(only(contexts(2)))
-    assert judge.memory() == only.memory()
+    assert judge.state_dict() == only.state_dict()
     assert not judge(contexts(1, 3))[0].cached
     judge.close()
 
@@ -251,7 +251,7 @@ def test_a_query_that_fails_alone_is_no_label_but_names_its_episode(taught: Lang
     rest = [turns[i] for i in (0, 1, 3)]
     want = TeacherJudge(taught, STYLE, QUERY)
     assert said(judge(rest)) == said(want(rest))
-    assert (judge.queries, judge.tokens, judge.memory()) == (want.queries, want.tokens, want.memory())
+    assert (judge.queries, judge.tokens, judge.state_dict()) == (want.queries, want.tokens, want.state_dict())
 
 
 def test_a_query_that_leaves_no_room_for_a_reply_is_no_fallback(taught: LanguageModel) -> None:
@@ -315,7 +315,7 @@ def test_a_prompt_that_opens_the_thinking_makes_a_reply_without_its_end_unreadab
     assert tokenizer.decode(judge._prompt(contexts(1)[0])).endswith("<think>\n")
     key = judge._key(judge._prompt(contexts(1)[0]))
     for text, label in (("SKIP", None), ("WEAK or SKIP?</think>\n\nSKIP", Label.SKIP)):
-        judge.recall({key: [text, 1]})
+        judge.load_state_dict({key: [text, 1]})
         assert [r.label for r in judge(contexts(1))] == [label]
 
 

@@ -23,9 +23,10 @@ from analysis.errors import Refusal
 from analysis.recipes import tell_apart
 from analysis.table_file import read_episodes
 from analysis.touched import contradictions, touched_files, touched_identity
+from sage.records.below import attempts_below
 from sage.records.files import Unreadable
 from sage.records.identity import pair_of, recipe_of, recorded_settings
-from sage.records.reader import Attempt, attempt_dirs, attempt_number, file_problem, open_attempt
+from sage.records.reader import Attempt, file_problem, open_attempt
 from sage.records.run_ledger import RunLedger
 from sage.records.run_ledger import read as read_ledger
 from sage.records.rundir import RunStatus
@@ -152,7 +153,7 @@ def from_episodes(episodes: pd.DataFrame, where: str = "table") -> Records:
 def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
     """All runs below `root`: the last finished attempt of each digest, or its last attempt where none
     finished."""
-    attempts, notes = _attempt_dirs(root)
+    attempts, notes = attempts_below(root)
     if not attempts:
         said = f" {notes[0]}" if notes else ""
         raise Refusal(
@@ -185,33 +186,6 @@ def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
     for ledger in ledgers:
         parts.append(replace(_NOTHING, ledger=ledger, notes=ledger.problems))
     return _concat(parts)
-
-
-_MARKS = ("status.json", "episodes.parquet", "config.yaml")
-"""What a folder holds one of where a run has begun in it."""
-
-
-def _attempt_dirs(root: Path) -> tuple[list[Path], list[str]]:
-    """Attempts below `root` in order, and a note for what looks like one or cannot be read."""
-
-    def has_records(path: Path) -> bool:
-        return any(os.path.lexists(path / mark) for mark in _MARKS)
-
-    if has_records(root):
-        return [root], []
-    found: list[Path] = []
-    notes: list[str] = []
-
-    def tell(error: OSError) -> None:
-        notes.append(f"{error.filename} cannot be read: {error.strerror}.")
-
-    for folder, names, files in os.walk(root, onerror=tell):
-        if any(name.startswith("attempt_") for name in (*names, *files)):
-            paths, said = attempt_dirs(Path(folder))
-            found += [path for path in paths if has_records(path)]
-            notes += [*said, *(f"{path} has no records." for path in paths if not has_records(path))]
-        names[:] = sorted(name for name in names if not name.startswith("attempt_"))
-    return sorted(found, key=lambda path: (path.parent.as_posix(), attempt_number(path) or 0)), notes
 
 
 def _state(attempt: Attempt) -> str:

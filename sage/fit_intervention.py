@@ -5,14 +5,16 @@ seen.
     python -m sage --config-dir my_conf intervention=mine                            # no query at all
     python -m sage --config-dir my_conf intervention=mine intervention.ask_below=0.8 # asks where it is unsure
 
-Whole runs are held out (every fourth, at least one): turns of one run resemble each other.
+Whole runs are held out (every fourth, at least one): turns of one run resemble each other. Of several
+attempts at a run the last finished one counts. A folder that cannot be read is a note, and the others are
+fitted.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,12 @@ import numpy as np
 
 from sage.objective.rates import WORDS
 from sage.objective.turn_features import NAMES, Seen, features
-from sage.records.tables import read_frame
+from sage.reason import reason_of
+from sage.records.below import open_below
+from sage.records.faults import what_failed
+from sage.records.files import Unreadable
+from sage.records.reader import Attempt
+from sage.records.tables import DamagedRecords, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,17 +37,31 @@ ASK_BELOW = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def training_turns(attempt: Path, turn_budget: int) -> list[tuple[list[float], str, str | None]]:
-    """(features, label, judge's reply or None) of every training turn in the records of one run."""
-    turns = read_frame(attempt, "turns")
-    turns = turns[turns["phase"] == "train"]
-    episodes = read_frame(attempt, "episodes")
-    goals = episodes[episodes["phase"] == "train"].set_index(EPISODE)["goal"]
-    found: list[tuple[list[float], str, str | None]] = []
-    for key, group in turns.groupby(EPISODE, sort=True):
-        group = group.sort_values("turn")
-        made = features(str(goals.loc[key]), [_seen(row) for row in group.to_dict("records")], turn_budget)
-        found += zip(made, group["label"], group["judge_reply"], strict=True)
-    return found
+    """(features, label, judge's reply or None) of every training turn in the records of one run.
+
+    Raises Unreadable.
+    """
+    try:
+        turns, episodes = read_frame(attempt, "turns"), read_frame(attempt, "episodes")
+        turns = turns[turns["phase"] == "train"]
+        goals = episodes[episodes["phase"] == "train"].set_index(EPISODE)["goal"]
+        found: list[tuple[list[float], str, str | None]] = []
+        for key, group in turns.groupby(EPISODE, sort=True):
+            group = group.sort_values("turn")
+            rows = [_seen(row) for row in group.to_dict("records")]
+            found += zip(
+                features(str(goals.loc[key]), rows, turn_budget),
+                group["label"],
+                group["judge_reply"],
+                strict=True,
+            )
+        return found
+    except (DamagedRecords, OSError) as error:
+        raise Unreadable(str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(
+            f"The turns in {attempt} are not as this version writes them ({reason_of(error)})."
+        ) from error
 
 
 def judged_turns(attempt: Path, turn_budget: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,28 +72,52 @@ def judged_turns(attempt: Path, turn_budget: int) -> tuple[np.ndarray, np.ndarra
     return np.array(rows).reshape(-1, len(NAMES)), np.array(words, int)
 
 
-def settings_of(attempts: Sequence[Path]) -> dict[str, Any]:
-    """What the judge's runs had and the fitted rule takes over: `weak_weight`, `sees_feedback`,
-    `max_new_tokens` of the rule that asked, and `turn_budget`.
+def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings of a judged run (run.json's) hand on to the fitted rule: `turn_budget`, and
+    `weak_weight`, `sees_feedback`, `max_new_tokens` of the rule that asked. Raises KeyError, TypeError."""
+    rule = fields["intervention"]
+    while "sees_feedback" not in rule and "rule" in rule:
+        rule = rule["rule"]
+    asked = {name: rule.get(name) for name in ("weak_weight", "sees_feedback", "max_new_tokens")}
+    return asked | {"turn_budget": int(fields["env"]["turn_budget"])}
 
-    Raises ValueError where the runs differ in one: a reply means another thing then.
-    """
-    import yaml
 
-    found: dict[str, Any] = {}
-    for attempt in attempts:
-        config = yaml.safe_load((attempt / "config.yaml").read_text("utf-8"))
-        rule = config["intervention"]
-        while "sees_feedback" not in rule and "rule" in rule:
-            rule = rule["rule"]
-        here = {name: rule.get(name) for name in ("weak_weight", "sees_feedback", "max_new_tokens")}
-        for name, value in (here | {"turn_budget": config["env"]["turn_budget"]}).items():
-            if found.setdefault(name, value) != value:
+def in_common(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of all runs. Raises ValueError where two differ in one: a reply means another thing
+    then."""
+    common: dict[str, Any] = {}
+    for here in found:
+        for name, value in here.items():
+            if common.setdefault(name, value) != value:
                 raise ValueError(
-                    f"These runs differ in {name} ({found[name]} and {value}), so their judge's words do not "
-                    "mean the same; give runs of one recipe."
+                    f"These runs differ in {name} ({common[name]} and {value}), so their judge's words do "
+                    "not mean the same; give runs of one recipe."
                 )
-    return found
+    return common
+
+
+def judged_runs(roots: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, Any]]], int, list[str]]:
+    """(folder, `settings_of`) of every run below `roots` with turns that a judge labelled, how many runs
+    there are, and a note for whatever is left out."""
+    attempts, notes = open_below(roots)
+    runs: dict[Path, list[Attempt]] = {}
+    for attempt in attempts:
+        runs.setdefault(attempt.folder.path.parent, []).append(attempt)
+    judged: list[tuple[Path, dict[str, Any]]] = []
+    for chain in runs.values():
+        done = [one for one in chain if one.status is not None and one.status.state == "done"]
+        chosen = (done or chain)[-1]
+        path, identity = chosen.folder.path, chosen.identity
+        notes += [f"{one.folder.path} is left out: {path.name} counts." for one in chain if one is not chosen]
+        assert identity is not None
+        try:
+            if len(judged_turns(path, 1)[1]):
+                judged.append((path, settings_of(identity.fields)))
+        except Unreadable as error:
+            notes.append(str(error))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            notes.append(f"{path / 'run.json'} has no settings of a judge ({reason_of(error)}).")
+    return judged, len(runs), notes
 
 
 def _seen(row: dict[str, Any]) -> Seen:
@@ -154,23 +199,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="YAML file to write: DIR/intervention/NAME.yaml")
     parser.add_argument("--turn-budget", type=int, help="of turn positions (default: the runs')")
     options = parser.parse_args(arguments)
-    attempts = sorted({path.parent for run in options.runs for path in run.rglob("status.json")})
-    judged = [attempt for attempt in attempts if len(judged_turns(attempt, 1)[1])]
+    judged, count, notes = judged_runs(options.runs)
+    for note in notes:
+        print(note, file=sys.stderr)
     try:
-        settings = settings_of(judged)
+        settings = in_common([found for _, found in judged])
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     if options.turn_budget:
         settings["turn_budget"] = options.turn_budget
-    data = [judged_turns(attempt, settings["turn_budget"]) for attempt in judged]
+    data = [judged_turns(attempt, settings["turn_budget"]) for attempt, _ in judged]
     if len(data) < 2:
         print(
-            f"{len(data)} of {len(attempts)} runs there have turns that a judge labelled; "
+            f"{len(data)} of {count} runs there have turns that a judge labelled; "
             "at least two are needed, one to fit and one to hold out.",
             file=sys.stderr,
         )
         return 2
+    return _fit_and_tell(settings, data, options.write)
+
+
+def _fit_and_tell(
+    settings: dict[str, Any], data: Sequence[tuple[np.ndarray, np.ndarray]], target: Path | None
+) -> int:
+    """Fit on some of the runs' data, print the agreement on the others, write `target`; the exit code."""
     test = set(range(3, len(data), 4)) or {len(data) - 1}
     kept = [d for i, d in enumerate(data) if i not in test]
     unseen = [data[i] for i in sorted(test)]
@@ -183,9 +236,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counted = sum(len(d[1]) for d in kept)
     print(f"Fitted on {counted:,} judged turns of {len(kept)} runs; on {len(unseen)} runs it has not seen:\n")
     print(table.round(3).to_string(index=False))
-    if options.write:
-        write(settings | fitted, options.write, f"{counted:,} judged turns of {len(kept)} runs")
-        print(f"\nWrote {options.write}.")
+    if target is not None:
+        try:
+            write(settings | fitted, target, f"{counted:,} judged turns of {len(kept)} runs")
+        except OSError as error:
+            print(f"--write {target}: {what_failed(error)}.", file=sys.stderr)
+            return 2
+        print(f"\nWrote {target}.")
     return 0
 
 

@@ -202,6 +202,14 @@ def test_a_random_choice_is_the_same_in_every_run(tmp_path: Path) -> None:
     assert first == second
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"sha256": 3}', "{}"])
+def test_a_damaged_freeze_is_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.yaml").write_text("")
+    (tmp_path / "x.frozen.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"launch.plan=.*x.yaml cannot be used: .*x.frozen.json "):
+        one(tmp_path / "runs", f"launch.plan={tmp_path}/x.yaml")
+
+
 def test_a_run_carries_the_hash_of_its_frozen_plan(tmp_path: Path) -> None:
     plan = tmp_path / "x.yaml"
     plan.write_text((conf_dir() / "plan" / "ablation_alfworld.yaml").read_text())

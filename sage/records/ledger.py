@@ -3,7 +3,8 @@
     python -m sage.records.ledger runs/            # tokens and seconds by phase, a column for each run
     python -m sage.records.ledger runs/A runs/B    # two runs side by side: the price of the judge
 
-Training steps only: an evaluation asks no teacher.
+A folder that cannot be read is a note on stderr; the others are shown. Training steps only: an evaluation
+asks no teacher.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sage.records.below import open_below
 from sage.records.clock import PHASES
-from sage.records.rundir import RunDir
-from sage.records.tables import read
+from sage.records.files import Unreadable
+from sage.records.reader import Attempt
+from sage.records.tables import DamagedRecords, read
 
 TEACHER = {
     "scored": "teacher_tokens",
@@ -83,10 +86,9 @@ def ledger(steps: Sequence[Mapping[str, Any]]) -> Ledger:
     return Ledger(tokens, seconds, int(total("judge_queries")))
 
 
-def side_by_side(folders: Sequence[Path]) -> list[list[str]]:
+def side_by_side(runs: Sequence[tuple[str, Ledger]]) -> list[list[str]]:
     """Rows of cells: a heading, then tokens, seconds and tokens per second; a column for each run."""
-    runs = [(folder, ledger(read(folder, "steps").to_pylist())) for folder in folders]
-    rows = [["", *(_title(folder) for folder, _ in runs)]]
+    rows = [["", *(title for title, _ in runs)]]
     for name in ("student", "gold", *TEACHER):
         rows.append([f"{name} tokens", *(f"{book.tokens[name]:,}" for _, book in runs)])
     rows.append(["teacher tokens in all", *(f"{book.teacher:,}" for _, book in runs)])
@@ -101,9 +103,18 @@ def side_by_side(folders: Sequence[Path]) -> list[list[str]]:
     return rows
 
 
-def _title(folder: Path) -> str:
-    fields = RunDir(folder).identity().fields
-    return f"{fields['method']} s{fields['seed']} {folder.parent.name}"
+def _title(attempt: Attempt) -> str:
+    fields = attempt.identity.fields if attempt.identity else {}
+    again = f" attempt {attempt.number}" if attempt.number > 1 else ""
+    return f"{fields.get('method', '?')} s{fields.get('seed', '?')} {attempt.folder.path.parent.name}{again}"
+
+
+def _steps(folder: Path) -> list[dict[str, Any]]:
+    """Rows of the steps table. Raises Unreadable."""
+    try:
+        return read(folder, "steps").to_pylist()
+    except (DamagedRecords, OSError) as error:
+        raise Unreadable(str(error)) from error
 
 
 def _share(book: Ledger, phase: str) -> str:
@@ -117,12 +128,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of them")
     options = parser.parse_args(arguments)
-    folders = sorted({path.parent for run in options.runs for path in run.rglob("status.json")})
-    folders = [folder for folder in folders if read(folder, "steps").num_rows]
-    if not folders:
+    attempts, notes = open_below(options.runs)
+    runs: list[tuple[str, Ledger]] = []
+    for attempt in attempts:
+        try:
+            if steps := _steps(attempt.folder.path):
+                runs.append((_title(attempt), ledger(steps)))
+        except Unreadable as error:
+            notes.append(str(error))
+    for note in notes:
+        print(note, file=sys.stderr)
+    if not runs:
         print("No run with a training step is there; give run directories.", file=sys.stderr)
         return 2
-    rows = side_by_side(folders)
+    rows = side_by_side(runs)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for name, *cells in rows:
         aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]

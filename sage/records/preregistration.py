@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from sage.records.files import Unreadable, read_object
 from sage.settings import ConfigError, conf_dir
 
 
@@ -28,4 +28,10 @@ def plan_hash(path: str | None) -> str | None:
             f"The plan {path} has not been frozen; freeze it before the first run: "
             f"python -m analysis plan freeze {plan}"
         )
-    return str(json.loads(frozen.read_text(encoding="utf-8"))["sha256"])
+    try:
+        found = (read_object(frozen) or {}).get("sha256")
+    except Unreadable as error:
+        raise ConfigError(f"launch.plan={path} cannot be used: {error}") from error
+    if not isinstance(found, str):
+        raise ConfigError(f"launch.plan={path} cannot be used: {frozen} has no sha256.")
+    return found

@@ -2,7 +2,8 @@
 
 Invariant: nothing that lies in a folder stops the reading of the others. `attempt_dirs` lists attempts,
 `open_attempt` reads one; a file that is empty, cut, foreign, of a newer version, a directory, a pipe or not
-ours to read becomes an entry of `problems`. Claims, the table of runs, `analysis` and the export read here.
+ours to read becomes an entry of `problems`. Claims, the table of runs, `analysis`, the export and commands
+over records read here; `sage.records.below` finds the attempts under any folder.
 """
 
 from __future__ import annotations

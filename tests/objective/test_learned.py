@@ -216,8 +216,8 @@ def test_runs_that_differ_in_what_a_word_means_are_refused_in_a_sentence(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = shutil.copytree(runs, tmp_path / "runs")
-    changed = next(iter(copy.glob("*/attempt_1"))) / "config.yaml"
-    changed.write_text(changed.read_text().replace("weak_weight: 0.3", "weak_weight: 0.7"))
+    changed = next(iter(copy.glob("*/attempt_1"))) / "run.json"
+    changed.write_text(changed.read_text().replace('"weak_weight": 0.3', '"weak_weight": 0.7'))
     assert main([str(copy)]) == 2
     assert "differ in weak_weight" in capsys.readouterr().err
 
@@ -227,3 +227,43 @@ def test_runs_without_a_judge_are_refused_in_a_sentence(
 ) -> None:
     assert main([str(tmp_path)]) == 2
     assert "at least two are needed, one to fit and one to hold out" in capsys.readouterr().err
+
+
+def test_a_damaged_folder_is_a_note_and_the_runs_beside_it_are_fitted(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(runs)]) == 0
+    alone = capsys.readouterr().out
+    copy = shutil.copytree(runs, tmp_path / "runs")
+    first, second = sorted(copy.glob("*/attempt_1"))
+    for name in ("cut", "foreign", "turns", "unjudged"):
+        shutil.copytree(first, copy / name / "attempt_1")
+    (copy / "cut" / "attempt_1" / "run.json").write_text("{", encoding="utf-8")
+    (copy / "foreign" / "attempt_1" / "status.json").unlink()
+    (copy / "foreign" / "attempt_1" / "run.json").unlink()
+    turns = copy / "turns" / "attempt_1" / "turns.parquet"
+    turns.write_bytes(turns.read_bytes()[:-9])
+    record = copy / "unjudged" / "attempt_1" / "run.json"
+    record.write_text(record.read_text().replace('"turn_budget"', '"budget"'))
+    shutil.copytree(second, second.parent / "attempt_2")  # the same turns must not be on both sides
+    assert main([str(copy)]) == 0
+    told = capsys.readouterr()
+    assert told.out == alone
+    notes = sorted(told.err.splitlines())
+    assert [note.partition(" ")[0].removeprefix(f"{copy}/") for note in notes] == sorted(
+        [
+            "cut/attempt_1/run.json",
+            "foreign/attempt_1",
+            "turns/attempt_1/turns.parquet",
+            "unjudged/attempt_1/run.json",
+            f"{second.parent.name}/attempt_1",
+        ]
+    )
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert main([str(runs), "--write", str(tmp_path / "file" / "mine.yaml")]) == 2
+    assert capsys.readouterr().err.startswith(f"--write {tmp_path}/file/mine.yaml: ")

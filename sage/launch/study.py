@@ -88,7 +88,7 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
         for point in itertools.product(*axes.values()):
             job = (*fixed, *point)
             if plan is not None and not strangers and "launch.plan" not in given:
-                if new := [w for w in point if not _HARMLESS.match(w) and w not in declared]:
+                if new := [w for w in point if not _is_declared(w, declared)]:
                     undeclared |= dict.fromkeys(new)
                 else:
                     job = (*job, f"launch.plan={plan}")
@@ -105,6 +105,11 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
             f"so they do not claim its plan {', '.join(sorted(map(str, plans)))}."
         )
     return [list(job) for job in _without_repeats(jobs)], note
+
+
+def _is_declared(word: str, declared: set[str]) -> bool:
+    """Whether an override leaves a run the one that the matrix declares; the study's own name does."""
+    return word in declared or word.startswith("study=") or bool(_HARMLESS.match(word))
 
 
 def _declared(matrix: Mapping[str, Any]) -> set[str]:

@@ -119,6 +119,12 @@ def test_a_seed_a_method_or_an_environment_that_was_not_declared_claims_no_plan(
     assert note == f"The study does not declare {word}, so those runs do not claim its plan p."
 
 
+def test_naming_the_study_on_the_line_as_one_does_leaves_its_runs_their_plan() -> None:
+    jobs, note = expand(read(TWO), ["study=two", "env=a", "launch.workers=2"])
+    assert note == ""
+    assert all("launch.plan=p" in job for job in jobs)
+
+
 def test_the_declared_among_several_seeds_claim_the_plan() -> None:
     claiming = [job for job in expand(read(TWO), ["seed=1,7", "env=a"])[0] if "launch.plan=p" in job]
     assert len(claiming) == 2

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.check import of_place
 from analysis.clusters import (
     TURN_EDGES,
     bins_of,
@@ -27,7 +28,9 @@ from analysis.clusters import (
 from analysis.errors import Refusal
 from analysis.intervals import t_interval
 from analysis.load import Records
+from analysis.question import EVERYTHING, Question
 
+DRAWS = 2000
 LABELS = ("SKIP", "WEAK", "STRONG")
 RIGHT_LABEL = {"progress": "SKIP", "no_effect": "WEAK", "harm": "STRONG"}
 FORCED = {"DET_FAIL": "STRONG", "FALLBACK": "STRONG"}
@@ -38,10 +41,10 @@ values."""
 Measures = dict[str, np.ndarray]
 
 
-def labelled(records: Records, scope: str = "judge", **choice: Any) -> pd.DataFrame:
+def labelled(records: Records, scope: str = "judge", question: Question = EVERYTHING) -> pd.DataFrame:
     """Training turns with a decision and an oracle verdict, with columns `decided`, `truth` and
     `turn_bin`."""
-    turns = filtered(records, **choice)
+    turns = filtered(records, question)
     decided = turns["label"].where(turns["label"].isin(LABELS))
     if scope == "rule":
         decided = decided.fillna(turns["label"].map(FORCED))
@@ -59,26 +62,14 @@ def labelled(records: Records, scope: str = "judge", **choice: Any) -> pd.DataFr
     )
 
 
-def filtered(
-    records: Records,
-    env: str | None = None,
-    split: str | None = None,
-    source: str | None = None,
-    methods: list[str] | None = None,
-) -> pd.DataFrame:
-    """Training turns of finished runs."""
+def filtered(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
+    """Training turns of finished runs, of the environment, split, source and methods of the question."""
     turns = records.turns
     if not len(turns):
         raise Refusal(
             "These records hold no turns; labels need the turns table of run directories or MLflow runs."
         )
-    keep = (turns["phase"] == "train").to_numpy()
-    for column, value in (("env", env), ("split", split), ("source", source)):
-        if value is not None:
-            keep = keep & (turns[column] == value).to_numpy()
-    if methods is not None:
-        keep = keep & turns["method"].isin(methods).to_numpy()
-    return turns[keep]
+    return turns[(turns["phase"] == "train").to_numpy() & of_place(turns, question)]
 
 
 def confusion(turns: pd.DataFrame) -> pd.DataFrame:
@@ -263,35 +254,28 @@ GROUPS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 }
 
 
-def agreement(
-    records: Records,
-    level: float = 0.95,
-    draws: int = 2000,
-    cluster: str = "episode",
-    seed: int = 0,
-    **choice: Any,
-) -> pd.DataFrame:
+def agreement(records: Records, question: Question = EVERYTHING, cluster: str = "episode") -> pd.DataFrame:
     """One row per method, env, scope and group (all, task type, turn position; failure kind for the rule).
 
     Kappa falls with prevalence at equal error rates, so the prevalence of turns without progress stands
     beside it.
     """
-    rows = []
+    rows, level, draws = [], question.level, question.draws or DRAWS
     for scope in ("judge", "rule"):
-        turns = labelled(records, scope, **choice)
+        turns = labelled(records, scope, question)
         for (method, env), part in turns.groupby(["method", "env"], sort=True):
             for by, key in GROUPS.items():
                 if (by == "failure kind") != (scope == "rule") and by != "all":
                     continue
                 for value, group in part.groupby(key(part), sort=True, observed=True):
                     place = {"method": method, "env": env, "scope": scope, "by": by, "group": str(value)}
-                    row = place | measures(group, level, draws, cluster, seed)
+                    row = place | measures(group, level, draws, cluster, question.seed)
                     rows.append(row | (over_runs(group, level) if by == "all" else {}))
     return pd.DataFrame(rows)
 
 
 def judge_against_judge(
-    first: pd.DataFrame, second: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: int = 0
+    first: pd.DataFrame, second: pd.DataFrame, question: Question = EVERYTHING
 ) -> pd.DataFrame:
     """Two judges on the same turns (same seed, step, game, turn, observation and answer), one row per env:
     measures with the second as the truth.
@@ -309,16 +293,21 @@ def judge_against_judge(
             "The two record sets share no judged turn (same seed, step, game, turn, observation and answer)."
         )
     both = both.assign(decided=both["label"], truth=both["label_second"], confidence=np.nan)
+    draws = question.draws or DRAWS
     rows = [
-        {"env": env, "shared_turns": len(part), **measures(part, level, draws, "episode", seed)}
+        {
+            "env": env,
+            "shared_turns": len(part),
+            **measures(part, question.level, draws, "episode", question.seed),
+        }
         for env, part in both.groupby("env", sort=True, observed=True)
     ]
     return pd.DataFrame(rows)
 
 
-def label_shares(records: Records, **choice: Any) -> dict[str, pd.DataFrame]:
+def label_shares(records: Records, question: Question = EVERYTHING) -> dict[str, pd.DataFrame]:
     """Shares of each label over training steps and over turn positions, per method and env."""
-    turns = filtered(records, **choice)
+    turns = filtered(records, question)
     turns = turns[turns["label"].notna()].assign(turn_bin=lambda frame: bins_of(frame["turn"], TURN_EDGES))
     result = {}
     for name, column in (("labels_by_step", "step"), ("labels_by_turn", "turn_bin")):
@@ -334,18 +323,13 @@ def label_shares(records: Records, **choice: Any) -> dict[str, pd.DataFrame]:
 
 
 def tables(
-    records: Records,
-    level: float = 0.95,
-    draws: int = 2000,
-    cluster: str = "episode",
-    seed: int = 0,
-    **choice: Any,
+    records: Records, question: Question = EVERYTHING, cluster: str = "episode"
 ) -> dict[str, pd.DataFrame]:
     """`agreement`, `confusion` (rule scope), `reliability` and the label shares."""
-    turns = labelled(records, "judge", **choice)
+    turns = labelled(records, "judge", question)
     return {
-        "agreement": agreement(records, level, draws, cluster, seed, **choice),
-        "confusion": confusion(labelled(records, "rule", **choice)),
+        "agreement": agreement(records, question, cluster),
+        "confusion": confusion(labelled(records, "rule", question)),
         "reliability": reliability(turns),
-        **label_shares(records, **choice),
+        **label_shares(records, question),
     }

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.check import check_metric
+from analysis.episodes import CONTEXT_FULL
 from analysis.errors import Refusal
-from analysis.load import CONTEXT_FULL
+from analysis.question import AVERAGES
 from analysis.runmeans import RunMeans, least_variance, least_variance_of_pairs
-
-AVERAGES = ("micro", "macro", "splits")
 
 
 @dataclass(frozen=True)

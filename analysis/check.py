@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from analysis.episodes import LARGEST
 from analysis.errors import Refusal
 from analysis.load import Records
+from analysis.question import EVERYTHING, Question
 
 GAME = ["env", "split", "source", "task", "rollout"]
 
@@ -172,50 +174,47 @@ def check_same_splits(chosen: pd.DataFrame) -> None:
                 )
 
 
-def select(
-    records: Records,
-    *,
-    env: str | None = None,
-    split: str | None = None,
-    source: str | None = None,
-    methods: Iterable[str] | None = None,
-    step: int | None = None,
-    games: str = "all",
-    leave_out: Iterable[str] | None = None,
-) -> pd.DataFrame:
+def select(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """Evaluation episodes that answer a question, after every check: the last evaluation of each run and
-    split.
-
-    `step` takes the evaluation at that optimizer step instead; `leave_out` names tasks that do not count.
-    """
+    split, or that at `question.step`."""
     check_configs(records)
     episodes = records.episodes
     if not len(episodes):
         raise Refusal("There is no episode of a finished run in these records.")
-    keep = (episodes["phase"] == "eval").to_numpy()
-    for column, value in (("env", env), ("split", split), ("source", source)):
-        if value is not None:
-            keep = keep & (episodes[column] == value).to_numpy()
-    if methods is not None:
-        keep = keep & episodes["method"].isin(list(methods)).to_numpy()
-    if leave_out:
-        named = episodes["task"].isin(list(leave_out)).to_numpy()
+    keep = (episodes["phase"] == "eval").to_numpy() & of_place(episodes, question)
+    if question.leave_out:
+        named = episodes["task"].isin(question.leave_out).to_numpy()
         if not (named & keep).any():
             raise Refusal("None of the tasks to leave out was played here.")
         keep = keep & ~named
     chosen = episodes[keep]
     if not len(chosen):
-        what = ", ".join(f"{k}={v}" for k, v in (("env", env), ("split", split), ("source", source)) if v)
-        raise Refusal(f"No evaluation episode matches {what or 'that question'}.")
-    if step is None:
+        asked = ", ".join(f"{name}={getattr(question, name)}" for name in PLACE if getattr(question, name))
+        raise Refusal(f"No evaluation episode matches {asked or 'that question'}.")
+    if question.step is None:
         last = chosen.groupby(["run", "split"], observed=True)["step"].transform("max")
         chosen = chosen[chosen["step"] == last]
         check_last_steps(chosen)
     else:
-        chosen = chosen[chosen["step"] == step]
+        chosen = chosen[chosen["step"] == question.step]
         if not len(chosen):
-            raise Refusal(f"No run was evaluated at step {step}.")
+            raise Refusal(f"No run was evaluated at step {question.step}.")
     check_same_splits(chosen)
     check_unique(chosen)
     check_sources(chosen)
-    return check_same_games(chosen, games)
+    return check_same_games(chosen, question.games)
+
+
+PLACE = ("env", "split", "source")
+
+
+def of_place(rows: pd.DataFrame, question: Question) -> np.ndarray:
+    """Which rows are of the environment, split, source and methods of the question."""
+    keep = np.ones(len(rows), bool)
+    for name in PLACE:
+        wanted = getattr(question, name)
+        if wanted is not None:
+            keep &= (rows[name] == wanted).to_numpy()
+    if question.methods is not None:
+        keep &= rows["method"].isin(question.methods).to_numpy()
+    return keep

@@ -1,8 +1,8 @@
 """The front door, `python -m analysis`: finds the command, prints its tables, turns a refusal into a
 sentence.
 
-Invariant: a command only parses, calls the function of the module of its name, and hands back tables. Notes
-on runs that are not in the numbers go to stderr on every command; a refusal is one sentence and exit code 2.
+Invariant: a command only parses, asks its question (`analysis.questions`), and hands back tables. Notes on
+runs that are not in the numbers go to stderr on every command; a refusal is one sentence and exit code 2.
 """
 
 from __future__ import annotations
@@ -13,41 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from analysis.commands import (
-    agreement,
-    compare,
-    controls,
-    cost,
-    pairs,
-    plan,
-    power,
-    published,
-    rates,
-    report,
-    skipped,
-    summary,
-    thresholds,
-    variance,
-)
-from analysis.commands.options import Tables
+from analysis import questions
 from analysis.errors import Refusal
-
-COMMANDS = (
-    summary,
-    compare,
-    pairs,
-    power,
-    variance,
-    agreement,
-    rates,
-    cost,
-    skipped,
-    controls,
-    thresholds,
-    published,
-    plan,
-    report,
-)
+from analysis.questions.asked import Tables
+from analysis.questions.options import declare
 
 EPILOG = """\
 three questions, three intervals
@@ -83,9 +52,22 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    for module in COMMANDS:
-        module.add(commands)
+    for name, asked in questions.every().items():
+        if asked.tables is not None:
+            declare(commands, name, asked)
     return parser
+
+
+def _renamed(words: Sequence[str]) -> list[str]:
+    """The words of the command line with the command (and its table) called as it is now, and a note."""
+    former = {asked.former: name for name, asked in questions.every().items() if asked.former}
+    if not words or words[0] not in former:
+        return list(words)
+    old, new = words[0], former[words[0]]
+    print(f"note: `{old}` is called `{new}` now; the old name goes with the next release.", file=sys.stderr)
+    return [
+        new if word == old and (i == 0 or words[i - 1] == "--table") else word for i, word in enumerate(words)
+    ]
 
 
 def _print(tables: Tables, form: str, only: str | None) -> None:
@@ -104,8 +86,8 @@ def _print(tables: Tables, form: str, only: str | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 on a refusal."""
     try:
-        args = build_parser().parse_args(argv)
-        tables = args.run(args)
+        args = build_parser().parse_args(_renamed(sys.argv[1:] if argv is None else argv))
+        tables = args.asked.tables(args)
         if args.csv_dir:
             folder = Path(args.csv_dir)
             folder.mkdir(parents=True, exist_ok=True)

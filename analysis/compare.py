@@ -12,7 +12,6 @@ bootstrap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,18 @@ import pandas as pd
 
 from analysis.cells import Cells, cells, each_place, each_split
 from analysis.check import check_baseline, check_margin, select
-from analysis.designs import Design, design_of, resampled
+from analysis.designs import design_of, resampled
 from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
 from analysis.load import Records
 from analysis.not_ok import Bounded, difference_bounds
 from analysis.pairs import check_pairs, correlation, paired_by, real_pairs
 from analysis.power import detectable
+from analysis.question import Question
 from analysis.significance import equivalence, mcnemar, t_test
 from analysis.verdict import checkpoint_verdict, corrected, recipe_verdict
 
+DRAWS = 10_000
 RECIPE = "recipe; test on this benchmark, interval also for new games"
 CHECKPOINT = "these two checkpoints on games like these; not the recipe"
 OTHER = {"independent": "paired", "paired": "independent", "blocked": "independent"}
@@ -38,78 +39,56 @@ BOUNDS = ("low", "high", "welch_low", "welch_high")
 """Ends of intervals of the difference."""
 
 
-def compare(
-    records: Records,
-    baseline: str,
-    *,
-    metric: str = "won",
-    average: str = "micro",
-    family: Sequence[str] | None = None,
-    margin: float | None = None,
-    draws: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-    design: str = "independent",
-    unpaired: str = "refuse",
-    **choice: Any,
-) -> pd.DataFrame:
-    """One row per method, env and split, or per method and env with `average="splits"`. `family` names the
-    methods of the declared family: their p values get Holm's correction (over all their rows), all others
-    Benjamini and Hochberg's. `margin` (in the metric's unit, positive) adds the equivalence test, corrected
-    likewise. `detectable` is the true effect that this many runs with this spread find with power 0.8 at the
-    level that decides after the correction, with the interval that the spread's own uncertainty leaves it.
-    Where episodes are not ok, the columns of `analysis.not_ok` bound what they could have been.
+def compare(records: Records, question: Question) -> pd.DataFrame:
+    """One row per method, env and split, or per method and env with `average="splits"`.
 
-    `design` is `independent`, `paired` or `blocked`; in the latter two runs without a partner are refused,
-    or left out with `unpaired="drop"`. Blocked comparisons are corrected by Dunnett's method in place of
+    Methods of the declared `family` get Holm's correction of their p values (over all their rows), all
+    others Benjamini and Hochberg's. A `margin` (positive) adds the equivalence test, corrected likewise.
+    `detectable` is the true effect that this many runs with this spread find with power 0.8 at the level that
+    decides after the correction, with the interval that the spread's own uncertainty leaves it. Where
+    episodes are not ok, the columns of `analysis.not_ok` bound what they could have been.
+
+    In a `paired` or `blocked` design runs without a partner are refused, or left out with
+    `unpaired="drop"`. Blocked comparisons are corrected by Dunnett's method in place of
     the two above. `pair_correlation` says how alike pairs end, `p_other` and `detectable_other` what the
     `other_design` would have shown: that decides nothing.
     """
-    plan = design_of(design)
-    check_margin(margin, metric)
-    episodes = select(records, **choice)
+    baseline, design = question.against, design_of(question.design)
+    check_margin(question.margin, question.metric)
+    episodes = select(records, question)
     rows: list[dict[str, Any]] = []
-    for group in each_place(episodes, average):
-        table = cells(group, metric, average)
+    for group in each_place(episodes, question.average):
+        table = cells(group, question.metric, question.average)
         check_baseline(baseline, table.methods, f" on {table.env} {table.split}")
-        check_pairs(records, table, baseline, design, unpaired)
-        found = _compare_split(table, records, plan, baseline, metric, average, margin, draws, level, seed)
-        bounded = Bounded.of(group, metric, average)
+        check_pairs(records, table, question)
+        bounded = Bounded.of(group, question.metric, question.average)
         rows += [
-            row | difference_bounds(bounded, table, plan, row["method"], baseline, margin) for row in found
+            row | difference_bounds(bounded, table, design, row["method"], baseline, question.margin)
+            for row in _compare_place(table, records, question)
         ]
     if not rows:
         raise Refusal(f"There is no method to compare with {baseline!r}.")
     frame = pd.DataFrame(rows)
-    declared = frame["method"].isin(list(family or ()))
-    absent = sorted(set(family or ()) - set(frame["method"]))
+    declared = frame["method"].isin(question.family)
+    absent = sorted(set(question.family) - set(frame["method"]))
     if baseline in absent:
         raise Refusal(f"The declared family names {baseline}, the baseline; name the methods held to it.")
     if absent:
         raise Refusal(f"The declared family names {', '.join(absent)}, of which there is no run.")
     frame["family"] = np.where(declared, "declared", "exploratory")
-    frame = corrected(frame, declared, frame["estimand"] == RECIPE, level)
+    frame = corrected(frame, declared, frame["estimand"] == RECIPE, question.level)
     frame["verdict"] = [
-        recipe_verdict(row, level, margin) if row["estimand"] == RECIPE else checkpoint_verdict(row, level)
+        recipe_verdict(row, question.level, question.margin)
+        if row["estimand"] == RECIPE
+        else checkpoint_verdict(row, question.level)
         for row in frame.to_dict("records")
     ]
     return frame
 
 
-def _compare_split(
-    table: Cells,
-    records: Records,
-    design: Design,
-    baseline: str,
-    metric: str,
-    average: str,
-    margin: float | None,
-    draws: int,
-    level: float,
-    seed: int,
-) -> list[dict[str, Any]]:
+def _compare_place(table: Cells, records: Records, question: Question) -> list[dict[str, Any]]:
+    baseline, design = question.against, design_of(question.design)
     methods = [method for method in sorted(set(table.methods)) if method != baseline]
-    base = table.rows(baseline)
     run_means = table.run_means()
     if np.isnan(run_means).any():
         empty = table.runs[int(np.flatnonzero(np.isnan(run_means))[0])]
@@ -117,55 +96,59 @@ def _compare_split(
     shared = None
     if len(table.rows(baseline)) > 1 and any(len(table.rows(method)) > 1 for method in methods):
         # One resample of games for all methods: faster, and their intervals then rest on the same draws.
-        shared = resampled(table, draws, np.random.default_rng([seed, 1]))
+        shared = resampled(table, question.draws or DRAWS, np.random.default_rng([question.seed, 1]))
     rows = []
     for index, method in enumerate(methods):
         mine, base = design.rows(table, method, baseline)
-        unused = records.unused
-        unfinished = int((unused["method"].isin([method, baseline]) & (unused["env"] == table.env)).sum())
-        row: dict[str, Any] = {
-            "env": table.env,
-            "source": table.source,
-            "split": table.split,
-            "metric": metric,
-            "average": average,
-            "method": method,
-            "baseline": baseline,
-            "runs": len(mine),
-            "runs_baseline": len(base),
-            "runs_unfinished": unfinished,
-            "design": design.name,
-            "games": len(table.games),
-            "episodes_not_ok": int(table.not_ok[np.concatenate([mine, base])].sum()),
-            "episodes_context_full": int(table.context_full[np.concatenate([mine, base])].sum()),
-            "mean": float(run_means[mine].mean()),
-            "mean_baseline": float(run_means[base].mean()),
-        }
-        row["difference"] = row["mean"] - row["mean_baseline"]
-        row["relative"] = row["difference"] / row["mean_baseline"] if row["mean_baseline"] > 0 else np.nan
+        row = _means(table, records, question, method)
         if shared is not None and len(mine) > 1 and len(base) > 1:
-            row |= _recipe(table, design, method, baseline, shared, level, [seed, 2, index], margin)
-            row |= _as_pairs(records, table, design, method, baseline, level)
-            if metric == "won":  # No two rates differ by more than 1.
+            row |= _recipe(table, question, method, shared, [question.seed, 2, index])
+            row |= _as_pairs(records, table, question, method)
+            if question.metric == "won":  # No two rates differ by more than 1.
                 row |= {end: float(np.clip(row[end], -1, 1)) for end in BOUNDS}
         else:
-            row |= _checkpoints(table, mine, base, metric, level)
+            row |= _checkpoints(table, mine, base, question)
         rows.append(row)
     return rows
 
 
+def _means(table: Cells, records: Records, question: Question, method: str) -> dict[str, Any]:
+    """What is compared: which runs, on how many games, and both means."""
+    baseline, run_means = question.against, table.run_means()
+    mine, base = design_of(question.design).rows(table, method, baseline)
+    both = np.concatenate([mine, base])
+    unused = records.unused
+    unfinished = unused["method"].isin([method, baseline]) & (unused["env"] == table.env)
+    row: dict[str, Any] = {
+        "env": table.env,
+        "source": table.source,
+        "split": table.split,
+        "metric": question.metric,
+        "average": question.average,
+        "method": method,
+        "baseline": baseline,
+        "runs": len(mine),
+        "runs_baseline": len(base),
+        "runs_unfinished": int(unfinished.sum()),
+        "design": question.design,
+        "games": len(table.games),
+        "episodes_not_ok": int(table.not_ok[both].sum()),
+        "episodes_context_full": int(table.context_full[both].sum()),
+        "mean": float(run_means[mine].mean()),
+        "mean_baseline": float(run_means[base].mean()),
+    }
+    row["difference"] = row["mean"] - row["mean_baseline"]
+    row["relative"] = row["difference"] / row["mean_baseline"] if row["mean_baseline"] > 0 else np.nan
+    return row
+
+
 def _recipe(
-    table: Cells,
-    design: Design,
-    method: str,
-    baseline: str,
-    shared: np.ndarray,
-    level: float,
-    seed: Any,
-    margin: float | None,
+    table: Cells, question: Question, method: str, shared: np.ndarray, seed: list[int]
 ) -> dict[str, Any]:
-    tested = design.test(table, method, baseline, level)
-    test, boot = tested.test, design.interval(table, method, baseline, shared, level, seed)
+    design, baseline, margin = design_of(question.design), question.against, question.margin
+    tested = design.test(table, method, baseline, question.level)
+    test = tested.test
+    boot = design.interval(table, method, baseline, shared, question.level, seed)
     row = {
         "estimand": RECIPE,
         "difference": test.difference,
@@ -191,17 +174,16 @@ def _recipe(
     return row
 
 
-def _as_pairs(
-    records: Records, table: Cells, design: Design, method: str, baseline: str, level: float
-) -> dict[str, Any]:
+def _as_pairs(records: Records, table: Cells, question: Question, method: str) -> dict[str, Any]:
     """How alike the pairs of the two methods end, and what the other design would have shown; empty where
     fewer than two runs are pairs."""
+    baseline, level = question.against, question.level
     a, b = real_pairs(records, table, method, baseline)
     if len(a) < 2:
         return {}
     means = table.run_means()
     alike = correlation(means[a], means[b], level)
-    other = design_of(OTHER[design.name])
+    other = design_of(OTHER[question.design])
     test = other.test(table, method, baseline, level).test
     return {
         "pairs": len(a),
@@ -215,9 +197,7 @@ def _as_pairs(
     }
 
 
-def _checkpoints(
-    table: Cells, mine: np.ndarray, base: np.ndarray, metric: str, level: float
-) -> dict[str, Any]:
+def _checkpoints(table: Cells, mine: np.ndarray, base: np.ndarray, question: Question) -> dict[str, Any]:
     """One run on at least one side: McNemar where both have one, otherwise the difference without a test."""
     empty = {
         "estimand": CHECKPOINT,
@@ -236,7 +216,7 @@ def _checkpoints(
     }
     if len(mine) > 1 or len(base) > 1:
         return empty
-    return empty | _mcnemar(table.values[mine[0]], table.values[base[0]], metric, level)
+    return empty | _mcnemar(table.values[mine[0]], table.values[base[0]], question.metric, question.level)
 
 
 def _mcnemar(a: np.ndarray, b: np.ndarray, metric: str, level: float) -> dict[str, Any]:
@@ -249,15 +229,14 @@ def _mcnemar(a: np.ndarray, b: np.ndarray, metric: str, level: float) -> dict[st
     return {"test": "McNemar, exact", "p": mcnemar(only_a, only_b), "low": low, "high": high}
 
 
-def checkpoints(records: Records, baseline: str, level: float = 0.95, **choice: Any) -> pd.DataFrame:
+def checkpoints(records: Records, question: Question) -> pd.DataFrame:
     """Every pair of single checkpoints with the same seed: McNemar and Newcombe's paired interval.
 
     Exploratory by nature: each row speaks of two checkpoints. Pooling these games over runs rejects a true
     null of the recipe 11 to 17 % of the time, so nothing here is pooled.
     """
-    episodes = select(records, **choice)
-    rows = []
-    for group in each_split(episodes):
+    baseline, rows = question.against, []
+    for group in each_split(select(records, question)):
         table = cells(group)
         base = {table.seeds[row]: row for row in table.rows(baseline)}
         for row in range(len(table.runs)):
@@ -278,20 +257,7 @@ def checkpoints(records: Records, baseline: str, level: float = 0.95, **choice: 
                     "low": np.nan,
                     "high": np.nan,
                     "p": np.nan,
-                    **_mcnemar(table.values[row], table.values[partner], "won", level),
+                    **_mcnemar(table.values[row], table.values[partner], "won", question.level),
                 }
             )
     return pd.DataFrame(rows)
-
-
-def tables(
-    records: Records, baseline: str, *, paired_checkpoints: bool = False, **options: Any
-) -> dict[str, Any]:
-    """`compare`, and with `paired_checkpoints` also `checkpoints`."""
-    result = {"compare": compare(records, baseline, **options)}
-    if paired_checkpoints:
-        known = ("env", "split", "source", "methods", "step", "games", "leave_out", "level")
-        result["checkpoints"] = checkpoints(
-            records, baseline, **{k: v for k, v in options.items() if k in known}
-        )
-    return result

@@ -8,7 +8,7 @@ passed in the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,12 @@ from analysis.designs import design_of
 from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.not_ok import Bounded, mixed
+from analysis.question import EVERYTHING, Question
 from analysis.significance import holm, worse_by
 from analysis.verdict import bounds_words, could_see, seen_words, survives
+
+MARGIN = 0.05
+"""Loss that still counts as "as well as", unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +57,30 @@ CLAIMS = (
 )
 
 
-def controls(
-    records: Records,
-    margin: float = 0.05,
-    draws: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-    metric: str = "won",
-    average: str = "micro",
-    design: str = "independent",
-    unpaired: str = "refuse",
-    **choice: Any,
-) -> pd.DataFrame:
+def controls(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """One row per claim, env and split, or per claim and env with `average="splits"`; claims whose arms were
     not run are listed as such, never left out.
 
-    `margin` is the loss that still counts as "as well as" (in the metric's unit, one-sided non-inferiority).
+    The question's margin (default `MARGIN`) is the loss that still counts as "as well as" (one-sided
+    non-inferiority); its baseline does not matter.
     """
-    check_margin(margin, metric)
-    episodes = select(records, **choice)
+    margin = MARGIN if question.margin is None else question.margin
+    question, level = replace(question, margin=margin, family=()), question.level
+    check_margin(margin, question.metric)
+    episodes = select(records, question)
     present = set(episodes["method"])
     if not present & {claim.method for claim in CLAIMS}:
         raise Refusal(
             f"None of the claims' methods was run; these records have {', '.join(sorted(present))}."
         )
     compared = {
-        baseline: compare(
-            records,
-            baseline,
-            metric=metric,
-            average=average,
-            draws=draws,
-            level=level,
-            seed=seed,
-            design=design,
-            unpaired=unpaired,
-            # Blocks take the seeds' luck from all methods that there are.
-            **{**choice, "methods": present if design == "blocked" else _partners(baseline) & present},
-        )
+        baseline: compare(records, _against(question, baseline, present))
         for baseline in sorted({claim.against for claim in CLAIMS} & present)
         if _partners(baseline) & (present - {baseline})
     }
     rows = [
-        _row(claim, here, compared.get(claim.against), design, metric, average, margin)
-        for here in each_place(episodes, average)
+        _row(claim, here, compared.get(claim.against), question)
+        for here in each_place(episodes, question.average)
         for claim in CLAIMS
     ]
     frame = pd.DataFrame(rows)
@@ -114,42 +98,41 @@ def controls(
     return frame
 
 
+def _against(question: Question, baseline: str, present: set[str]) -> Question:
+    """The comparisons with one baseline that claims are about."""
+    # Blocks take the seeds' luck from all methods that there are.
+    methods = present if question.design == "blocked" else _partners(baseline) & present
+    return replace(question, baseline=baseline, margin=None, methods=tuple(sorted(methods)))
+
+
 def _partners(baseline: str) -> set[str]:
     return {claim.method for claim in CLAIMS if claim.against == baseline} | {baseline}
 
 
+NOT_RUN: dict[str, Any] = {
+    "runs": 0,
+    "runs_against": 0,
+    **dict.fromkeys(("difference", "low", "high", "p", "se", "df"), np.nan),
+    "episodes_not_ok": 0,
+    **dict.fromkeys(("bounds_low", "bounds_high", "p_if_lost", "p_if_won"), np.nan),
+    "estimand": "",
+}
+"""The numbers of a claim whose arms are not there."""
+
+
 def _row(
-    claim: Claim,
-    here: pd.DataFrame,
-    compared: pd.DataFrame | None,
-    design: str,
-    metric: str,
-    average: str,
-    margin: float,
+    claim: Claim, here: pd.DataFrame, compared: pd.DataFrame | None, question: Question
 ) -> dict[str, Any]:
     """One claim on the episodes of one place."""
-    place = place_of(here, average)
+    place = place_of(here, question.average)
     row: dict[str, Any] = {
         **place,
         "claim": claim.text,
         "method": claim.method,
         "against": claim.against,
-        "metric": metric,
+        "metric": question.metric,
         "kind": "non-inferiority" if claim.equivalence else "superiority",
-        "runs": 0,
-        "runs_against": 0,
-        "difference": np.nan,
-        "low": np.nan,
-        "high": np.nan,
-        "p": np.nan,
-        "se": np.nan,
-        "df": np.nan,
-        "episodes_not_ok": 0,
-        "bounds_low": np.nan,
-        "bounds_high": np.nan,
-        "p_if_lost": np.nan,
-        "p_if_won": np.nan,
-        "estimand": "",
+        **NOT_RUN,
     }
     found = pd.DataFrame()
     if compared is not None:
@@ -168,18 +151,17 @@ def _row(
     if result["estimand"] != RECIPE:
         return row
     if claim.equivalence:
-        return row | _non_inferiority(claim, here, design, metric, average, margin)
+        return row | _non_inferiority(claim, here, question)
     # A claim whose episodes are all ok stands in its family with its own p.
     ends = {name: result.get(name, np.nan) for name in ("p_if_lost", "p_if_won")}
     ends = {name: result["p"] if np.isnan(p) else p for name, p in ends.items()}
     return row | {"p": result["p"]} | ends
 
 
-def _non_inferiority(
-    claim: Claim, here: pd.DataFrame, design: str, metric: str, average: str, margin: float
-) -> dict[str, float]:
+def _non_inferiority(claim: Claim, here: pd.DataFrame, question: Question) -> dict[str, float]:
     """p of the claim, and with the episodes that are not ok against it (`p_if_lost`) and for it."""
-    if design != "blocked":
+    metric, average, design = question.metric, question.average, design_of(question.design)
+    if question.design != "blocked":
         here = here[here["method"].isin([claim.method, claim.against])]
     table, bounded = cells(here, metric, average), Bounded.of(here, metric, average)
     found = {"p": table, "p_if_lost": table, "p_if_won": table}
@@ -188,9 +170,8 @@ def _non_inferiority(
             "p_if_lost": mixed(table, claim.method, claim.against, bounded.low, bounded.high),
             "p_if_won": mixed(table, claim.method, claim.against, bounded.high, bounded.low),
         }
-    tests = {
-        name: design_of(design).test(one, claim.method, claim.against).test for name, one in found.items()
-    }
+    tests = {name: design.test(one, claim.method, claim.against).test for name, one in found.items()}
+    margin = MARGIN if question.margin is None else question.margin
     return {name: worse_by(t.difference, t.se, t.df, margin) for name, t in tests.items()}
 
 
@@ -224,9 +205,3 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['claim']} on {row['split']}: {row['difference']:+.3f}{interval}{p}, {runs}: "
         f"{row['verdict']}{seen}{gaps}"
     )
-
-
-def tables(records: Records, **options: Any) -> dict[str, pd.DataFrame]:
-    """`verdicts` (one line per claim) and `controls` (the numbers)."""
-    frame = controls(records, **options)
-    return {"verdicts": frame[["verdict", "line"]], "controls": frame.drop(columns="line")}

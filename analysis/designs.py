@@ -29,9 +29,9 @@ from analysis.bootstrap import (
 )
 from analysis.cells import Cells
 from analysis.errors import Refusal
+from analysis.question import DESIGNS
 from analysis.significance import TTest, paired, permutation, sign_flips, welch
 
-DESIGNS = ("independent", "paired", "blocked")
 GAMES_CHANCE = "games: these runs differ by less than their games leave to chance"
 PAIRS_CHANCE = "games: these pairs differ by less than their games leave to chance"
 POOLED = "the rest of all methods after seeds"

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.check import check_configs, check_unique
+from analysis.check import check_configs, check_unique, of_place
 from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.pairs import correlation, differing
+from analysis.question import Question
 
 PLACE = ["env", "source", "split", "phase", "step"]
 GAME = ["task", "rollout"]
 
 
-def agreement(records: Records, method: str, other: str, **only: str | None) -> pd.DataFrame:
+def agreement(records: Records, question: Question) -> pd.DataFrame:
     """One row for each seed that both methods have, evaluation or training step, and split.
 
     `agreement` is over the `games` that both have ok; `only_first` and `only_second` are won by one of the
@@ -29,7 +30,7 @@ def agreement(records: Records, method: str, other: str, **only: str | None) -> 
     with one seed). `no_pair` names what two runs of one seed do not share and should. `same_text` is the
     share of those games in which every answer is the same, where the records have turns.
     """
-    episodes = _chosen(records, (method, other), only)
+    (method, other), episodes = two_methods(question), _chosen(records, question)
     texts = _texts(records)
     rows = []
     for key, here in episodes.groupby(PLACE, sort=True, observed=True):
@@ -68,10 +69,10 @@ def agreement(records: Records, method: str, other: str, **only: str | None) -> 
     return pd.DataFrame(rows)
 
 
-def correlations(records: Records, method: str, other: str, level: float, **only: str | None) -> pd.DataFrame:
+def correlations(records: Records, question: Question) -> pd.DataFrame:
     """One row for each split and evaluation: the correlation of paired run means with its interval, the sd
     over runs of both methods and of the differences. Empty where no two seeds are shared."""
-    episodes = _chosen(records, (method, other), only)
+    (method, other), episodes = two_methods(question), _chosen(records, question)
     episodes = episodes[(episodes["phase"] == "eval") & episodes["ok"]]
     rows = []
     for key, here in episodes.groupby(PLACE, sort=True, observed=True):
@@ -80,7 +81,7 @@ def correlations(records: Records, method: str, other: str, level: float, **only
         if len(means) < 2:
             continue
         a, b = means[method].to_numpy(), means[other].to_numpy()
-        alike = correlation(a, b, level)
+        alike = correlation(a, b, question.level)
         rows.append(
             dict(zip(PLACE, key, strict=True))
             | {
@@ -99,9 +100,17 @@ def correlations(records: Records, method: str, other: str, level: float, **only
     return pd.DataFrame(rows)
 
 
-def _chosen(records: Records, methods: tuple[str, str], only: dict[str, str | None]) -> pd.DataFrame:
+def two_methods(question: Question) -> tuple[str, str]:
+    """The question's two methods. Raises Refusal for another number."""
+    names = question.methods or ()
+    if len(names) != 2:
+        raise Refusal(f"--methods takes two methods, as in opd,sage_opd, not {','.join(names)!r}.")
+    return names[0], names[1]
+
+
+def _chosen(records: Records, question: Question) -> pd.DataFrame:
     check_configs(records)
-    episodes = records.episodes
+    episodes, methods = records.episodes, two_methods(question)
     there = sorted(set(episodes["method"])) if len(episodes) else []
     for name in methods:
         if name not in there:
@@ -110,10 +119,7 @@ def _chosen(records: Records, methods: tuple[str, str], only: dict[str, str | No
             )
     if methods[0] == methods[1]:
         raise Refusal(f"{methods[0]} is held against itself; name two methods.")
-    episodes = episodes[episodes["method"].isin(methods)]
-    for column, value in only.items():
-        if value is not None:
-            episodes = episodes[episodes[column] == value]
+    episodes = episodes[of_place(episodes, question)]
     if not len(episodes):
         raise Refusal("No episode of these methods matches that environment, split and source.")
     check_unique(episodes)
@@ -154,13 +160,3 @@ def _same_text(
         rest = (place["phase"], place["step"], place["split"], task, rollout)
         same.append(texts.get((runs[0], *rest)) == texts.get((runs[1], *rest)))
     return _mean(same)
-
-
-def tables(
-    records: Records, method: str, other: str, level: float = 0.95, **only: str | None
-) -> dict[str, Any]:
-    """`correlations` and `agreement`."""
-    return {
-        "correlations": correlations(records, method, other, level, **only),
-        "agreement": agreement(records, method, other, **only),
-    }

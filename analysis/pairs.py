@@ -17,6 +17,7 @@ from scipy import stats
 from analysis.cells import Cells
 from analysis.errors import Refusal
 from analysis.load import Records
+from analysis.question import Question
 
 SEED_ALONE = "seed alone: these records do not say more"
 
@@ -35,35 +36,49 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in set(a) & set(b) if a[key] != b[key])
 
 
-def check_pairs(records: Records, table: Cells, baseline: str, design: str, unpaired: str = "refuse") -> None:
+def check_pairs(records: Records, table: Cells, question: Question) -> None:
     """Refuse runs without a partner, and partners that are none. Nothing is checked of independent runs.
 
     In a paired design each method is held against the baseline, in a blocked one all against each other. With
     `unpaired="drop"` seeds that not all have are no reason to refuse: the comparison uses the shared ones.
     """
-    if design == "independent":
+    if question.design == "independent":
         return
+    baseline, refuse = question.against, question.unpaired == "refuse"
     runs = {m: {table.seeds[r]: table.runs[r] for r in table.rows(m)} for m in sorted(set(table.methods))}
     for method, mine in runs.items():
-        others = [baseline] if design == "paired" else list(runs)
-        for other in others:
-            for seed, run in runs[other].items():
-                if seed not in mine:
-                    if unpaired == "refuse":
-                        raise Refusal(_lonely(method, other, seed, run, table))
-                    continue
-                wrong = differing(records.pairs.get(mine[seed], {}), records.pairs.get(run, {}))
-                if wrong:
-                    raise Refusal(
-                        f"{method} seed {seed} (run {mine[seed]}) and {other} seed {seed} (run {run}) are no "
-                        f"pair: they differ in {', '.join(wrong)}; compare them with --design independent."
-                    )
-            if method != other and not set(mine) & set(runs[other]) and design == "paired":
-                raise Refusal(f"{method} and {other} share no seed on {table.env} {table.split}.")
-        if design == "paired" and unpaired == "refuse":
-            for seed in mine:
-                if seed not in runs[baseline]:
-                    raise Refusal(_lonely(baseline, method, seed, mine[seed], table))
+        if question.design == "blocked":
+            for other in runs:
+                _check_partners(records, table, (method, mine), (other, runs[other]), refuse)
+            continue
+        _check_partners(records, table, (method, mine), (baseline, runs[baseline]), refuse)
+        if not set(mine) & set(runs[baseline]):
+            raise Refusal(f"{method} and {baseline} share no seed on {table.env} {table.split}.")
+        for seed in mine:
+            if refuse and seed not in runs[baseline]:
+                raise Refusal(_lonely(baseline, method, seed, mine[seed], table))
+
+
+def _check_partners(
+    records: Records,
+    table: Cells,
+    mine: tuple[str, dict[Any, str]],
+    theirs: tuple[str, dict[Any, str]],
+    refuse: bool,
+) -> None:
+    """Refuse runs of `theirs` (a method and its run of each seed) that no run of `mine` is the partner of."""
+    (method, own), (other, others) = mine, theirs
+    for seed, run in others.items():
+        if seed not in own:
+            if refuse:
+                raise Refusal(_lonely(method, other, seed, run, table))
+            continue
+        wrong = differing(records.pairs.get(own[seed], {}), records.pairs.get(run, {}))
+        if wrong:
+            raise Refusal(
+                f"{method} seed {seed} (run {own[seed]}) and {other} seed {seed} (run {run}) are no pair: "
+                f"they differ in {', '.join(wrong)}; compare them with --design independent."
+            )
 
 
 def _lonely(method: str, other: str, seed: Any, run: str, table: Cells) -> str:

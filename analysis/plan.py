@@ -19,12 +19,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import AVERAGES
-from analysis.designs import DESIGNS
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.power import binomial_residual, standard_error
 from analysis.power_designs import plannable_in
+from analysis.question import AVERAGES, DESIGNS
 
 FORMAT_VERSION = 2
 """Of new plans. One without the field `format` is of format 1: it stays readable, and what it does not say
@@ -306,17 +304,3 @@ def detectables(plan: Plan) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def check(plan: Plan, records: Records) -> pd.DataFrame:
-    """The conditions of a confirmatory result (`analysis.plan_check`)."""
-    from analysis.plan_check import check
-
-    return check(plan, records)
-
-
-def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """The hypotheses, tested as planned (`analysis.plan_test`)."""
-    from analysis.plan_test import confirmatory
-
-    return confirmatory(plan, records, draws, seed)

@@ -14,31 +14,11 @@ import pandas as pd
 from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.plan import NEW_GAMES, Plan
-from analysis.plan_check import ANY, MET, NOT_MET, UNKNOWN, Finding, check
+from analysis.plan_conditions import MET, NOT_MET, Finding
+from analysis.question import Question
 from analysis.significance import holm
 
 CANNOT_TELL = "cannot tell (one run has no spread)"
-KEEP = (
-    "hypothesis",
-    "env",
-    "split",
-    "method",
-    "baseline",
-    "direction",
-    "runs",
-    "runs_baseline",
-    "difference",
-    "low",
-    "high",
-    "bounds_low",
-    "bounds_high",
-    "test",
-    "p_tested",
-    "p_holm",
-    "detectable",
-    "verdict",
-    "status",
-)
 WANTED = {"greater": 1, "less": -1, "equivalent": 0}
 TESTS = {
     "recipe on this benchmark": ("", "p", "p_equivalent", "p_if_{}", "p_equivalent_worst"),
@@ -65,9 +45,9 @@ def tested(plan: Plan, records: Records) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for hypothesis in content["hypotheses"]:
         equivalent = hypothesis["direction"] == "equivalent"
-        frame = compare(
-            planned,
-            hypothesis["baseline"],
+        arms = (hypothesis["method"], hypothesis["baseline"])
+        question = Question(
+            baseline=hypothesis["baseline"],
             metric=content["metric"],
             average=content.get("average", "micro"),
             margin=float(hypothesis["margin"]) if equivalent else None,
@@ -76,8 +56,9 @@ def tested(plan: Plan, records: Records) -> pd.DataFrame:
             level=1 - content["alpha"],
             design=design,
             # Blocks take the seeds' luck from all of the plan's methods.
-            methods=plan.methods if design == "blocked" else [hypothesis["method"], hypothesis["baseline"]],
+            methods=tuple(plan.methods) if design == "blocked" else arms,
         )
+        frame = compare(planned, question)
         frame = frame[frame["method"] == hypothesis["method"]]
         names = {"hypothesis": hypothesis["name"], "direction": hypothesis["direction"]}
         rows += [
@@ -140,26 +121,6 @@ def worst_case(results: pd.DataFrame | Refusal, hypothesis: dict[str, Any], plan
                     "mend what broke and run those runs again, as the rule for retries allows",
                 )
     return Finding(MET, f"{', '.join(mine['verdict'].unique())} on every split")
-
-
-def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """The plan's hypotheses, tested as planned, each with its verdict and its status.
-
-    Only the planned seeds, methods, splits and source are used. `status` is `confirmatory` where every
-    condition of the plan and of the hypothesis (`analysis.plan_check`) is met, else `exploratory: …` with the
-    first that is not. `draws` and `seed` are those of the intervals, which decide nothing.
-    """
-    plan = replace(plan, draws=draws, seed=seed)
-    conditions, result = check(plan, records), tested(plan, records)
-    statuses = {}
-    for name in result["hypothesis"].unique():
-        mine = conditions[conditions["hypothesis"].isin((ANY, name)) & ~conditions["met"]]
-        statuses[name] = "confirmatory"
-        if len(mine):
-            first, verb = mine.iloc[0], {NOT_MET: "is not met", UNKNOWN: "cannot be known"}
-            statuses[name] = f"exploratory: {first['condition']} {verb[first['verdict']]}"
-    result["status"] = result["hypothesis"].map(statuses)
-    return result[list(KEEP)]
 
 
 def only_planned(plan: Plan, records: Records) -> Records:

@@ -15,7 +15,9 @@ import pandas as pd
 from analysis.cells import each_split
 from analysis.check import select
 from analysis.load import Records
+from analysis.question import EVERYTHING, Question
 
+DRAWS = 1000
 TAUS = np.round(np.linspace(0, 1, 21), 2)
 """Levels of a rate; a graded score takes as many from its lowest (or 0) to its highest task type mean."""
 
@@ -49,28 +51,21 @@ def _draws(rates: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarra
     return np.take_along_axis(np.broadcast_to(rates, (draws, runs, types)), picked, axis=1)
 
 
-def profiles(
-    records: Records,
-    metric: str = "won",
-    draws: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-    **choice: Any,
-) -> pd.DataFrame:
+def profiles(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """Share of run × task type rates that reach τ, per method and split, with a pointwise bootstrap band.
 
     The band resamples runs within task types, as rliable does; it is for the eye. With few runs it is too
     narrow (`docs/statistics.md`), so no claim rests on it.
     """
-    rows = []
-    for group in each_split(select(records, **choice)):
-        table = task_type_rates(group, metric).dropna(axis=1)
-        levels = _levels(table, metric)
+    rows, tails = [], [0.5 - question.level / 2, 0.5 + question.level / 2]
+    for group in each_split(select(records, question)):
+        table = task_type_rates(group, question.metric).dropna(axis=1)
+        levels = _levels(table, question.metric)
         for method, part in table.groupby(level="method", sort=True):
             rates = part.to_numpy(float)
-            rng = np.random.default_rng(seed)
+            rng, draws = np.random.default_rng(question.seed), question.draws or DRAWS
             drawn = np.stack([(_draws(rates, draws, rng) >= tau).mean(axis=(1, 2)) for tau in levels], axis=1)
-            low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+            low, high = np.quantile(drawn, tails, axis=0)
             for i, tau in enumerate(levels):
                 rows.append(
                     {
@@ -86,11 +81,11 @@ def profiles(
     return pd.DataFrame(rows)
 
 
-def interquartile_means(records: Records, metric: str = "won", **choice: Any) -> pd.DataFrame:
+def interquartile_means(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """IQM of the run × task type rates per method and split."""
     rows = []
-    for group in each_split(select(records, **choice)):
-        table = task_type_rates(group, metric).dropna(axis=1)
+    for group in each_split(select(records, question)):
+        table = task_type_rates(group, question.metric).dropna(axis=1)
         for method, part in table.groupby(level="method", sort=True):
             rows.append(
                 {

@@ -360,7 +360,10 @@ def contradictions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(
-    source: str | Path | pd.DataFrame, baseline: str | None = None, method: str = "sage_opd"
+    source: str | Path | pd.DataFrame,
+    baseline: str | None = None,
+    method: str = "sage_opd",
+    level: float = 0.95,
 ) -> dict[str, pd.DataFrame]:
     """All checks of one file, or of rows from `to_published`: `impossible`, `sizes`, `claim_lines`, `claims`,
     `differences`, `averages`, `duplicates`, `contradictions`, `grim`. Without `baseline` differences to `opd`
@@ -381,8 +384,8 @@ def tables(
         known = ", ".join(sorted(rows["method"].unique()))
         raise Refusal(f"No printed row is of the baseline {baseline!r}; methods there are {known[:250]}.")
     if (rows["method"] == baseline).any():
-        compared = differences(rows, baseline)
-        result["claims"] = claims(compared, method)
+        compared = differences(rows, baseline, level)
+        result["claims"] = claims(compared, method, level)
         result["claim_lines"] = lines(result["claims"])
         result["differences"] = compared
     mean_check = averages(rows)

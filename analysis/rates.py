@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from analysis.agreement import filtered
 from analysis.errors import Refusal
+from analysis.question import EVERYTHING, Question
 
 if TYPE_CHECKING:
     from analysis.load import Records
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 WORDS = ["SKIP", "WEAK", "STRONG"]
 
 
-def tables(records: Records, **choice: Any) -> dict[str, pd.DataFrame]:
+def tables(records: Records, question: Question = EVERYTHING) -> dict[str, pd.DataFrame]:
     """`rates`: one row per method, env and turn position (`all` for the whole), shares of the three words
     and n.
 
     Training turns that were judged count; deterministic failures and unreadable replies do not.
     """
-    turns = filtered(records, **choice)
+    turns = filtered(records, question)
     judged = turns[turns["label"].isin(WORDS)]
     rows = []
     for (method, env), cell in judged.groupby(["method", "env"], sort=True):

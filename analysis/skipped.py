@@ -9,7 +9,6 @@ between runs (`compare`,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from analysis.clusters import (
 )
 from analysis.errors import Refusal
 from analysis.load import Records
+from analysis.question import EVERYTHING, Question
 
 EPISODE = ["run", "phase", "step", "split", "task", "rollout"]
 COVARIATES = {
@@ -43,15 +43,18 @@ COVARIATES = {
     "student_logprob": "nats per token",
     "divergence": "nats per token",
 }
+DRAWS = 2000
+HORIZON = 3
+"""Turns after a skipped one that are looked at."""
 MIN_PROPENSITY = 0.01
 MIN_EFFECTIVE = 30
 """Fewer effectively independent turns than this per label, and the weighted estimates are refused."""
 
 
-def decided_turns(records: Records, horizon: int = 3, **choice: Any) -> pd.DataFrame:
+def decided_turns(records: Records, horizon: int = HORIZON, question: Question = EVERYTHING) -> pd.DataFrame:
     """Labelled training turns of the methods that skip, with bins, `supervised`, and the progress of the
     `horizon` turns that follow."""
-    turns = filtered(records, **choice)
+    turns = filtered(records, question)
     turns = (
         turns[turns["label"].notna()].sort_values([*EPISODE, "turn"], kind="stable").reset_index(drop=True)
     )
@@ -95,8 +98,8 @@ ERRORS = {
 """Wrong decisions: among turns with this verdict, those that were skipped (or not)."""
 
 
-def errors(turns: pd.DataFrame, level: float = 0.95, by: Iterable[str] = tuple(BY)) -> pd.DataFrame:
-    """Wrong decisions by difficulty, length, position, error type and task type (`by` names some of `BY`).
+def errors(turns: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Wrong decisions, by each of `BY`: in all, by difficulty, length, position, error type and task type.
 
     `skipped_harm` is the share of harmful turns that were skipped, `skipped_no_effect` that of turns without
     effect, `supervised_progress` the share of good turns that were supervised all the same. Intervals are
@@ -112,8 +115,7 @@ def errors(turns: pd.DataFrame, level: float = 0.95, by: Iterable[str] = tuple(B
     for number in range(int(place.max()) + 1):
         mine = place == number
         first = known.iloc[int(np.argmax(mine))]
-        for grouping in by:
-            column = BY[grouping]
+        for grouping, column in BY.items():
             values = (
                 known[column].astype(str).to_numpy(object) if column else np.full(len(known), "all", object)
             )
@@ -140,22 +142,15 @@ def errors(turns: pd.DataFrame, level: float = 0.95, by: Iterable[str] = tuple(B
     return pd.DataFrame(rows)
 
 
-def differences(
-    turns: pd.DataFrame,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-    covariates: Iterable[str] = tuple(COVARIATES),
-) -> pd.DataFrame:
+def differences(turns: pd.DataFrame, question: Question = EVERYTHING) -> pd.DataFrame:
     """Standardised mean differences, supervised minus skipped, over the root mean of the two variances
     (Austin 2009).
 
     |0.1| is the customary line below which two groups count as alike in a covariate.
     """
-    rows = []
+    rows, draws = [], question.draws or DRAWS
     for (method, env), group in turns.groupby(["method", "env"], sort=True, observed=True):
-        for name in covariates:
-            unit = COVARIATES[name]
+        for name, unit in COVARIATES.items():
             if name not in group:
                 continue
             value = pd.to_numeric(group[name]).to_numpy(float, na_value=np.nan)
@@ -170,9 +165,9 @@ def differences(
             for side in (supervised, ~supervised):
                 parts += [side, side * centred, side * centred**2]
             sums = cluster_sums(cluster_codes(group[known]), np.stack(parts, axis=1).astype(float))
-            drawn = _standardised(resampled_sums(sums, draws, np.random.default_rng(seed)))
+            drawn = _standardised(resampled_sums(sums, draws, np.random.default_rng(question.seed)))
             # The scarcer kind decides whether there are enough episodes for an interval.
-            low, high = bounds(drawn, level, int((sums[:, (0, 3)] > 0).sum(axis=0).min()))
+            low, high = bounds(drawn, question.level, int((sums[:, (0, 3)] > 0).sum(axis=0).min()))
             rows.append(
                 {
                     "method": method,
@@ -197,9 +192,7 @@ def _standardised(sums: np.ndarray) -> np.ndarray:
         return (m1 - m0) / np.sqrt((v1 + v0) / 2)
 
 
-def aftermath(
-    turns: pd.DataFrame, level: float = 0.95, draws: int = 2000, seed: int = 0, horizon: int = 3
-) -> pd.DataFrame:
+def aftermath(turns: pd.DataFrame, question: Question = EVERYTHING, horizon: int = HORIZON) -> pd.DataFrame:
     """Progress in the turns after a wrongly skipped turn, against supervised turns that match it.
 
     Per method and env, matched exactly on task type, oracle verdict, turn position and expert distance (both
@@ -207,7 +200,7 @@ def aftermath(
     turns' weights; unit: expert steps.
     """
     wrong = turns[turns["oracle"].isin(["harm", "no_effect"]) & turns["progress_after"].notna()]
-    rows = []
+    rows, draws = [], question.draws or DRAWS
     for (method, env), group in wrong.groupby(["method", "env"], sort=True, observed=True):
         keys = ["task_type", "oracle", "turn_bin", "distance_bin"]
         stratum = group.groupby(keys, sort=False, observed=True, dropna=False).ngroup().to_numpy()
@@ -244,9 +237,9 @@ def aftermath(
         ]
         sums = sparse.hstack(columns).tocsr()
         point = _matched(np.asarray(sums.sum(axis=0)), size)
-        drawn = _matched(_resampled_sparse(sums, draws, np.random.default_rng(seed)), size)
+        drawn = _matched(_resampled_sparse(sums, draws, np.random.default_rng(question.seed)), size)
         scarcer = min(len(np.unique(codes[kind])) for kind in (supervised, ~supervised))
-        low, high = bounds(drawn[0] - drawn[1], level, scarcer)
+        low, high = bounds(drawn[0] - drawn[1], question.level, scarcer)
         row |= {
             "after_skipped": float(point[0][0]),
             "after_supervised": float(point[1][0]),
@@ -281,11 +274,7 @@ def _matched(sums: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weighted(
-    turns: pd.DataFrame,
-    outcome: str = "progress_after",
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    turns: pd.DataFrame, outcome: str = "progress_after", question: Question = EVERYTHING
 ) -> pd.DataFrame:
     """Mean outcome over all judged turns, estimated from the turns of each label alone, by logged
     propensities.
@@ -313,7 +302,7 @@ def weighted(
             if row["refused"]:
                 rows.append(row)
                 continue
-            rows.append(row | _estimates(group, chosen, weights, outcome, level, draws, seed))
+            rows.append(row | _estimates(group, chosen, weights, outcome, question))
     return pd.DataFrame(rows)
 
 
@@ -338,9 +327,7 @@ def _estimates(
     chosen: np.ndarray,
     weights: np.ndarray,
     outcome: str,
-    level: float,
-    draws: int,
-    seed: int,
+    question: Question,
 ) -> dict[str, Any]:
     value = group[outcome].to_numpy(float)
     names = [
@@ -363,26 +350,26 @@ def _estimates(
         [chosen, chosen * value, weights, weights * value, np.ones(len(group)), augmented], axis=1
     )
     sums = cluster_sums(codes, columns.astype(float))
-    drawn = resampled_sums(sums, draws, np.random.default_rng(seed))
+    drawn = resampled_sums(sums, question.draws or DRAWS, np.random.default_rng(question.seed))
     total = sums.sum(axis=0)
     row: dict[str, Any] = {}
     for i, name in enumerate(("plain", "snips", "aipw")):
         row[name] = float(total[2 * i + 1] / total[2 * i])
         with np.errstate(invalid="ignore", divide="ignore"):
             row[f"{name}_low"], row[f"{name}_high"] = bounds(
-                drawn[:, 2 * i + 1] / drawn[:, 2 * i], level, len(np.unique(codes[chosen]))
+                drawn[:, 2 * i + 1] / drawn[:, 2 * i], question.level, len(np.unique(codes[chosen]))
             )
     return row
 
 
 def tables(
-    records: Records, level: float = 0.95, draws: int = 2000, seed: int = 0, horizon: int = 3, **choice: Any
+    records: Records, question: Question = EVERYTHING, horizon: int = HORIZON
 ) -> dict[str, pd.DataFrame]:
     """`errors`, `differences`, `aftermath` and `weighted`."""
-    turns = decided_turns(records, horizon, **choice)
+    turns = decided_turns(records, horizon, question)
     return {
-        "errors": errors(turns, level),
-        "differences": differences(turns, level, draws, seed),
-        "aftermath": aftermath(turns, level, draws, seed, horizon),
-        "weighted": weighted(turns, "progress_after", level, draws, seed),
+        "errors": errors(turns, question.level),
+        "differences": differences(turns, question),
+        "aftermath": aftermath(turns, question, horizon),
+        "weighted": weighted(turns, "progress_after", question),
     }

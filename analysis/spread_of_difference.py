@@ -22,7 +22,9 @@ from analysis.cells import each_split
 from analysis.check import check_baseline, select
 from analysis.clusters import resampled_sums
 from analysis.load import Records
+from analysis.question import Question
 from analysis.variance import (
+    DRAWS,
     RESIDUE,
     ROUNDING,
     MeanSquares,
@@ -53,44 +55,32 @@ def chosen_baseline(methods: Iterable[str], baseline: str | None) -> str | None:
     return baseline or (known[0] if len(known) == 2 else None)
 
 
-def difference(
-    records: Records,
-    baseline: str,
-    level: float = 0.95,
-    metric: str = "won",
-    draws: int = 4000,
-    seed: int = 0,
-    **choice: Any,
-) -> pd.DataFrame:
+def difference(records: Records, question: Question) -> pd.DataFrame:
     """One row per method, env, split and component of the difference to `baseline`.
 
     `variance` and `sd` are those of the difference of one run a side on one game; `low` and `high` bound the
     sd. `in_difference` is the part in the variance of the difference of the means, `share` its share.
     """
-    rows = []
-    for group in each_split(select(records, **choice)):
+    rows, baseline, metric = [], question.against, question.metric
+    for group in each_split(select(records, question)):
         place = {name: group[name].iloc[0] for name in ("env", "source", "split")}
         for method in sorted(set(group["method"]) - {baseline}):
             values, base = both_sides(group, method, baseline, metric)
             names = {**place, "method": method, "baseline": baseline}
             sides = tuple(mean_squares(side, grain_of(group, metric)) for side in (values, base))
             profile = values.mean(axis=(0, 2)) - base.mean(axis=(0, 2))
-            rows += _rows(names, sides, profile, level, draws, np.random.default_rng(seed))
+            rows += _rows(names, sides, profile, question)
     return pd.DataFrame(rows)
 
 
 def _rows(
-    names: dict[str, Any],
-    sides: tuple[MeanSquares, ...],
-    profile: np.ndarray,
-    level: float,
-    draws: int,
-    rng: np.random.Generator,
+    names: dict[str, Any], sides: tuple[MeanSquares, ...], profile: np.ndarray, question: Question
 ) -> list[dict[str, Any]]:
+    draws, rng = question.draws or DRAWS, np.random.default_rng(question.seed)
     parts, in_mean = components(sides, profile)
     drawn = drawn_components(sides, profile, draws, rng)
     total = sum(in_mean.values())
-    tails = [0.5 - level / 2, 0.5 + level / 2]
+    tails = [0.5 - question.level / 2, 0.5 + question.level / 2]
     rows = []
     for name, value in parts.items():
         low, high = np.sqrt(np.quantile(np.maximum(drawn[name], 0.0), tails))

@@ -3,6 +3,7 @@ splits."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,19 @@ from analysis.check import check_metric, select
 from analysis.intervals import t_interval, wilsons
 from analysis.load import CONTEXT_FULL, Records
 from analysis.not_ok import rate_bounds, without_empty
+from analysis.question import EVERYTHING, Question
 from analysis.runmeans import RunMeans
 
 PLACE = ["env", "source", "split"]
 
 
-def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+def per_run(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """One row per run, env and split: episodes, episodes not ok, episodes that the context cut (not won),
     mean, and for `won` the Wilson interval of its rate.
 
     Estimand of the interval: this checkpoint on games like these. It knows nothing about other training runs.
     """
-    episodes = select(records, **choice)
+    episodes, metric = select(records, question), question.metric
     check_metric(episodes, metric)
     ok = episodes[episodes["ok"]]
     keys = [*PLACE, "method", "seed", "run"]
@@ -40,7 +42,7 @@ def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice
     frame.insert(len(keys) + 2, "episodes_not_ok", frame["episodes"] - frame["episodes_ok"])
     if metric == "won":
         frame["wilson_low"], frame["wilson_high"] = wilsons(
-            frame["sum"].fillna(0), frame["episodes_ok"], level
+            frame["sum"].fillna(0), frame["episodes_ok"], question.level
         )
         frame["wins"] = frame["sum"].fillna(0).astype(int)
         gaps = frame["episodes_not_ok"] > 0
@@ -52,7 +54,7 @@ def per_run(records: Records, level: float = 0.95, metric: str = "won", **choice
     return _with_mean_scores(frame.drop(columns="sum"), ok, keys)
 
 
-def summary(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+def summary(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """One row per method, env and split: runs, mean over runs, sd over runs and Student's interval over runs.
 
     `mean_micro` weighs every game alike, `mean_macro` every task type; sd and interval belong to the
@@ -61,14 +63,27 @@ def summary(records: Records, level: float = 0.95, metric: str = "won", **choice
     `runs_unfinished` counts runs of that method and env that are not in the numbers. With one run there is
     no spread and no interval: the columns stay empty.
     """
-    episodes = select(records, **choice)
     rows = []
-    for group in each_split(episodes):
-        micro, macro = cells(group, metric), cells(group, metric, "macro")
-        scores = _score_cells(group, metric)
-        for method in sorted(set(micro.methods)):
-            rows.append(_row(records, micro, macro, scores, group, method, level, metric))
+    for group in each_split(select(records, question)):
+        here = _Place.of(group, question.metric)
+        rows += [_row(records, here, method, question) for method in sorted(set(here.micro.methods))]
     return without_empty(pd.DataFrame(rows))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One split: its episodes, their cell tables under both averages, and those of what stands beside the
+    metric."""
+
+    episodes: pd.DataFrame
+    micro: Cells
+    macro: Cells
+    scores: dict[str, Cells]
+
+    @classmethod
+    def of(cls, episodes: pd.DataFrame, metric: str) -> _Place:
+        micro, macro = cells(episodes, metric), cells(episodes, metric, "macro")
+        return cls(episodes, micro, macro, _score_cells(episodes, metric))
 
 
 def run_interval(values: Any, level: float, metric: str) -> tuple[float, float]:
@@ -111,21 +126,13 @@ def _spread(means: RunMeans, level: float, metric: str) -> dict[str, float]:
     return {"sd_runs": float(np.sqrt(means.observed)), "low": low, "high": high}
 
 
-def _row(
-    records: Records,
-    micro: Cells,
-    macro: Cells,
-    scores: dict[str, Cells],
-    group: pd.DataFrame,
-    method: str,
-    level: float,
-    metric: str,
-) -> dict[str, Any]:
+def _row(records: Records, here: _Place, method: str, question: Question) -> dict[str, Any]:
+    micro, level, metric = here.micro, question.level, question.metric
     chosen = micro.rows(method)
     means = micro.sample(method)
     unfinished = records.unused
     unfinished = unfinished[(unfinished["method"] == method) & (unfinished["env"] == micro.env)]
-    mine = group[group["method"] == method]
+    mine = here.episodes[here.episodes["method"] == method]
     return {
         "env": micro.env,
         "source": micro.source,
@@ -134,9 +141,9 @@ def _row(
         "runs": len(chosen),
         "mean_micro": means.mean,
         **_spread(means, level, metric),
-        **rate_bounds(group, method, metric),
-        "mean_macro": macro.sample(method).mean,
-        **_over_runs(scores, method, level),
+        **rate_bounds(here.episodes, method, metric),
+        "mean_macro": here.macro.sample(method).mean,
+        **_over_runs(here.scores, method, level),
         "mean_turns": float(mine.loc[mine["ok"], "turns"].mean()),
         "games": len(micro.games),
         "episodes": len(mine),
@@ -146,14 +153,14 @@ def _row(
     }
 
 
-def over_splits(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+def over_splits(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """The macro-average over an environment's splits: each split counts the same, whatever its games.
 
     One row per method and env with several splits; mean over runs, sd over runs, Student's interval, and the
     same for graded scores. Empty where no environment has two splits.
     """
-    rows = []
-    for group in each_env(select(records, **choice)):
+    rows, level, metric = [], question.level, question.metric
+    for group in each_env(select(records, question)):
         table, scores = cells(group, metric, "splits"), _score_cells(group, metric, "splits")
         for method in sorted(set(table.methods)):
             means = table.sample(method)
@@ -174,9 +181,9 @@ def over_splits(records: Records, level: float = 0.95, metric: str = "won", **ch
     return without_empty(pd.DataFrame(rows))
 
 
-def per_task_type(records: Records, level: float = 0.95, metric: str = "won", **choice: Any) -> pd.DataFrame:
+def per_task_type(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """The summary split by task type: mean over run means, sd over runs, Student's interval over runs."""
-    episodes = select(records, **choice)
+    episodes, level, metric = select(records, question), question.level, question.metric
     ok = episodes[episodes["ok"]]
     keys = [*PLACE, "method", "task_type"]
     rows = []
@@ -222,19 +229,17 @@ def run_list(records: Records) -> pd.DataFrame:
     return records.runs[columns]
 
 
-def tables(
-    records: Records, level: float = 0.95, metric: str = "won", **choice: Any
-) -> dict[str, pd.DataFrame]:
+def tables(records: Records, question: Question = EVERYTHING) -> dict[str, pd.DataFrame]:
     """`summary`, `macro_average` (where an environment has several splits), `per_task_type`, `per_run`,
     `runs`; with `leave_out` also `summary_all_tasks`, in which those tasks count."""
-    found = {"summary": summary(records, level, metric, **choice)}
-    if choice.get("leave_out"):
-        found["summary_all_tasks"] = summary(records, level, metric, **{**choice, "leave_out": None})
-    averaged = over_splits(records, level, metric, **choice)
+    found = {"summary": summary(records, question)}
+    if question.leave_out:
+        found["summary_all_tasks"] = summary(records, replace(question, leave_out=()))
+    averaged = over_splits(records, question)
     if len(averaged):
         found["macro_average"] = averaged
     return found | {
-        "per_task_type": per_task_type(records, level, metric, **choice),
-        "per_run": per_run(records, level, metric, **choice),
+        "per_task_type": per_task_type(records, question),
+        "per_run": per_run(records, question),
         "runs": run_list(records),
     }

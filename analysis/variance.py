@@ -24,7 +24,9 @@ from analysis.check import check_baseline, check_metric, select
 from analysis.clusters import resampled_sums
 from analysis.errors import Refusal
 from analysis.load import Records
+from analysis.question import EVERYTHING, Question
 
+DRAWS = 4000
 DECODING = "decoding noise"
 RESIDUE = "run × game + decoding"
 
@@ -190,15 +192,7 @@ def balanced(
     return values, int(episodes["task"].nunique()) - len(full)
 
 
-def variance(
-    records: Records,
-    level: float = 0.95,
-    metric: str = "won",
-    draws: int = 4000,
-    seed: int = 0,
-    methods: list[str] | None = None,
-    **choice: Any,
-) -> pd.DataFrame:
+def variance(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """One row per method, env, split and component.
 
     `variance` and `sd` are per episode; `low`/`high` bound the sd. `in_mean` is the component's part of the
@@ -206,26 +200,22 @@ def variance(
     more runs, more games or more repeats of each game.
     """
     rows = []
-    for group in each_split(select(records, methods=methods, **choice)):
+    for group in each_split(select(records, question)):
         for method in sorted(group["method"].unique()):
-            values, left_out = balanced(group[group["method"] == method], metric)
-            rows += _rows(group, method, values, left_out, level, draws, seed, grain_of(group, metric))
+            mine = group[group["method"] == method]
+            values, left_out = balanced(mine, question.metric)
+            place = {name: group[name].iloc[0] for name in ("env", "source", "split")}
+            squares = mean_squares(values, grain_of(group, question.metric))
+            rows += _rows({**place, "method": method}, squares, left_out, question)
     return pd.DataFrame(rows)
 
 
 def _rows(
-    group: pd.DataFrame,
-    method: str,
-    values: np.ndarray,
-    left_out: int,
-    level: float,
-    draws: int,
-    seed: int,
-    grain: float,
+    names: dict[str, Any], squares: MeanSquares, left_out: int, question: Question
 ) -> list[dict[str, Any]]:
-    squares = mean_squares(values, grain)
     s, g, r = squares.runs, squares.games, squares.repeats
-    drawn = squares.drawn(draws, np.random.default_rng(seed))
+    drawn = squares.drawn(question.draws or DRAWS, np.random.default_rng(question.seed))
+    tails = [0.5 - question.level / 2, 0.5 + question.level / 2]
     sizes = {"training run": s, "game": g, "run × game": s * g, RESIDUE: s * g * r, DECODING: s * g * r}
     cures = {
         "training run": "more runs",
@@ -241,13 +231,10 @@ def _rows(
     total = sum(in_mean.values())
     rows = []
     for name, value in parts.items():
-        low, high = np.quantile(np.maximum(drawn[name], 0.0), [0.5 - level / 2, 0.5 + level / 2])
+        low, high = np.quantile(np.maximum(drawn[name], 0.0), tails)
         rows.append(
             {
-                "env": group["env"].iloc[0],
-                "source": group["source"].iloc[0],
-                "split": group["split"].iloc[0],
-                "method": method,
+                **names,
                 "component": name,
                 "runs": s,
                 "games": g,
@@ -307,14 +294,14 @@ def precision(components: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def contrast(records: Records, baseline: str, metric: str = "won", **choice: Any) -> pd.DataFrame:
+def contrast(records: Records, question: Question) -> pd.DataFrame:
     """What a power plan needs from a pilot, per env and split, pooled over `baseline` and each other method.
 
     `run_sd` (of a run's true rate), `residual` (run × game + decoding per episode, repeats averaged) and
     `method_game_var` (method × game: how much games differ in the effect). Pooled over the two methods.
     """
-    rows = []
-    for group in each_split(select(records, **choice)):
+    rows, baseline, metric = [], question.against, question.metric
+    for group in each_split(select(records, question)):
         check_baseline(baseline, group["method"], f" on {group['split'].iloc[0]}")
         for method in sorted(set(group["method"]) - {baseline}):
             values, base = both_sides(group, method, baseline, metric)
@@ -353,16 +340,3 @@ def pilot(values: np.ndarray, base: np.ndarray, grain: float = 1.0) -> dict[str,
         "method_game_var": float(max(0.0, profile.var(ddof=1) - noise) / 2),
         "pilot_runs": float(len(values) + len(base)),
     }
-
-
-def tables(records: Records, baseline: str | None = None, **options: Any) -> dict[str, pd.DataFrame]:
-    """`variance`, `precision`, and `difference`: what the difference of each method to `baseline` (left out:
-    to `opd` where it is there, or of the only two methods) is made of."""
-    from analysis.spread_of_difference import chosen_baseline, difference
-
-    components = variance(records, **options)
-    found = {"variance": components, "precision": precision(components)}
-    against = chosen_baseline(components["method"].unique(), baseline)
-    if against is not None:
-        found["difference"] = difference(records, against, **options)
-    return found

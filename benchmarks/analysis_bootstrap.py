@@ -23,6 +23,7 @@ import pandas as pd
 from analysis.check import select
 from analysis.compare import compare
 from analysis.load import from_episodes
+from analysis.question import Question
 
 
 def million(methods: int, runs: int, games: int) -> pd.DataFrame:
@@ -57,7 +58,7 @@ def main() -> None:
     started, used = time.perf_counter(), time.process_time()
     select(records)
     checked = time.perf_counter()
-    frame = compare(records, "method_0", draws=args.draws)
+    frame = compare(records, Question(baseline="method_0", draws=args.draws))
     done, used = time.perf_counter(), time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"episodes {len(records.episodes):,}, draws {args.draws:,}, comparisons {len(frame)}")

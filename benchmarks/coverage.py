@@ -39,7 +39,7 @@ from analysis.significance import (
 )
 from analysis.simulate import Graded, World
 from analysis.spread_of_difference import INTERACTION, drawn_components
-from analysis.thresholds import selection_bias
+from analysis.sweep import selection_bias
 from analysis.variance import RESIDUE, mean_squares
 
 RUNS = (3, 5, 10)

@@ -21,6 +21,7 @@ import pandas as pd
 
 from analysis.agreement import LABELS, auroc, from_confusion, measures, over_runs, reliability
 from analysis.load import Records
+from analysis.question import Question
 from analysis.skipped import aftermath, decided_turns, differences, errors, weighted
 from benchmarks.coverage import grid, section, shares, write_block
 
@@ -98,13 +99,13 @@ def estimates(turns: pd.DataFrame, draws: int) -> pd.DataFrame:
     rows["reliability, one bin"] = (table["right"], table["low"], table["high"])
     nobody = pd.DataFrame({"run": [], "used": []})
     decided = decided_turns(Records(runs=nobody, episodes=pd.DataFrame(), turns=turns))
-    wrong = errors(decided, by=("all",)).iloc[0]
+    wrong = errors(decided).iloc[0]
     rows["skipped_harm"] = tuple(wrong[f"skipped_harm{end}"] for end in ("", "_low", "_high"))
-    unlike = differences(decided, draws=draws, covariates=("answer_tokens",)).iloc[0]
+    unlike = differences(decided, Question(draws=draws)).set_index("covariate").loc["answer_tokens"]
     rows["standardised difference"] = tuple(unlike[k] for k in ("standardised_difference", "low", "high"))
-    follows = aftermath(decided, draws=draws).iloc[0]
+    follows = aftermath(decided, question=Question(draws=draws)).iloc[0]
     rows["aftermath, difference"] = tuple(follows[k] for k in ("difference", "low", "high"))
-    means = weighted(decided, draws=draws).set_index("label").loc["STRONG"]
+    means = weighted(decided, question=Question(draws=draws)).set_index("label").loc["STRONG"]
     for name in ("plain", "snips", "aipw"):
         rows[f"{name} mean"] = tuple(means[f"{name}{end}"] for end in ("", "_low", "_high"))
     return pd.DataFrame(rows, index=["estimate", "low", "high"]).T.astype(float)
@@ -118,7 +119,7 @@ def simulated_truths() -> tuple[np.ndarray, np.ndarray, float]:
     for number, accuracy in enumerate(accuracies):
         turns = turns_of(np.full(1, accuracy), np.random.default_rng([99, number]), 6_000)
         decided = decided_turns(Records(runs=nobody, episodes=pd.DataFrame(), turns=turns))
-        row = differences(decided, draws=2, covariates=("answer_tokens",)).iloc[0]
+        row = differences(decided, Question(draws=2)).set_index("covariate").loc["answer_tokens"]
         unlike.append(row["standardised_difference"])
         after.append(decided["progress_after"].mean())
     smooth = np.polynomial.Polynomial.fit(accuracies, unlike, 2)(accuracies)

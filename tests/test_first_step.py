@@ -12,6 +12,7 @@ import pytest
 
 from analysis.load import load as load_records
 from analysis.pair_agreement import agreement
+from analysis.question import Question
 from sage.launch.execute import execute
 from sage.objective.intervention import Always
 from sage.records.rundir import RunDir
@@ -71,7 +72,9 @@ def test_methods_that_start_alike_play_the_same_first_step_and_evaluation(runs: 
 
 
 def test_the_pairs_command_shows_it_and_where_it_ends(runs: Path):
-    frame = agreement(load_records([runs], tables=("episodes", "turns")), "opd", "sage_opd")
+    frame = agreement(
+        load_records([runs], tables=("episodes", "turns")), Question(methods=("opd", "sage_opd"))
+    )
     first = frame[(frame["step"] == 0)]
     assert set(first["phase"]) == {"eval", "train"}
     assert (first["agreement"] == 1).all()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from analysis.load import load as load_records
-from analysis.plan import check, freeze, read_plan
+from analysis.plan import freeze, read_plan
+from analysis.plan_check import check
 from sage.launch.execute import execute
 from sage.records.rundir import RunDir
 from sage.records.tables import read

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.plan import Plan
+from analysis.question import Question
 
 
 @dataclass
@@ -46,23 +46,18 @@ class Section:
         self.parts.append(Part("figure", caption, figure=figure, name=name, small=small))
 
 
-@dataclass
-class Options:
-    """What `write_report` was asked."""
+@dataclass(frozen=True)
+class Brief:
+    """What a report was asked."""
 
-    baseline: str
-    metric: str
-    average: str
-    draws: int
-    level: float
-    seed: int
-    choice: dict[str, Any]
-    design: str = "independent"
-    unpaired: str = "refuse"
+    question: Question
+    title: str = "Report"
+    time: str = ""
+    """Printed as it is; empty: none, so that equal records give equal bytes."""
     plan: Plan | None = None
     key: str | None = None
+    """Setting of a sweep among the records."""
     published: str | None = None
-
-    def place(self) -> dict[str, Any]:
-        """Of the evaluation's choices only the environment and source apply to training turns."""
-        return {name: self.choice[name] for name in ("env", "source") if self.choice.get(name)}
+    """CSV of printed tables to check."""
+    palette: dict[str, str] = field(default_factory=dict)
+    """One colour per method."""

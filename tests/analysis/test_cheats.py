@@ -15,8 +15,7 @@ from analysis.cli import main
 from analysis.errors import Refusal
 from analysis.load import load
 from analysis.plan import freeze, frozen_path, read_plan
-from analysis.plan_check import check
-from analysis.plan_test import confirmatory
+from analysis.plan_check import check, confirmatory
 from sage.records import provenance, run_ledger, seal
 from tests.analysis.planned import (
     ARMS,

@@ -15,9 +15,12 @@ import yaml
 from analysis.controls import CLAIMS, controls
 from analysis.errors import Refusal
 from analysis.load import from_episodes, load
-from analysis.plan import check, confirmatory, detectables, freeze, frozen_path, read_plan
+from analysis.plan import detectables, freeze, frozen_path, read_plan
+from analysis.plan_check import check, confirmatory
 from analysis.power import plannable
-from analysis.thresholds import confirmation, thresholds
+from analysis.question import Question
+from analysis.sweep import confirmation
+from analysis.sweep import sweep as swept
 from sage.records import run_ledger
 from tests.analysis.synthetic import Study, episode_table, write_study
 
@@ -33,7 +36,7 @@ LEVELS = {
 @pytest.fixture(scope="module")
 def frame():
     records = from_episodes(episode_table(LEVELS, games=80, run_sd=0.1))
-    return controls(records, draws=300).set_index(["method", "against"])
+    return controls(records, Question(draws=300)).set_index(["method", "against"])
 
 
 def test_verdicts(frame):
@@ -55,7 +58,7 @@ def test_verdict_lines_can_be_read_alone(frame):
 def test_non_inferiority():
     same = {"sage_opd": 0.3, "learned_intervention": 0.3}
     records = from_episodes(episode_table(same, seeds=range(8), games=120, run_sd=0.05))
-    found = controls(records, margin=0.2, draws=200).set_index("method")
+    found = controls(records, Question(margin=0.2, draws=200)).set_index("method")
     assert found.loc["learned_intervention", "verdict"] == "holds within 0.2"
 
 
@@ -65,7 +68,7 @@ def test_claims_about_the_macro_average_over_splits():
         episode_table(levels, games=games, rng_seed=games, split=f"valid_{games}") for games in (20, 80)
     )
     records = from_episodes(pd.concat([small, large], ignore_index=True))
-    found = controls(records, average="splits", margin=0.3, draws=200).set_index("method")
+    found = controls(records, Question(average="splits", margin=0.3, draws=200)).set_index("method")
     assert set(found["split"]) == {"macro-average of valid_20, valid_80"}
     assert len(found) == len(CLAIMS)
     means = records.episodes.groupby(["method", "split"])["won"].mean().groupby("method").mean()
@@ -73,7 +76,7 @@ def test_claims_about_the_macro_average_over_splits():
     assert row["difference"] == pytest.approx(means["sage_opd"] - means["opd"])
     assert found.loc["learned_intervention", "verdict"] == "holds within 0.3"
     with pytest.raises(Refusal, match="needs at least two splits"):
-        controls(from_episodes(small), average="splits")
+        controls(from_episodes(small), Question(average="splits"))
 
 
 def test_controls_without_any_claim():
@@ -95,7 +98,7 @@ def test_the_winner_of_equals_is_corrected():
     raw, corrected = [], []
     for seed in range(30):
         table = sweep([0, 1, 2], rng_seed=seed)
-        frame = thresholds(from_episodes(table), "tau", draws=300)
+        frame = swept(from_episodes(table), "tau", Question(draws=300))
         best = frame[frame["best"]].iloc[0]
         truth = table["won"].mean()
         raw.append(best["mean"] - truth)
@@ -105,33 +108,38 @@ def test_the_winner_of_equals_is_corrected():
 
 
 def test_threshold_rows():
-    frame = thresholds(from_episodes(sweep([0, 1], settings=3)), "tau", draws=200)
+    frame = swept(from_episodes(sweep([0, 1], settings=3)), "tau", Question(draws=200))
     assert frame["tau"].tolist() == [0, 1, 2]
     assert frame["best"].sum() == 1
     assert frame["chosen_in_draws"].sum() == pytest.approx(1)
-    one = thresholds(from_episodes(sweep([0], settings=3)), "tau", draws=200)
+    one = swept(from_episodes(sweep([0], settings=3)), "tau", Question(draws=200))
     assert one["resampled"].str.startswith("games alone").all()
     with pytest.raises(Refusal, match="no setting 'alpha'"):
-        thresholds(from_episodes(sweep([0])), "alpha")
+        swept(from_episodes(sweep([0])), "alpha")
     with pytest.raises(Refusal, match="at least two"):
-        thresholds(from_episodes(sweep([0], settings=1)), "tau")
+        swept(from_episodes(sweep([0], settings=1)), "tau")
 
 
 def test_confirmation_wants_fresh_seeds_and_games():
     first = from_episodes(sweep([0, 1], settings=3))
-    winner = thresholds(first, "tau").query("best")["method"].iloc[0]
+    winner = swept(first, "tau").query("best")["method"].iloc[0]
     fresh = episode_table({winner: 0.0, "opd": 0.0}, seeds=[10, 11, 12], split="test")
-    frame = confirmation(first, from_episodes(fresh), "tau", "opd", draws=200)
+    frame = confirmation(first, from_episodes(fresh), "tau", Question(baseline="opd", draws=200))
     assert frame["method"].tolist() == [winner]
     assert frame["shrinkage"].iloc[0] == pytest.approx(frame["sweep_mean"].iloc[0] - frame["mean"].iloc[0])
     with pytest.raises(Refusal, match="Seed 1 took part"):
-        confirmation(first, from_episodes(fresh.assign(seed=fresh["seed"] - 9)), "tau", "opd", draws=50)
+        confirmation(
+            first,
+            from_episodes(fresh.assign(seed=fresh["seed"] - 9)),
+            "tau",
+            Question(baseline="opd", draws=50),
+        )
     with pytest.raises(Refusal, match="games took part"):
         confirmation(
             first,
             from_episodes(fresh.assign(task=fresh["task"].str[-4:].radd("valid_unseen-"))),
             "tau",
-            "opd",
+            Question(baseline="opd"),
         )
 
 

@@ -12,6 +12,7 @@ from analysis.cells import cells
 from analysis.compare import CHECKPOINT, RECIPE, checkpoints, compare
 from analysis.errors import Refusal
 from analysis.load import from_episodes
+from analysis.question import Question
 from analysis.simulate import World
 from analysis.summary import over_splits, per_run, per_task_type, summary, tables
 from tests.analysis.synthetic import episode_table
@@ -56,7 +57,7 @@ def test_what_the_context_cut_is_a_loss_and_counted_apart():
     lost = table.index[(table["method"] == "opd") & (table["won"] == 0)][:4]
     table.loc[lost, "status"] = "context_full"
     records = from_episodes(table.drop(columns="won"))
-    row = compare(records, "opd").iloc[0]
+    row = compare(records, Question(baseline="opd")).iloc[0]
     assert (row["episodes_context_full"], row["episodes_not_ok"]) == (4, 0)
     cut = summary(records).set_index("method")
     assert cut["episodes_context_full"].to_dict() == {"opd": 4, "sage_opd": 0}
@@ -81,7 +82,7 @@ def test_one_run_has_no_spread():
 
 
 def test_compare_against_scipy(records):
-    frame = compare(records, "opd", draws=500).set_index("method")
+    frame = compare(records, Question(baseline="opd", draws=500)).set_index("method")
     means = records.episodes.groupby(["method", "run"])["won"].mean()
     for method in ("sage_opd", "no_norm"):
         theirs = stats.ttest_ind(means[method], means["opd"], equal_var=False)
@@ -97,27 +98,30 @@ def test_compare_against_scipy(records):
 
 
 def test_same_input_same_output(records):
-    pd.testing.assert_frame_equal(compare(records, "opd", draws=300), compare(records, "opd", draws=300))
+    pd.testing.assert_frame_equal(
+        compare(records, Question(baseline="opd", draws=300)),
+        compare(records, Question(baseline="opd", draws=300)),
+    )
 
 
 def test_family_gets_holm_and_the_rest_bh(records):
-    frame = compare(records, "opd", family=["sage_opd"], draws=200).set_index("method")
+    frame = compare(records, Question(baseline="opd", family=("sage_opd",), draws=200)).set_index("method")
     assert frame.loc["sage_opd", "p_holm"] == pytest.approx(frame.loc["sage_opd", "p"])
     assert np.isnan(frame.loc["sage_opd", "q_bh"])
     assert np.isnan(frame.loc["no_norm", "p_holm"])
     with pytest.raises(Refusal, match="of which there is no run"):
-        compare(records, "opd", family=["nobody"], draws=200)
+        compare(records, Question(baseline="opd", family=("nobody",), draws=200))
 
 
 def test_equivalence_margin(records):
-    frame = compare(records, "opd", margin=0.5, draws=200).set_index("method")
+    frame = compare(records, Question(baseline="opd", margin=0.5, draws=200)).set_index("method")
     assert frame.loc["no_norm", "p_equivalent"] < 0.001
     assert frame.loc["no_norm", "verdict"].startswith("equivalent within")
 
 
 def test_single_runs_are_checkpoints():
     records = from_episodes(episode_table(LEVELS, seeds=[0], games=60))
-    frame = compare(records, "opd").set_index("method")
+    frame = compare(records, Question(baseline="opd")).set_index("method")
     assert (frame["estimand"] == CHECKPOINT).all()
     assert (frame["test"] == "McNemar, exact").all()
     assert frame[["p_holm", "q_bh", "p_permutation"]].isna().all().all()
@@ -127,13 +131,15 @@ def test_single_runs_are_checkpoints():
 def test_one_run_against_many_has_no_test():
     table = episode_table(LEVELS, games=20)
     table = table[(table["method"] != "sage_opd") | (table["seed"] == 0)]
-    row = compare(from_episodes(table), "opd", draws=100).set_index("method").loc["sage_opd"]
+    row = (
+        compare(from_episodes(table), Question(baseline="opd", draws=100)).set_index("method").loc["sage_opd"]
+    )
     assert np.isnan(row["p"])
     assert row["verdict"] == "cannot tell: one run has no spread"
 
 
 def test_checkpoint_pairs(records):
-    frame = checkpoints(records, "opd")
+    frame = checkpoints(records, Question(baseline="opd"))
     assert len(frame) == 2 * 5
     assert (frame["test"] == "McNemar, exact").all()
     assert frame["low"].le(frame["difference"]).all()
@@ -141,7 +147,7 @@ def test_checkpoint_pairs(records):
 
 def test_missing_baseline_names_the_methods(records):
     with pytest.raises(Refusal, match="no_norm, opd, sage_opd"):
-        compare(records, "sft")
+        compare(records, Question(baseline="sft"))
 
 
 def test_rollouts_are_averaged_within_a_game():
@@ -160,9 +166,9 @@ def test_macro_weights_give_every_task_type_the_same():
 
 def test_unknown_metric_and_average(records):
     with pytest.raises(Refusal, match="no column f1"):
-        compare(records, "opd", metric="f1")
+        compare(records, Question(baseline="opd", metric="f1"))
     with pytest.raises(Refusal, match="micro"):
-        compare(records, "opd", average="mean")
+        compare(records, Question(baseline="opd", average="mean"))
 
 
 def test_game_weights_resample_within_strata():
@@ -261,7 +267,7 @@ def test_graded_scores_stand_beside_the_success_rate():
         assert (row["score_low"], row["score_high"]) == pytest.approx(interval)
         clipped = mine.assign(score=mine["score"].clip(lower=0)).groupby("seed")["score"].mean()
         assert row["score_clipped"] == pytest.approx(clipped.mean())
-    by_score = summary(from_episodes(table), metric="score").set_index(["split", "method"])
+    by_score = summary(from_episodes(table), Question(metric="score")).set_index(["split", "method"])
     assert by_score["mean_micro"].tolist() == pytest.approx(frame["score"].tolist())
     assert by_score["success"].tolist() == pytest.approx(frame["mean_micro"].tolist())
     assert "score" not in by_score
@@ -276,14 +282,18 @@ def test_graded_scores_stand_beside_the_success_rate():
 
 def test_scores_are_compared_like_success():
     table = graded_table(run_sd=1.0)
-    frame = compare(from_episodes(table), "opd", metric="score", draws=500).set_index("split")
+    frame = compare(from_episodes(table), Question(baseline="opd", metric="score", draws=500)).set_index(
+        "split"
+    )
     means = table.groupby(["split", "method", "seed"])["score"].mean()
     for split in ("nq", "pop"):
         theirs = stats.ttest_ind(means[split, "sage_opd"], means[split, "opd"], equal_var=False)
         assert frame.loc[split, "p"] == pytest.approx(theirs.pvalue)
         assert frame.loc[split, "low"] < frame.loc[split, "difference"] < frame.loc[split, "high"]
     with pytest.raises(Refusal, match="have no score"):
-        compare(from_episodes(table.drop(columns="score")), "opd", metric="score", draws=50)
+        compare(
+            from_episodes(table.drop(columns="score")), Question(baseline="opd", metric="score", draws=50)
+        )
 
 
 def test_macro_average_over_splits_weighs_splits_alike():
@@ -293,25 +303,25 @@ def test_macro_average_over_splits_weighs_splits_alike():
     for method in ("opd", "sage_opd"):
         assert frame.loc[method, "mean"] == pytest.approx(runs[method].mean())
         assert frame.loc[method, "sd_runs"] == pytest.approx(runs[method].std(ddof=1))
-    row = compare(from_episodes(table), "opd", average="splits", draws=500).iloc[0]
+    row = compare(from_episodes(table), Question(baseline="opd", average="splits", draws=500)).iloc[0]
     assert row["split"] == "macro-average of nq, pop"
     theirs = stats.ttest_ind(runs["sage_opd"], runs["opd"], equal_var=False)
     assert row["p"] == pytest.approx(theirs.pvalue)
     with pytest.raises(Refusal, match="at least two splits"):
-        compare(from_episodes(table), "opd", average="splits", split="nq")
+        compare(from_episodes(table), Question(baseline="opd", average="splits", split="nq"))
 
 
 def test_tasks_left_out_do_not_count():
     table = graded_table()
     gone = ["nq-0000", "nq-0001"]
-    found = tables(from_episodes(table), split="nq", leave_out=gone)
+    found = tables(from_episodes(table), Question(split="nq", leave_out=gone))
     rest = table[(table["split"] == "nq") & ~table["task"].isin(gone)]
     assert found["summary"]["games"].tolist() == [28, 28]
     means = rest.groupby("method")["won"].mean()
     assert found["summary"]["mean_micro"].tolist() == pytest.approx(means.tolist())
     assert found["summary_all_tasks"]["games"].tolist() == [30, 30]
     with pytest.raises(Refusal, match="None of the tasks to leave out"):
-        summary(from_episodes(table), leave_out=["nq-9999"])
+        summary(from_episodes(table), Question(leave_out=("nq-9999",)))
 
 
 def test_runs_that_are_not_equally_far_or_not_everywhere_are_refused():
@@ -319,9 +329,9 @@ def test_runs_that_are_not_equally_far_or_not_everywhere_are_refused():
     short = table[(table["seed"] == 0) | (table["step"] < 100)]
     with pytest.raises(Refusal, match="after 50 steps in run opd/alfworld/1 and after 100"):
         summary(from_episodes(short))
-    assert summary(from_episodes(short), step=50)["runs"].tolist() == [2]
+    assert summary(from_episodes(short), Question(step=50))["runs"].tolist() == [2]
     both = graded_table()
     lacking = both[~((both["seed"] == 3) & (both["split"] == "pop") & (both["method"] == "opd"))]
     with pytest.raises(Refusal, match="Run opd/alfworld/3 of opd was not evaluated on alfworld pop"):
         summary(from_episodes(lacking))
-    assert len(summary(from_episodes(lacking), split="nq")) == 2
+    assert len(summary(from_episodes(lacking), Question(split="nq"))) == 2

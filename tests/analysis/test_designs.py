@@ -18,6 +18,7 @@ from analysis.controls import controls
 from analysis.errors import Refusal
 from analysis.load import from_episodes, load
 from analysis.pairs import correlation
+from analysis.question import Question
 from analysis.significance import paired, sign_flips
 from tests.analysis.planned import write_run
 from tests.analysis.synthetic import episode_table
@@ -61,7 +62,8 @@ def by_least_squares(table):
 def test_pairs_and_blocks_see_what_seeds_share_and_welch_cannot():
     records = from_episodes(luck_of_seeds({"opd": (0, 0, 0), "other": (7, 10, 8)}))
     rows = {
-        d: compare(records, "opd", design=d, draws=200).iloc[0] for d in ("independent", "paired", "blocked")
+        d: compare(records, Question(baseline="opd", design=d, draws=200)).iloc[0]
+        for d in ("independent", "paired", "blocked")
     }
     assert rows["independent"]["p"] > 0.5
     assert rows["independent"]["verdict"].startswith("not shown")
@@ -87,7 +89,9 @@ def test_pairs_and_blocks_see_what_seeds_share_and_welch_cannot():
 
 
 def test_blocks_are_the_least_squares_of_statsmodels_where_the_rest_of_all_methods_decides(four_methods):
-    frame = compare(from_episodes(four_methods), "opd", design="blocked", draws=200).set_index("method")
+    frame = compare(
+        from_episodes(four_methods), Question(baseline="opd", design="blocked", draws=200)
+    ).set_index("method")
     fit = by_least_squares(four_methods)
     for method, row in frame.iterrows():
         name = f"C(method, Treatment('opd'))[T.{method}]"
@@ -106,7 +110,9 @@ def test_blocks_are_the_least_squares_of_statsmodels_where_the_rest_of_all_metho
 
 def test_a_method_that_spreads_more_than_the_others_is_held_to_its_own_spread(four_methods):
     row = (
-        compare(from_episodes(four_methods), "opd", design="blocked", draws=200).set_index("method").loc["c"]
+        compare(from_episodes(four_methods), Question(baseline="opd", design="blocked", draws=200))
+        .set_index("method")
+        .loc["c"]
     )
     assert row["spread"].startswith("runs of these two methods")
     assert row["p"] > row["p_pooled"]
@@ -126,16 +132,22 @@ def test_missing_runs_are_least_squares_too(four_methods):
     with pytest.raises(
         Refusal, match=r"opd seed 3 \(run .*\) has no partner on alfworld dev.*--unpaired drop"
     ):
-        compare(records, "opd", design="paired")
+        compare(records, Question(baseline="opd", design="paired"))
     with pytest.raises(Refusal, match=r"seed 3 .* has no partner"):
-        compare(records, "opd", design="blocked")
-    frame = compare(records, "opd", design="blocked", unpaired="drop", draws=200).set_index("method")
+        compare(records, Question(baseline="opd", design="blocked"))
+    frame = compare(
+        records, Question(baseline="opd", design="blocked", unpaired="drop", draws=200)
+    ).set_index("method")
     fit = by_least_squares(some)
     for method, row in frame.iterrows():
         name = f"C(method, Treatment('opd'))[T.{method}]"
         assert row["difference"] == pytest.approx(fit.params[name], abs=1e-12)
         assert row["p_pooled"] == pytest.approx(fit.pvalues[name], abs=1e-9)
-    pairs = compare(records, "opd", design="paired", unpaired="drop", draws=200).set_index("method").loc["b"]
+    pairs = (
+        compare(records, Question(baseline="opd", design="paired", unpaired="drop", draws=200))
+        .set_index("method")
+        .loc["b"]
+    )
     assert (pairs["pairs"], pairs["runs"], pairs["runs_baseline"]) == (4, 4, 4)
 
 
@@ -166,14 +178,18 @@ def test_dunnett_is_scipys():
 
 
 def test_blocked_comparisons_are_corrected_by_dunnett_over_methods_and_bonferroni_over_places(four_methods):
-    one = compare(from_episodes(four_methods), "opd", design="blocked", draws=200).set_index("method")
+    one = compare(
+        from_episodes(four_methods), Question(baseline="opd", design="blocked", draws=200)
+    ).set_index("method")
     for row in one.itertuples():
         assert row.p_dunnett == pytest.approx(max(row.p, dunnett(row.t, row.df, 3)))
     two = pd.concat([four_methods, four_methods.assign(split="other")])
-    both = compare(from_episodes(two), "opd", design="blocked", draws=200)
+    both = compare(from_episodes(two), Question(baseline="opd", design="blocked", draws=200))
     first = both[both["split"] == "dev"].set_index("method")
     assert first.loc["a", "p_dunnett"] == pytest.approx(2 * one.loc["a", "p_dunnett"])
-    family = compare(from_episodes(four_methods), "opd", design="blocked", family=["a"], draws=200)
+    family = compare(
+        from_episodes(four_methods), Question(baseline="opd", design="blocked", family=("a",), draws=200)
+    )
     alone = family.set_index("method").loc["a"]
     assert alone["p_dunnett"] == pytest.approx(alone["p"])
     assert "(Dunnett " in alone["verdict"]
@@ -191,7 +207,9 @@ def test_sign_flips_are_scipys_permutations_of_pairs():
 
 def test_equal_pairs_are_not_certain_and_equal_results_say_nothing_about_their_scale():
     alike = luck_of_seeds({"opd": (0, 0, 0), "other": (2, 2, 2)})
-    row = compare(from_episodes(alike), "opd", design="paired", draws=200, margin=0.1).iloc[0]
+    row = compare(
+        from_episodes(alike), Question(baseline="opd", design="paired", draws=200, margin=0.1)
+    ).iloc[0]
     assert row["spread"].startswith("games")
     one_game = np.sqrt(1 / (200 * 201))  # half a game each way for both runs
     assert row["se"] == pytest.approx(one_game / np.sqrt(3))
@@ -231,15 +249,13 @@ def test_episodes_that_are_not_ok_bound_a_paired_difference_with_its_own_test(fo
     losses = table.index[(table["method"] == "a") & (table["won"] == 0)][:60]
     table.loc[losses, "status"] = "policy_error"
     records = from_episodes(table.drop(columns="won"))
-    row = compare(records, "opd", design="paired", draws=200).iloc[0]
+    row = compare(records, Question(baseline="opd", design="paired", draws=200)).iloc[0]
     assert row["bounds_low"] < row["difference"] < row["bounds_high"]
     lost = compare(
         from_episodes(
             table.assign(status=table["status"].replace("policy_error", "lost")).drop(columns="won")
         ),
-        "opd",
-        design="paired",
-        draws=200,
+        Question(baseline="opd", design="paired", draws=200),
     ).iloc[0]
     assert row["bounds_low"] == pytest.approx(lost["difference"])
     assert row["p_if_lost"] == pytest.approx(lost["p"])
@@ -250,19 +266,23 @@ def test_controls_take_the_design(four_methods):
     records = from_episodes(four_methods.assign(method=four_methods["method"].map(names)))
     claim = "selective distillation beats standard distillation"
     found = {
-        d: controls(records, design=d, draws=200).set_index("claim").loc[claim]
+        d: controls(records, Question(design=d, draws=200)).set_index("claim").loc[claim]
         for d in ("independent", "paired", "blocked")
     }
     assert found["independent"]["verdict"] == "not shown"
     assert found["paired"]["verdict"] == "holds"
     for design in ("paired", "blocked"):  # blocks are of all methods, the claim's two or not
-        row = compare(records, "opd", design=design, draws=200).set_index("method").loc["sage_opd"]
+        row = (
+            compare(records, Question(baseline="opd", design=design, draws=200))
+            .set_index("method")
+            .loc["sage_opd"]
+        )
         assert found[design]["p"] == pytest.approx(row["p"])
 
 
 def test_games_that_all_pairs_share_make_the_interval_for_new_games_no_narrower_than_their_test():
     records = from_episodes(episode_table({"opd": 0.0, "other": 0.4}, seeds=range(5), games=40, rng_seed=2))
-    row = compare(records, "opd", design="paired", draws=2000).iloc[0]
+    row = compare(records, Question(baseline="opd", design="paired", draws=2000)).iloc[0]
     assert row["high"] - row["low"] > 0.6 * (row["welch_high"] - row["welch_low"])
     assert row["p_new_games"] > 0
 
@@ -285,8 +305,8 @@ def test_what_makes_two_runs_a_pair_is_recorded_and_checked(tmp_path):
     assert set(said) == {"seed", "games", "student", "streams"}
     records = replace_name(load([tmp_path / "runs"]))
     with pytest.raises(Refusal, match=r"seed 1 \(run .*are no pair: they differ in student; .*independent"):
-        compare(records, "opd", design="paired")
-    row = compare(records, "opd", draws=200).iloc[0]
+        compare(records, Question(baseline="opd", design="paired"))
+    row = compare(records, Question(baseline="opd", draws=200)).iloc[0]
     assert np.isnan(row.get("pairs", np.nan))  # one pair is left, which has no correlation
 
 

@@ -11,7 +11,8 @@ from analysis.__main__ import main
 from analysis.designs import design_of
 from analysis.errors import Refusal
 from analysis.load import load
-from analysis.plan import check, confirmatory, detectables, read_plan
+from analysis.plan import detectables, read_plan
+from analysis.plan_check import check, confirmatory
 from analysis.power import detectable, plannable
 from analysis.power_designs import detectable_table, needed_in, needed_table, plannable_in, power_in
 from tests.analysis.planned import PLAN, write_plan, write_planned

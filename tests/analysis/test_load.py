@@ -14,6 +14,7 @@ import yaml
 from analysis.check import select
 from analysis.errors import Refusal
 from analysis.load import from_episodes, load
+from analysis.question import Question
 from tests.analysis.synthetic import Study, episode_table, write_study
 
 LEVELS = {"opd": 0.0, "sage_opd": 0.5}
@@ -220,7 +221,7 @@ def test_missing_game_and_the_way_out():
     table = episode_table(LEVELS, games=4).iloc[1:]
     with pytest.raises(Refusal, match=r"did not play the same games.*played 3 of 4"):
         select(from_episodes(table))
-    common = select(from_episodes(table), games="common")
+    common = select(from_episodes(table), Question(games="common"))
     assert common["task"].nunique() == 3
 
 
@@ -229,15 +230,15 @@ def test_mixed_sources_and_the_way_out():
     mixed = pd.concat([table, table.assign(source="official", task="official " + table["task"])])
     with pytest.raises(Refusal, match="mixes game sources"):
         select(from_episodes(mixed))
-    assert set(select(from_episodes(mixed), source="official")["source"]) == {"official"}
+    assert set(select(from_episodes(mixed), Question(source="official"))["source"]) == {"official"}
 
 
 def test_last_step_is_taken_unless_named(study):
     records = load([study])
     assert set(select(records)["step"]) == {2}
-    assert set(select(records, step=0)["step"]) == {0}
+    assert set(select(records, Question(step=0))["step"]) == {0}
     with pytest.raises(Refusal, match="No run was evaluated at step 7"):
-        select(records, step=7)
+        select(records, Question(step=7))
 
 
 @pytest.mark.parametrize("inputs", [[], ["nowhere"], ["pyproject.toml"]])

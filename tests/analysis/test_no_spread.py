@@ -12,6 +12,7 @@ from analysis.compare import compare
 from analysis.controls import controls
 from analysis.intervals import t_interval
 from analysis.load import from_episodes
+from analysis.question import Question
 from analysis.runmeans import RunMeans, least_variance
 from analysis.significance import tost, welch
 from analysis.summary import per_task_type, summary
@@ -77,7 +78,9 @@ def test_a_wider_spread_over_runs_is_left_as_it_is():
 
 def test_equal_runs_are_neither_better_nor_equivalent():
     for shift in (0, 1):
-        row = compare(from_episodes(table({"opd": 4, "other": 5}, shift=shift)), "opd", margin=0.05).iloc[0]
+        row = compare(
+            from_episodes(table({"opd": 4, "other": 5}, shift=shift)), Question(baseline="opd", margin=0.05)
+        ).iloc[0]
         assert row["verdict"].startswith("not shown")
         assert 0.1 < row["p"] < 1
         assert row["p_equivalent"] > 0.05
@@ -90,20 +93,22 @@ def test_equal_runs_are_neither_better_nor_equivalent():
 
 def test_runs_that_won_everything_are_not_equivalent_within_anything():
     records = from_episodes(table({"opd": 14, "other": 14}))
-    row = compare(records, "opd", margin=0.05).iloc[0]
+    row = compare(records, Question(baseline="opd", margin=0.05)).iloc[0]
     assert row["verdict"].startswith("not shown")
     assert row["low"] < -0.05 < 0.05 < row["high"]
     assert row["low"] == pytest.approx(-row["high"])
     for frame in (summary(records), per_task_type(records)):
         assert frame["high"].tolist() == [1, 1]
         assert frame["low"].between(0.7, 0.95).all()
-    wide = compare(from_episodes(table({"opd": 200, "other": 200}, games=200)), "opd", margin=0.05).iloc[0]
+    wide = compare(
+        from_episodes(table({"opd": 200, "other": 200}, games=200)), Question(baseline="opd", margin=0.05)
+    ).iloc[0]
     assert wide["verdict"].startswith("equivalent")  # 600 of 600 games on both sides do say so
 
 
 def test_no_interval_of_a_difference_of_rates_leaves_what_rates_can_be():
     few = table({"opd": 0, "other": 1}, games=2)
-    row = compare(from_episodes(few[few["seed"] < 2]), "opd").iloc[0]
+    row = compare(from_episodes(few[few["seed"] < 2]), Question(baseline="opd")).iloc[0]
     ends = row[["low", "high", "welch_low", "welch_high"]].astype(float)
     assert ends.between(-1, 1).all()
     assert row["detectable"] > 1
@@ -111,7 +116,9 @@ def test_no_interval_of_a_difference_of_rates_leaves_what_rates_can_be():
 
 
 def test_a_large_difference_is_found_without_spread():
-    row = compare(from_episodes(table({"opd": 10, "other": 110}, games=134)), "opd").iloc[0]
+    row = compare(from_episodes(table({"opd": 10, "other": 110}, games=134)), Question(baseline="opd")).iloc[
+        0
+    ]
     assert row["verdict"].startswith("better")
     assert 1e-9 < row["p"] < 0.001
 
@@ -119,7 +126,9 @@ def test_a_large_difference_is_found_without_spread():
 def test_controls_and_student_have_the_same_floor():
     both = table({"sage_opd": 14, "learned_intervention": 14})
     row = (
-        controls(from_episodes(both), margin=0.05, draws=200).set_index("method").loc["learned_intervention"]
+        controls(from_episodes(both), Question(margin=0.05, draws=200))
+        .set_index("method")
+        .loc["learned_intervention"]
     )
     assert row["verdict"] == "not shown"
     low, high = t_interval(RunMeans(np.full(3, 0.5), 0.01))
@@ -130,10 +139,12 @@ def test_controls_and_student_have_the_same_floor():
 def test_graded_scores_take_the_range_that_was_seen():
     episodes = table({"opd": 14, "other": 14})
     all_100 = from_episodes(episodes.assign(score=100.0))
-    row = compare(all_100, "opd", metric="score", margin=5.0).iloc[0]
+    row = compare(all_100, Question(baseline="opd", metric="score", margin=5.0)).iloc[0]
     assert row["low"] < -5
     assert row["verdict"].startswith("not shown")
-    nothing = compare(from_episodes(episodes.assign(score=0.0)), "opd", metric="score", margin=5.0).iloc[0]
+    nothing = compare(
+        from_episodes(episodes.assign(score=0.0)), Question(baseline="opd", metric="score", margin=5.0)
+    ).iloc[0]
     assert nothing["verdict"] == "cannot tell: no score differs from 0, so its scale is unknown"
     assert np.isnan(nothing[["p", "low", "high", "p_equivalent"]].astype(float)).all()
 

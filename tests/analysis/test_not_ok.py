@@ -10,6 +10,7 @@ from scipy import stats
 from analysis.compare import compare
 from analysis.controls import controls
 from analysis.load import from_episodes
+from analysis.question import Question
 from analysis.significance import holm, tost, welch
 from analysis.summary import over_splits, per_run, per_task_type, summary
 from analysis.verdict import could_see
@@ -31,7 +32,11 @@ def with_losses_renamed(
 
 
 def test_losses_called_errors_make_nothing_better():
-    row = compare(from_episodes(with_losses_renamed()), "opd", draws=200).set_index("method").loc["sage_opd"]
+    row = (
+        compare(from_episodes(with_losses_renamed()), Question(baseline="opd", draws=200))
+        .set_index("method")
+        .loc["sage_opd"]
+    )
     assert row["q_bh"] < 0.05  # without a word it would be better
     assert row["verdict"].startswith("cannot tell: +0.")
     assert f"hangs on the {row['episodes_not_ok']} episodes that are not ok" in row["verdict"]
@@ -40,7 +45,11 @@ def test_losses_called_errors_make_nothing_better():
 
 def test_the_bounds_by_hand():
     table = with_losses_renamed()
-    row = compare(from_episodes(table), "opd", margin=0.2, draws=200).set_index("method").loc["sage_opd"]
+    row = (
+        compare(from_episodes(table), Question(baseline="opd", margin=0.2, draws=200))
+        .set_index("method")
+        .loc["sage_opd"]
+    )
     mine, base = (table[table["method"] == name] for name in ("sage_opd", "opd"))
     won = {
         name: side.groupby("seed")["status"].agg(lambda s: (s == "won").mean())
@@ -66,20 +75,22 @@ def test_the_bounds_by_hand():
 
 def test_a_large_difference_survives_and_a_small_one_could_turn():
     levels = {"opd": 0.0, "sage_opd": 1.5}
-    row = compare(from_episodes(with_losses_renamed(levels, share=0.1)), "opd", draws=200).iloc[0]
+    row = compare(
+        from_episodes(with_losses_renamed(levels, share=0.1)), Question(baseline="opd", draws=200)
+    ).iloc[0]
     assert row["verdict"].startswith("better")
     assert "survives the" in row["verdict"]
     table = with_losses_renamed({"opd": 0.5, "sage_opd": 0.0}, method="opd", share=0.0)
     wins = table.index[(table["method"] == "opd") & (table["status"] == "won")][::4]
     table.loc[wins, "status"] = "env_error"
-    row = compare(from_episodes(table), "opd", draws=200).iloc[0]
+    row = compare(from_episodes(table), Question(baseline="opd", draws=200)).iloc[0]
     assert row["verdict"].split(":")[0] in ("cannot tell", "worse (BH 0.000); survives the")
     assert "not ok" in row["verdict"]
 
 
 def test_where_all_is_ok_there_are_no_bounds():
     table = with_losses_renamed(share=0.0)
-    frame = compare(from_episodes(table), "opd", draws=200)
+    frame = compare(from_episodes(table), Question(baseline="opd", draws=200))
     assert "bounds_low" not in frame
     assert not frame["verdict"].str.contains("not ok").any()
     assert "bounds_low" not in summary(from_episodes(table))
@@ -105,7 +116,11 @@ def test_every_rate_shows_its_bounds():
 def test_graded_scores_are_bounded_by_the_scores_that_were_seen():
     table = with_losses_renamed()
     table["score"] = np.where(table["status"] == "won", 100.0, -20.0)
-    row = compare(from_episodes(table), "opd", metric="score", draws=200).set_index("method").loc["sage_opd"]
+    row = (
+        compare(from_episodes(table), Question(baseline="opd", metric="score", draws=200))
+        .set_index("method")
+        .loc["sage_opd"]
+    )
     mine = table[table["method"] == "sage_opd"]["status"]
     assert row["mean_low"] == pytest.approx(120 * (mine == "won").mean() - 20)
     assert row["mean_high"] == pytest.approx(120 * (mine != "lost").mean() - 20)
@@ -113,19 +128,23 @@ def test_graded_scores_are_bounded_by_the_scores_that_were_seen():
 
 def test_a_claim_that_hangs_on_them_is_not_held():
     levels = {"sage_opd": 0.0, "opd": 0.0, "learned_intervention": 0.0}
-    frame = controls(from_episodes(with_losses_renamed(levels)), draws=200).set_index(["method", "against"])
+    frame = controls(from_episodes(with_losses_renamed(levels)), Question(draws=200)).set_index(
+        ["method", "against"]
+    )
     row = frame.loc[("sage_opd", "opd")]
     assert row["p_holm"] < 0.05
     assert row["verdict"] == "cannot tell (hangs on episodes that are not ok)"
     assert "whether they are lost or won" in row["line"]
     renamed = with_losses_renamed(levels, method="learned_intervention")
-    frame = controls(from_episodes(renamed), margin=0.03, draws=200).set_index(["method", "against"])
+    frame = controls(from_episodes(renamed), Question(margin=0.03, draws=200)).set_index(
+        ["method", "against"]
+    )
     assert frame.loc[("learned_intervention", "sage_opd"), "verdict"].startswith("cannot tell")
 
 
 def test_context_full_is_not_won_and_no_gap():
     table = with_losses_renamed(word="context_full")
-    frame = compare(from_episodes(table), "opd", draws=200).set_index("method")
+    frame = compare(from_episodes(table), Question(baseline="opd", draws=200)).set_index("method")
     assert "bounds_low" not in frame
     assert frame.loc["sage_opd", "verdict"].startswith("not shown")
     assert summary(from_episodes(table)).set_index("method").loc["sage_opd", "episodes_context_full"] > 0
@@ -134,9 +153,11 @@ def test_context_full_is_not_won_and_no_gap():
 def test_equivalence_is_corrected_like_a_difference():
     table = episode_table({"opd": 0.0, "a": 0.0, "b": 0.0, "c": 0.3}, games=150, run_sd=0.05, rng_seed=2)
     records = from_episodes(table)
-    frame = compare(records, "opd", family=["a", "b", "c"], margin=0.12, draws=200)
+    frame = compare(records, Question(baseline="opd", family=("a", "b", "c"), margin=0.12, draws=200))
     assert frame["p_equivalent_corrected"].tolist() == pytest.approx(holm(frame["p_equivalent"]).tolist())
-    alone = compare(records, "opd", family=["a"], methods=["a", "opd"], margin=0.12, draws=200).iloc[0]
+    alone = compare(
+        records, Question(baseline="opd", family=("a",), methods=("a", "opd"), margin=0.12, draws=200)
+    ).iloc[0]
     together = frame.set_index("method").loc["a"]
     assert alone["p_equivalent_corrected"] == alone["p_equivalent"] == together["p_equivalent"]
     assert together["p_equivalent_corrected"] > together["p_equivalent"]
@@ -144,8 +165,8 @@ def test_equivalence_is_corrected_like_a_difference():
 
 def test_what_could_be_seen_uses_the_level_after_correction_and_its_own_uncertainty():
     records = from_episodes(episode_table({"opd": 0.0, "a": 0.1, "b": 0.1, "c": 0.1}, games=60, rng_seed=2))
-    one = compare(records, "opd", methods=["a", "opd"], draws=200).iloc[0]
-    three = compare(records, "opd", draws=200).set_index("method").loc["a"]
+    one = compare(records, Question(baseline="opd", methods=("a", "opd"), draws=200)).iloc[0]
+    three = compare(records, Question(baseline="opd", draws=200)).set_index("method").loc["a"]
     assert (one["tests"], three["tests"]) == (1, 3)
     assert three["detectable"] == pytest.approx(could_see(one["se"], one["df"], 0.05 / 3, 0.95)[0])
     assert three["detectable"] > one["detectable"]

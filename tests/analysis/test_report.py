@@ -17,6 +17,7 @@ import pytest
 from analysis.cli import build_parser, main
 from analysis.load import from_episodes, load
 from analysis.profile import interquartile_means, iqm, profiles
+from analysis.question import Question
 from analysis.reader import as_json, sample
 from analysis.render import latex, markdown, shown, text
 from tests.analysis.synthetic import Study, episode_table, write_study
@@ -147,7 +148,7 @@ def test_every_command_teaches():
     parser = build_parser()
     commands = parser._subparsers._group_actions[0].choices
     names = ["summary", "compare", "pairs", "power", "variance", "agreement", "rates", "cost", "skipped"]
-    assert list(commands) == [*names, "controls", "thresholds", "published", "plan", "report"]
+    assert list(commands) == [*names, "controls", "sweep", "published", "plan", "report"]
     for command in commands.values():
         assert len(command.description) > 200
     assert "three questions" in parser.format_help()
@@ -167,7 +168,7 @@ def test_power_command(capsys):
 
 def test_no_training_code_is_imported():
     code = (
-        "import sys; import analysis.report, analysis.cli, analysis.thresholds;"
+        "import sys; import analysis.report, analysis.cli, analysis.sweep;"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('sage', 'torch', 'hydra', 'mlflow', "
         "'transformers')))"
     )
@@ -211,7 +212,7 @@ def test_profile_and_iqm():
     values = [0.1, 0.5, 0.2, 0.9, 0.7, 0.3, 0.4, 1.0]
     assert iqm(values) == pytest.approx(trim_mean(values, 0.25))
     records = from_episodes(episode_table(LEVELS, games=24))
-    frame = profiles(records, draws=50)
+    frame = profiles(records, Question(draws=50))
     assert frame.groupby("method")["share"].apply(lambda s: s.is_monotonic_decreasing).all()
     assert frame.loc[frame["tau"] == 0, "share"].eq(1).all()
     assert interquartile_means(records)["rates"].eq(30).all()
@@ -228,3 +229,18 @@ def test_rendering():
     assert shown(float("inf")) == "inf"
     assert text(frame.iloc[:0]) == "(no rows)\n"
     assert "a_b" in text(frame, width=10)
+
+
+def test_a_command_still_answers_to_its_former_name(tmp_path, capsys):
+    """For a release, with a note on stderr that says the new one; its table too."""
+    table = pd.concat([episode_table({"m": 0.1 * i}, games=12).assign(tau=i) for i in range(2)])
+    table["run"] = table["tau"].astype(str) + "-" + table["seed"].astype(str)
+    table.to_csv(tmp_path / "e.csv", index=False)
+    line = [str(tmp_path / "e.csv"), "--key", "tau", "--draws", "100", "--format", "csv", "--table"]
+    assert main(["thresholds", *line, "thresholds"]) == 0
+    old, note = capsys.readouterr()
+    assert main(["sweep", *line, "sweep"]) == 0
+    new, nothing = capsys.readouterr()
+    assert old == new
+    assert "`thresholds` is called `sweep` now" in note
+    assert nothing == ""

@@ -242,8 +242,8 @@ def test_other_commands_refuse_too(table, tmp_path, capsys):
     path = str(tmp_path / "mine.csv")
     (tmp_path / "mine.csv").write_bytes(as_text(table))
     for line, word in (
-        (["thresholds", path, "--key", "seed"], "seed tells plays of one setting apart"),
-        (["thresholds", path, "--key", "task"], "task tells plays of one setting apart"),
+        (["sweep", path, "--key", "seed"], "seed tells plays of one setting apart"),
+        (["sweep", path, "--key", "task"], "task tells plays of one setting apart"),
         (["report", path, "--baseline", "odp", "--out", str(tmp_path / "r")], "methods here are mine, opd"),
         (["variance", path, "--baseline", "odp"], "methods here are mine, opd"),
         (["power", "--games", "0"], "whole numbers from 1 on"),

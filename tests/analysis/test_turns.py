@@ -25,6 +25,7 @@ from analysis.agreement import (
 from analysis.clusters import TURN_EDGES, bins_of, bounds, cluster_sums, clustered_rate, resampled_sums
 from analysis.errors import Refusal
 from analysis.load import load
+from analysis.question import Question
 from analysis.rates import tables as rate_tables
 from analysis.rates import write_option
 from analysis.skipped import aftermath, decided_turns, differences, errors, weighted
@@ -109,7 +110,7 @@ def test_calibration_of_a_calibrated_forecast():
 
 
 def test_groups(records):
-    frame = agreement(records, draws=50)
+    frame = agreement(records, Question(draws=50))
     assert set(frame["scope"]) == {"judge", "rule"}
     assert set(frame.loc[frame["scope"] == "rule", "by"]) == {"all", "failure kind"}
     for by in ("task type", "turn position"):
@@ -129,11 +130,11 @@ def test_label_shares_sum_to_one(records):
 
 def test_two_judges(records):
     turns = records.turns[records.turns["method"] == "sage_opd"]
-    same = judge_against_judge(turns, turns, draws=50).iloc[0]
+    same = judge_against_judge(turns, turns, Question(draws=50)).iloc[0]
     assert same["kappa"] == pytest.approx(1)
     other = turns.assign(observation="elsewhere")
     with pytest.raises(Refusal, match="share no judged turn"):
-        judge_against_judge(turns, other, draws=50)
+        judge_against_judge(turns, other, Question(draws=50))
 
 
 def test_turns_are_needed(records):
@@ -141,9 +142,9 @@ def test_turns_are_needed(records):
     with pytest.raises(Refusal, match="hold no turns"):
         labelled(bare)
     with pytest.raises(Refusal, match="No turn has both"):
-        labelled(records, methods=["opd"])
+        labelled(records, question=Question(methods=("opd",)))
     with pytest.raises(Refusal, match="No turn was skipped"):
-        decided_turns(records, methods=["opd"])
+        decided_turns(records, question=Question(methods=("opd",)))
 
 
 def test_bins():
@@ -200,7 +201,7 @@ def test_confidence_that_never_varies_is_no_forecast(records):
 def test_kappa_over_runs_is_students(records):
     turns = labelled(records)
     kappas = [metrics.cohen_kappa_score(g["decided"], g["truth"]) for _, g in turns.groupby("run")]
-    row = agreement(records, draws=20).query("scope == 'judge' and by == 'all'").iloc[0]
+    row = agreement(records, Question(draws=20)).query("scope == 'judge' and by == 'all'").iloc[0]
     assert row["runs"] == len(kappas)
     assert row["kappa_sd_runs"] == pytest.approx(np.std(kappas, ddof=1))
     half = stats.t.ppf(0.975, len(kappas) - 1) * np.std(kappas, ddof=1) / np.sqrt(len(kappas))
@@ -208,9 +209,9 @@ def test_kappa_over_runs_is_students(records):
 
 
 def test_wrong_decisions(records):
-    frame = errors(decided_turns(records, methods=["sage_opd"]))
+    frame = errors(decided_turns(records, question=Question(methods=("sage_opd",))))
     total = frame[frame["by"] == "all"].iloc[0]
-    turns = decided_turns(records, methods=["sage_opd"])
+    turns = decided_turns(records, question=Question(methods=("sage_opd",)))
     harm = turns[turns["oracle"] == "harm"]
     assert total["skipped_harm"] == pytest.approx((harm["weight"] == 0).mean())
     assert total["skipped_harm_low"] <= total["skipped_harm"] <= total["skipped_harm_high"]
@@ -220,8 +221,8 @@ def test_wrong_decisions(records):
 
 
 def test_standardised_difference_is_the_formula(records):
-    turns = decided_turns(records, methods=["sage_opd"])
-    frame = differences(turns, draws=100).set_index("covariate")
+    turns = decided_turns(records, question=Question(methods=("sage_opd",)))
+    frame = differences(turns, Question(draws=100)).set_index("covariate")
     a = turns.loc[turns["supervised"], "divergence"]
     b = turns.loc[~turns["supervised"], "divergence"]
     expected = (a.mean() - b.mean()) / np.sqrt((a.var() + b.var()) / 2)
@@ -230,7 +231,7 @@ def test_standardised_difference_is_the_formula(records):
 
 
 def test_progress_after_is_counted_within_the_episode(records):
-    turns = decided_turns(records, horizon=2, methods=["sage_opd"])
+    turns = decided_turns(records, question=Question(methods=("sage_opd",)), horizon=2)
     one = turns[turns["episode"] == turns["episode"].iloc[0]]
     after = one["expert_distance_after"].to_numpy(float)
     assert one["progress_after"].iloc[0] == pytest.approx(after[0] - after[2])
@@ -240,13 +241,15 @@ def test_progress_after_is_counted_within_the_episode(records):
 def test_aftermath_of_equal_turns_is_zero(records):
     """In the simulation a turn's future does not depend on its label, so the matched difference covers
     zero."""
-    row = aftermath(decided_turns(records, methods=["sage_opd"]), draws=300).iloc[0]
+    turns = decided_turns(records, question=Question(methods=("sage_opd",)))
+    row = aftermath(turns, Question(draws=300)).iloc[0]
     assert row["low"] < 0 < row["high"]
     assert row["matched"] > 20
 
 
 def test_deterministic_rule_has_no_overlap(records):
-    frame = weighted(decided_turns(records, methods=["sage_opd"]), draws=50)
+    turns = decided_turns(records, question=Question(methods=("sage_opd",)))
+    frame = weighted(turns, question=Question(draws=50))
     assert frame["refused"].str.contains("deterministic").all()
 
 
@@ -255,7 +258,7 @@ def test_weighting_undoes_the_selection(randomised):
     bad = turns.assign(bad=(turns["oracle"] != "progress").astype(float))
     judged = bad[bad["label"].isin(["SKIP", "WEAK", "STRONG"])]
     truth = judged["bad"].mean()
-    frame = weighted(bad, outcome="bad", draws=400).set_index("label")
+    frame = weighted(bad, question=Question(draws=400), outcome="bad").set_index("label")
     skip = frame.loc["SKIP"]
     assert skip["plain"] < truth - 0.1
     assert skip["snips_low"] < truth < skip["snips_high"]
@@ -264,7 +267,7 @@ def test_weighting_undoes_the_selection(randomised):
 
 
 def test_all_tables(randomised):
-    found = skipped_tables(randomised, draws=50)
+    found = skipped_tables(randomised, Question(draws=50))
     assert set(found) == {"errors", "differences", "aftermath", "weighted"}
     assert all(isinstance(frame, pd.DataFrame) and len(frame) for frame in found.values())
 

@@ -10,6 +10,8 @@ from statsmodels.stats.anova import anova_lm
 
 from analysis.errors import Refusal
 from analysis.load import from_episodes
+from analysis.question import Question
+from analysis.questions.variance import answer as tables
 from analysis.simulate import World
 from analysis.spread_of_difference import INTERACTION, components
 from analysis.variance import (
@@ -19,7 +21,6 @@ from analysis.variance import (
     mean_squares,
     pilot,
     precision,
-    tables,
     variance,
 )
 from tests.analysis.synthetic import episode_table
@@ -117,7 +118,9 @@ def test_pilot_recovers_the_truth():
 
 
 def test_contrast_rows():
-    frame = contrast(from_episodes(episode_table({"opd": 0.0, "sage_opd": 0.4}, games=30)), "opd")
+    frame = contrast(
+        from_episodes(episode_table({"opd": 0.0, "sage_opd": 0.4}, games=30)), Question(baseline="opd")
+    )
     assert frame["method"].tolist() == ["sage_opd"]
     assert frame["residual"].between(0, 0.3).all()
 
@@ -162,7 +165,7 @@ def test_the_difference_is_decomposed_without_bias_and_games_cancel():
 
 def test_the_variance_of_a_difference_is_the_sum_of_its_parts():
     records = from_episodes(episode_table({"opd": 0.0, "sage_opd": 0.5}, games=60, run_sd=0.6))
-    frame = tables(records, draws=500)["difference"].set_index("component")
+    frame = tables(records, Question(draws=500))["difference"].set_index("component")
     assert frame["share"].sum() == pytest.approx(1)
     assert (frame["low"] <= frame["sd"]).all()
     assert (frame["sd"] <= frame["high"]).all()
@@ -171,17 +174,17 @@ def test_the_variance_of_a_difference_is_the_sum_of_its_parts():
     welch_part = sum(means.var(ddof=1) / means.size())
     on_these_games = frame["in_difference"].drop(INTERACTION).sum()
     assert on_these_games == pytest.approx(welch_part)
-    assert set(tables(records, baseline="sage_opd", draws=50)["difference"]["method"]) == {"opd"}
+    assert set(tables(records, Question(baseline="sage_opd", draws=50))["difference"]["method"]) == {"opd"}
     with pytest.raises(Refusal, match="no run of the baseline 'sft'; methods here are opd, sage_opd"):
-        tables(records, baseline="sft", draws=50)
+        tables(records, Question(baseline="sft", draws=50))
     one = from_episodes(episode_table({"opd": 0.0}, games=10))
-    assert "difference" not in tables(one, draws=50)
+    assert "difference" not in tables(one, Question(draws=50))
 
 
 def test_no_component_is_certain_without_reason():
     """Runs that won everything: every component may be more than 0, and the mean has an error."""
     games = episode_table({"opd": 0.0, "sage_opd": 0.0}, seeds=(0, 1, 2), games=10).assign(won=1)
-    found = tables(from_episodes(games), draws=2000)
+    found = tables(from_episodes(games), Question(draws=2000))
     for name in ("variance", "difference"):
         assert (found[name]["high"] > 0.05).all(), name
         assert (found[name]["low"] <= found[name]["sd"]).all()

@@ -10,6 +10,7 @@ original data.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,19 @@ from analysis.compare import compare
 from analysis.errors import Refusal
 from analysis.intervals import t_interval
 from analysis.load import Records
+from analysis.question import EVERYTHING, Question
+
+DRAWS = 4000
 
 
-def thresholds(
-    records: Records,
-    key: str,
-    metric: str = "won",
-    draws: int = 4000,
-    level: float = 0.95,
-    seed: int = 0,
-    **choice: Any,
-) -> pd.DataFrame:
+def sweep(records: Records, key: str, question: Question = EVERYTHING) -> pd.DataFrame:
     """One row per setting of `key`, env and split: mean, Student's interval over runs, `best`, and for the
-    best one
-    `selection_bias` (to be subtracted) and `corrected`. Load with `vary=[key]` first.
+    best one `selection_bias` (to be subtracted) and `corrected`. Load with `vary=[key]` first.
 
     `resampled` says what the bias knows: runs and games, or games alone where a setting has one run (then
     the spread over training runs is missing and the bias is too small).
     """
-    episodes = select(records, **choice)
+    episodes = select(records, question)
     if key not in episodes:
         raise Refusal(
             f"The episodes have no setting {key!r}; load the records with vary=[{key!r}] (--vary {key})."
@@ -48,17 +43,15 @@ def thresholds(
     episodes = episodes[episodes[key].notna()]
     rows = []
     for group in each_split(episodes):
-        table = cells(group, metric)
+        table = cells(group, question.metric)
         value_of = group.drop_duplicates("method").set_index("method")[key]
-        rows += _split_rows(table, value_of, key, draws, level, seed)
+        rows += _split_rows(table, value_of, key, question)
     if not rows:
         raise Refusal(f"No run has a value for {key}.")
     return pd.DataFrame(rows)
 
 
-def _split_rows(
-    table: Cells, value_of: pd.Series, key: str, draws: int, level: float, seed: int
-) -> list[dict[str, Any]]:
+def _split_rows(table: Cells, value_of: pd.Series, key: str, question: Question) -> list[dict[str, Any]]:
     methods = sorted(
         set(table.methods), key=lambda method: (str(method).split("[")[0], _sortable(value_of[method]))
     )
@@ -68,11 +61,12 @@ def _split_rows(
     members = [table.rows(method) for method in methods]
     scores = np.array([means[rows].mean() for rows in members])
     best = int(np.argmax(scores))
-    bias, chosen = selection_bias(table.values, members, table.strata, table.weights, draws, seed)
+    draws = question.draws or DRAWS
+    bias, chosen = selection_bias(table.values, members, table.strata, table.weights, draws, question.seed)
     everywhere = all(len(rows) > 1 for rows in members)
     result = []
     for i, (method, rows) in enumerate(zip(methods, members, strict=True)):
-        low, high = t_interval(table.sample_of(rows), level)
+        low, high = t_interval(table.sample_of(rows), question.level)
         result.append(
             {
                 "env": table.env,
@@ -132,46 +126,33 @@ def _sortable(value: Any) -> tuple[int, float, str]:
     return (0, float(value), "") if isinstance(value, (int, float, np.number)) else (1, 0.0, str(value))
 
 
-def confirmation(
-    sweep: Records,
-    fresh: Records,
-    key: str,
-    baseline: str,
-    metric: str = "won",
-    draws: int = 10_000,
-    **options: Any,
-) -> pd.DataFrame:
-    """The sweep's winner against `baseline` on runs that took no part in the selection.
+def confirmation(swept: Records, fresh: Records, key: str, question: Question) -> pd.DataFrame:
+    """The sweep's winner against the baseline on runs that took no part in the selection.
 
     Refuses runs whose seed or whose games the sweep has used: only fresh ones can confirm. `fresh` is loaded
-    with the same `vary`; `sweep_mean` and `shrinkage` show what the selection had promised.
+    with the same `vary`; a split in the question is the one that selected. `sweep_mean` and `shrinkage` show
+    what the selection had promised.
     """
-    selected = thresholds(sweep, key, metric)
+    selected = sweep(swept, key, replace(question, baseline=None, draws=None))
     if len(selected[["env", "split"]].drop_duplicates()) != 1:
         raise Refusal(
             "The sweep was evaluated on more than one split; name the one that selected with --split."
         )
     best = selected[selected["best"]].iloc[0]
-    episodes = select(fresh, **options)
-    seeds = set(sweep.runs["seed"]) & set(fresh.runs.loc[fresh.runs["used"].astype(bool), "seed"])
+    question = replace(question, split=None)
+    episodes = select(fresh, question)
+    seeds = set(swept.runs["seed"]) & set(fresh.runs.loc[fresh.runs["used"].astype(bool), "seed"])
     if seeds:
         raise Refusal(f"Seed {min(seeds)} took part in the sweep; a confirmation needs fresh seeds.")
-    shared = set(select(sweep)["task"]) & set(episodes["task"])
+    shared = set(select(swept)["task"]) & set(episodes["task"])
     if shared:
         raise Refusal(
             f"{len(shared)} games took part in the sweep (first: {min(shared)}); use held-out games."
         )
     if best["method"] not in set(episodes["method"]):
         raise Refusal(f"The sweep's winner {best['method']} has no fresh run.")
-    frame = compare(
-        fresh, baseline, metric=metric, draws=draws, **{**options, "methods": [best["method"], baseline]}
-    )
+    frame = compare(fresh, replace(question, methods=(best["method"], question.against)))
     frame["sweep_mean"] = float(best["mean"])
     frame["sweep_corrected"] = float(best["corrected"])
     frame["shrinkage"] = float(best["mean"]) - frame["mean"]
     return frame
-
-
-def tables(records: Records, key: str, **options: Any) -> dict[str, pd.DataFrame]:
-    """`thresholds`."""
-    return {"thresholds": thresholds(records, key, **options)}

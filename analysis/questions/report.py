@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from analysis.commands import options
+from analysis.question import Question
+from analysis.questions import options
+from analysis.questions.asked import Asked, Tables
 
 TEXT = """\
 Everything as one self-contained HTML file, with Markdown, LaTeX tables and CSV beside it.
@@ -17,34 +18,37 @@ pre-registered stands apart from what was explored. The same records, options an
 same files, byte for byte."""
 
 
-def add(commands: Any) -> None:
-    """Declare the command."""
-    parser = options.command(commands, "report", run, TEXT)
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this question alone."""
     parser.add_argument("--baseline", required=True, help="method to compare with")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
     parser.add_argument("--title", default="Report", help="title of the page")
     parser.add_argument("--time", default="", help="time stamp printed in the report (default: none)")
     parser.add_argument("--plan", help="conf/plan/<name>.yaml")
-    parser.add_argument("--key", help="setting of a sweep among the records (as --key of thresholds)")
+    parser.add_argument("--key", help="setting of a sweep among the records (as --key of sweep)")
     parser.add_argument("--published", metavar="CSV", help="also check these printed tables")
     options.average(parser)
     options.design(parser)
     options.bootstrap(parser, 10_000)
 
 
-def run(args: argparse.Namespace) -> options.Tables:
-    """Answer it."""
-    from analysis.report import write_report
+def tables(args: argparse.Namespace) -> Tables:
+    """Answers the command line."""
+    from analysis.plan import read_plan
+    from analysis.report import Brief, write_report
 
     return write_report(
         options.records(args, "turns", "steps"),
         Path(args.out),
-        baseline=args.baseline,
-        time=args.time,
-        plan=args.plan,
-        key=args.key,
-        published=args.published,
-        average=args.average,
-        title=args.title,
-        **options.resampled(args),
+        Brief(
+            question=Question.of(args),
+            title=args.title,
+            time=args.time,
+            plan=read_plan(args.plan) if args.plan else None,
+            key=args.key,
+            published=args.published,
+        ),
     )
+
+
+ASKED = Asked(text=TEXT, options=own_options, tables=tables)

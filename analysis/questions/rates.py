@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from analysis.commands import options
+from analysis.question import Question
+from analysis.questions import options
+from analysis.questions.asked import Asked, Tables
 
 TEXT = """\
 How often the judge said SKIP, WEAK and STRONG, overall and by turn position.
@@ -16,18 +17,21 @@ How often the judge said SKIP, WEAK and STRONG, overall and by turn position.
 draws labels at these rates without a query, the cheap control for a judge."""
 
 
-def add(commands: Any) -> None:
-    """Declare the command."""
-    parser = options.command(commands, "rates", run, TEXT, choice=False)
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this question alone."""
     parser.add_argument("--write", type=Path, help="YAML file to write, of one method and environment")
 
 
-def run(args: argparse.Namespace) -> options.Tables:
-    """Answer it."""
-    from analysis.rates import tables, write_option
+def tables(args: argparse.Namespace) -> Tables:
+    """Answers the command line."""
+    from analysis.rates import tables as answer
+    from analysis.rates import write_option
 
-    found = tables(options.records(args, "turns"), **options.choice(args))
+    found = answer(options.records(args, "turns"), Question.of(args))
     if args.write:
         write_option(found["rates"], args.write)
         print(f"Wrote {args.write}.", file=sys.stderr)
     return found
+
+
+ASKED = Asked(text=TEXT, options=own_options, tables=tables, choice=False)

@@ -1,2 +1,0 @@
-"""The commands of `python -m analysis`, one module each: `add` declares its options, `run` answers with
-tables."""

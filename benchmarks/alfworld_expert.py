@@ -15,12 +15,12 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from sage.envs.alfworld.expert import SearchingExpert
 from sage.envs.alfworld.manifest import load_tasks
-from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.parse import parse_game
-from sage.envs.alfworld.planner import shortest_distance
-from sage.envs.alfworld.world import Game
+from sage.envs.alfworld.simulator.expert import SearchingExpert
+from sage.envs.alfworld.simulator.native import NativeWorld
+from sage.envs.alfworld.simulator.parse import parse_game
+from sage.envs.alfworld.simulator.planner import shortest_distance
+from sage.envs.alfworld.simulator.world import Game
 
 BUDGET = 100
 

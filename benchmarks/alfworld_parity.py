@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sage.envs.alfworld.parity import Parity, compare
+from pretrain.alfworld_parity import Parity, compare
 from sage.envs.alfworld.textworld_engine import TextWorldEngine
 
 OFFICIAL_SPLITS = {"valid_unseen": 134, "valid_seen": 140, "train": 120}
@@ -56,7 +56,7 @@ def zip_longest_lists(groups: list[list[Path]]) -> Iterator[list[Path]]:
 
 def generated_games(count: int, seed: int, folder: Path) -> Iterator[tuple[str, str, Path]]:
     """`count` games of each split, written below `folder`."""
-    from sage.envs.alfworld.generate import sample_games
+    from sage.envs.alfworld.simulator.generate import sample_games
 
     for split in GENERATED_SPLITS:
         for game in sample_games(split, seed, count):

@@ -1,6 +1,6 @@
 """Make the expert's search order from generated training rooms.
 
-    python benchmarks/alfworld_places.py        # 20 s; rewrites sage/envs/alfworld/likely_places.json
+    python benchmarks/alfworld_places.py   # 20 s; rewrites likely_places.json of sage/envs/alfworld/simulator
 
 For every object type and receptacle type: how likely is one such receptacle to hold one, given that the room
 has the object somewhere, divided by what looking costs (1 turn, 2 for a receptacle that starts closed). The
@@ -17,9 +17,9 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from sage.envs.alfworld.generate import sample_games
+from sage.envs.alfworld.simulator.generate import sample_games
 
-TARGET = Path(__file__).parent.parent / "sage" / "envs" / "alfworld" / "likely_places.json"
+TARGET = Path(__file__).parents[1] / "sage/envs/alfworld/simulator/likely_places.json"
 
 
 def chance_per_cost(games: int, seed: int) -> dict[str, dict[str, float]]:

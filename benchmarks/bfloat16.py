@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 
+from sage.config.load import load
 from sage.episode import Decision, Episode, Label, Status, Task, Turn
-from sage.optimization import StudentOptimizer, WeightChange
-from sage.policy.model import LanguageModel, load_model
-from sage.scoring import Played, pair
-from sage.settings import load
-from sage.update import Objective, accumulate_gradient
+from sage.policy.models.load import LanguageModel, load_model
+from sage.training.batch import Played, pair
+from sage.training.gradient import Objective, accumulate_gradient
+from sage.training.optimizer import StudentOptimizer, WeightChange
 
 ROOT = Path(__file__).parents[1]
 MODES = (("float32", "nearest"), ("bfloat16", "nearest"), ("bfloat16", "dither"))

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from statistics import mean
 
 from sage.envs.alfworld.manifest import TASK_TYPES, load_tasks
-from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.parse import parse_game
-from sage.envs.alfworld.planner import shortest_distance
-from sage.envs.alfworld.world import Game
+from sage.envs.alfworld.simulator.native import NativeWorld
+from sage.envs.alfworld.simulator.parse import parse_game
+from sage.envs.alfworld.simulator.planner import shortest_distance
+from sage.envs.alfworld.simulator.world import Game
 
 ROOMS = {0: "kitchen", 2: "living room", 3: "bedroom", 4: "bathroom"}
 

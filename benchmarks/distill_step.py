@@ -175,7 +175,7 @@ def _backbones(student: Any, teacher: Any, ids_BL: Any) -> tuple[Any, Any]:
 
 def _ours(student: Any, teacher: Any, ids_BL: Any, mask_BL: Any, weight_BL: Any, args: Any) -> Any:
     from sage.objective.chunked import Head, Projected, chunked_divergence
-    from sage.objective.divergence import ReverseKL
+    from sage.objective.divergence.base import ReverseKL
 
     divergence = ReverseKL(name="reverse_kl")
     wanted = mask_BL[:, 1:] if args.log_skipped else weight_BL[:, 1:] > 0

@@ -20,10 +20,10 @@ from typing import Any
 
 from timing import machine
 
+from sage.config.load import load
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.pool import EnvPool, PoolStep
 from sage.episode import Task
-from sage.settings import load
 
 SLOTS, TURNS = 16, 30
 

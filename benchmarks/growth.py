@@ -28,13 +28,13 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from sage.envs.manifest import Manifest, spread
 from sage.episode import Decision, Episode, Label, Status, Task, Turn
-from sage.objective.confidence import Top1
-from sage.objective.divergence import ReverseKL
+from sage.objective.confidence.base import Top1
+from sage.objective.divergence.base import ReverseKL
 from sage.objective.normalization import AllToken
-from sage.policy.generate import Decoder, Sampling
-from sage.policy.model import LanguageModel, resolve_path
-from sage.scoring import Pair, Played
-from sage.update import Objective, accumulate_gradient
+from sage.policy.decoding.generate import Decoder, Sampling
+from sage.policy.models.load import LanguageModel, resolve_path
+from sage.training.batch import Pair, Played
+from sage.training.gradient import Objective, accumulate_gradient
 
 AXES = {
     "turns": [5, 10, 20, 40, 60],

@@ -4,8 +4,8 @@
 
 Turns are played by the tiny student on generated games, in the style that is judged. For each style the
 tokens that go through the teacher when every query stands alone, against those when a prefix that two
-queries share is computed once (`reply` of sage.policy.generate); times are of the tiny teacher, engine=packed
-with and without sharing and engine=hf, and all three must reply the same.
+queries share is computed once (`reply` of sage.policy.decoding.generate); times are of the tiny teacher,
+engine=packed with and without sharing and engine=hf, and all three must reply the same.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from functools import partial
 import torch
 from timing import machine, print_table, take_turns
 
+from sage.config.load import load
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.pool import EnvPool
 from sage.episode import Failure
-from sage.objective.intervention import JudgeQuery, TurnContext
-from sage.policy.generate import Reply, Sampling, reply, shared_prefixes
-from sage.policy.model import load_model
-from sage.policy.packed import PackedEngine
+from sage.objective.intervention.base import JudgeQuery, TurnContext
+from sage.policy.decoding.generate import Reply, Sampling, reply, shared_prefixes
+from sage.policy.decoding.packed import PackedEngine
+from sage.policy.models.load import load_model
 from sage.policy.rollout import Job, PlaySettings, play
-from sage.settings import load
 from sage.teacher.judge import TeacherJudge
 
 

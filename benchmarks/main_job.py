@@ -29,17 +29,17 @@ import torch
 from timing import Timed, machine, print_table, take_turns
 
 from sage import run as story
-from sage.distill import decide, turn_streams
+from sage.config.load import load
 from sage.envs.pool import EnvPool
-from sage.optimization import StudentOptimizer
-from sage.players import training_play
-from sage.policy.model import load_model
+from sage.policy.models.load import load_model
 from sage.policy.prompts import choose_style
 from sage.policy.rollout import Job, OnTurns, play
 from sage.records.clock import PhaseClock, phase
-from sage.scoring import Pair, Played, pair
-from sage.settings import load
-from sage.update import Objective, accumulate_gradient
+from sage.training.batch import Pair, Played, pair
+from sage.training.gradient import Objective, accumulate_gradient
+from sage.training.loop import decide, turn_streams
+from sage.training.optimizer import StudentOptimizer
+from sage.training.players import training_play
 
 
 class CountedPool(EnvPool):
@@ -56,7 +56,7 @@ class CountedPool(EnvPool):
 
 
 class Step:
-    """One optimizer step, as `sage.distill` does it, ready to be run again and again."""
+    """One optimizer step, as `sage.training.loop` does it, ready to be run again and again."""
 
     def __init__(self, overrides: list[str]) -> None:
         self.config = load(["tracking=none", *overrides])

@@ -70,13 +70,13 @@ def main() -> None:
     print(machine())
     print("\n| what | CPU s | wall s |\n|---|---|---|")
     setup()
+    from sage.config.load import load
     from sage.records import provenance
     from sage.records.identity import Identity
     from sage.records.rows import RunKey, episode_rows
     from sage.records.rundir import new_attempt
     from sage.records.summary import summarize
     from sage.records.tables import Tables
-    from sage.settings import load
 
     config = load(["tracking.traces=0"])
     parts = [episodes_of(number) for number in range(args.turns // PART)]
@@ -103,7 +103,7 @@ def main() -> None:
             from mlflow import MlflowClient
 
             MlflowClient(store).search_experiments(max_results=1)
-        from sage.records.mlflow_export import export
+        from sage.records.mlflow.export import export
 
         with measured("export to MLflow", total):
             export(folder.path, store)
@@ -126,13 +126,13 @@ def setup() -> None:
 
     def imports() -> None:
         import sage.run  # noqa: F401
-        from sage.settings import load
+        from sage.config.load import load
 
         kept["config"] = load(["tracking=none"])
 
     def models() -> None:
-        from sage.policy.model import load_model
-        from sage.scoring import pair
+        from sage.policy.models.load import load_model
+        from sage.training.batch import pair
 
         pair(load_model(kept["config"].student), load_model(kept["config"].teacher))
 

@@ -25,11 +25,11 @@ from timing import Timed, machine, print_table, take_turns
 from transformers import DynamicCache, StaticCache
 from transformers.utils import logging
 
-from sage.config import ModelSettings
-from sage.envs.alfworld.generate import sample_games
+from sage.config.schema import ModelSettings
+from sage.envs.alfworld.simulator.generate import sample_games
+from sage.policy.decoding.generate import Decoder, Decodes, Sampling
 from sage.policy.dialogue import Dialogue
-from sage.policy.generate import Decoder, Decodes, Sampling
-from sage.policy.model import LanguageModel, load_model
+from sage.policy.models.load import LanguageModel, load_model
 
 OBSERVATION, ANSWER = 30, 8
 MODELS = {
@@ -207,7 +207,7 @@ def main() -> None:
     if args.continuous:
         makers["generate_batch (continuous batching)"] = lambda: continuous(lm, rows, length)
     if args.vllm:
-        from sage.policy.vllm_decoder import VllmDecoder
+        from sage.policy.decoding.vllm_decoder import VllmDecoder
 
         options = {"max_model_len": length + ANSWER, "kv_cache_memory_bytes": 1 << 29}
         options |= {"enforce_eager": True} if args.device == "cpu" else {}

@@ -8,12 +8,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from sage.config.load import load
 from sage.envs.searchqa.encyclopedia import World
 from sage.envs.searchqa.question import Question, read_questions
 from sage.envs.searchqa.retrieval.bm25 import Bm25
 from sage.envs.searchqa.score import exact_match, f1
 from sage.envs.searchqa.settings import SearchqaSettings
-from sage.settings import load
 
 
 def questions(env: SearchqaSettings, split: str) -> list[Question]:

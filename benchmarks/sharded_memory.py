@@ -29,9 +29,9 @@ def here(dtype: str) -> None:
     from torch.distributed.tensor import DTensor
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from sage.optimization import StudentOptimizer, all_reduce_gradients
-    from sage.processes import Processes
-    from sage.settings import load
+    from sage.config.load import load
+    from sage.training.optimizer import StudentOptimizer, all_reduce_gradients
+    from sage.training.processes import Processes
 
     processes = Processes.start(torch.device("cpu"))
     mesh = processes.mesh

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage.registry import Component
-from sage.settings import GROUPS, conf_dir, load, register_components
+from sage.config.load import GROUPS, conf_dir, load, register_components
+from sage.config.registry import Component
 
 if TYPE_CHECKING:
-    from sage.config import RunConfig
+    from sage.config.schema import RunConfig
 
 PAGE = Path(__file__).with_name("methods.md")
 OPEN = Path(__file__).with_name("methods_open.md")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from sage.stopping import end_at_once
+from sage.signals import end_at_once
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,8 +43,8 @@ def main() -> None:
 
     import hydra
 
+    from sage.config.load import conf_dir
     from sage.launch.cli import guarded
-    from sage.settings import conf_dir
 
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     sys.exit(guarded(entry(compose_and_run)))

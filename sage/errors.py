@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-from sage.reason import reason_of
-
 LONGEST = 400
 """Characters that a refusal may have; what was typed may be longer, and is quoted in part."""
 _LONGEST_WORD = 200
@@ -65,6 +63,11 @@ def _bearable(text: str) -> str:
     words = [word if len(word) <= _LONGEST_WORD else f"{word[:60]}…{word[-20:]}" for word in text.split()]
     line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(words))
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 60].rstrip()} … {line[-50:].lstrip()}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of the error's message; the name of its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def short_reason(error: BaseException, limit: int = 160) -> str:

@@ -18,47 +18,47 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sage import checkpoint
 from sage.check.before import before_weights
 from sage.check.page import Verdict
-from sage.config import RunConfig
-from sage.display import View, open_view, print_summary
-from sage.distill import Rules, StepReport, distill
+from sage.check.preflight import preflight
+from sage.config.load import ConfigError
+from sage.config.schema import RunConfig
+from sage.console import View, open_view, print_summary
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Label, Status, Task, Turn
-from sage.evaluate import Evaluator
-from sage.not_ok import refuse_not_ok, set_aside
-from sage.objective.intervention import Ask, TurnContext, no_judge
-from sage.players import golden, training_play
-from sage.policy.chat_format import dated
-from sage.policy.engine import right_engine
-from sage.policy.generate import Sampling
-from sage.policy.layers import reach
-from sage.policy.model import LanguageModel, load_model
+from sage.objective.intervention.base import Ask, TurnContext, no_judge
+from sage.policy.decoding.engine import right_engine
+from sage.policy.decoding.generate import Sampling
+from sage.policy.models.chat_format import dated
+from sage.policy.models.layers import reach
+from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.prompts import choose_style
 from sage.policy.rollout import OnTurns, PlaySettings
-from sage.preflight import preflight
-from sage.processes import Processes
 from sage.records import provenance
 from sage.records.clock import PhaseClock, phase
-from sage.records.exporter import Exporter
+from sage.records.mlflow.exporter import Exporter
 from sage.records.preregistration import plan_hash
 from sage.records.rows import Row, RunKey, episode_rows, step_row
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.tables import Tables
 from sage.records.trouble import fallback_warning
-from sage.scoring import Pair, pair
-from sage.settings import ConfigError
 from sage.teacher.judge import TeacherJudge
 from sage.teacher.vocabulary import ignored
-from sage.update import Objective
+from sage.training import checkpoint
+from sage.training.batch import Pair, pair
+from sage.training.evaluate import Evaluator
+from sage.training.gradient import Objective
+from sage.training.loop import Rules, StepReport, distill
+from sage.training.not_ok import refuse_not_ok, set_aside
+from sage.training.players import golden, training_play
+from sage.training.processes import Processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sage.config import PromptStyle
+    from sage.config.schema import PromptStyle
 
 
 def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:

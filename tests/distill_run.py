@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from sage.config import SpeedSettings, TrainerSettings
-from sage.distill import Gold, Rules, StepReport, Summary, distill
+from sage.config.schema import SpeedSettings, TrainerSettings
 from sage.envs.pool import EnvPool
 from sage.episode import Decision, Episode, Label, Task
-from sage.objective.confidence import Top1
-from sage.objective.curriculum import Curriculum, Full
-from sage.objective.divergence import ReverseKL
-from sage.objective.intervention import Ask, Intervention, Judge, JudgeQuery, Stream, TurnContext
+from sage.objective.confidence.base import Top1
+from sage.objective.divergence.base import ReverseKL
+from sage.objective.intervention.base import Ask, Intervention, Judge, JudgeQuery, Stream, TurnContext
 from sage.objective.normalization import AllToken
-from sage.policy.generate import Sampling
+from sage.policy.decoding.generate import Sampling
 from sage.policy.rollout import Job, PlaySettings, play
-from sage.processes import Processes
-from sage.scoring import Pair, pair
-from sage.sharding import full_tensor
 from sage.teacher.judge import TeacherJudge
-from sage.update import Objective
+from sage.training.batch import Pair, pair
+from sage.training.curriculum import Curriculum, Full
+from sage.training.gradient import Objective
+from sage.training.loop import Gold, Rules, StepReport, Summary, distill
+from sage.training.processes import Processes
+from sage.training.sharding import full_tensor
 from tests.letters import STYLE, Letters, tasks
 from tests.tiny_models import tiny_lm
 

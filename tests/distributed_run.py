@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from sage.optimization import StudentOptimizer, all_reduce_gradients
-from sage.processes import ALONE, Processes
+from sage.training.optimizer import StudentOptimizer, all_reduce_gradients
+from sage.training.processes import ALONE, Processes
 from tests.distill_run import TRAINER, complete
 
 STEPS = 3

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from sage.policy.model import LanguageModel
+from sage.policy.models.load import LanguageModel
 from tests.tiny_models import byte_tokenizer
 
 WINDOW = 16

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import sage
-from sage.config import ModelSettings
-from sage.policy.generate import reply
-from sage.policy.model import LanguageModel, ModelError, load_model, resolve_path
+from sage.config.schema import ModelSettings
+from sage.policy.decoding.generate import reply
+from sage.policy.models.load import LanguageModel, ModelError, load_model, resolve_path
 from sage.teacher.vocabulary import shared_vocabulary
 
 ASSETS = Path(sage.__file__).parent / "assets"

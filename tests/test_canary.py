@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sage.config import RunConfig
-from sage.settings import known_settings, load
+from sage.config.load import known_settings, load
+from sage.config.schema import RunConfig
 
 ROOT = Path(__file__).parents[1]
 CANARY = "Canary" + "Yellow" * 2
@@ -95,7 +95,7 @@ def test_many_runs_and_the_commands_after_them_tell_no_secret(tmp_path: Path) ->
         ["sage", *SMALL, "--api-key", CANARY],
         ["sage", "-m", "sweep=confidence_threshold", f"hydra.sweeper.storage='{address}'"],
         ["analysis", "summary", "runs", "--metric", address],
-        ["sage.records.mlflow_export", *(str(p) for p in tmp_path.glob("runs/*/*")), "--uri", address],
+        ["sage.records.mlflow.export", *(str(p) for p in tmp_path.glob("runs/*/*")), "--uri", address],
         ["sage", *SMALL, tracked, "seed=2"],
     ):
         output += started(tmp_path, words)[1]

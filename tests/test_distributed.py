@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from sage import checkpoint
-from sage.optimization import StudentOptimizer
-from sage.processes import check_launch
-from sage.settings import ConfigError
+from sage.config.load import ConfigError
+from sage.training import checkpoint
+from sage.training.optimizer import StudentOptimizer
+from sage.training.processes import check_launch
 from tests.distill_run import TRAINER, complete, fresh_models
 from tests.distributed_run import PARTS, STEPS, parts, steps_of_parts
 

@@ -15,9 +15,9 @@ import pytest
 from pydantic import BaseModel
 
 from sage.check.before import before_weights
-from sage.config import RunConfig
+from sage.config.load import GROUPS, ConfigError, load, register_components, validate
+from sage.config.schema import RunConfig
 from sage.launch.cli import _missing_folder
-from sage.settings import GROUPS, ConfigError, load, register_components, validate
 
 LONGEST = 400
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for room in ("sage", "analysis", "sweeps") for path in sorted((ROOT / room).rglob("*.py"))]
+ROOMS = ("sage", "analysis", "pretrain", "sweeps")
+SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 ALWAYS_TEXT = {"read_text": 0, "write_text": 1}
 """Calls that are always text, with the place of their encoding."""
 NO_FILES = ("dialogue", "_dialogue", "simulator", "settings")

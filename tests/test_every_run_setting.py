@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from sage import checkpoint
-from sage.config import NOT_A_RESULT, WITHOUT_EFFECT, RunConfig
+from sage.config.load import ConfigError, load
+from sage.config.schema import NOT_A_RESULT, WITHOUT_EFFECT, RunConfig
 from sage.launch.execute import execute
 from sage.records.tables import read
-from sage.settings import ConfigError, load
+from sage.training import checkpoint
 from tests.every_setting import PARTS, Case, changed, settings_of
 
 SMALL = (

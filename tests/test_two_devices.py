@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sage.scoring import Pair
-from sage.settings import conf_dir, load
-from sage.update import Objective
-from tests.test_update import flat_gradient, make_batch, models, run
+from sage.config.load import conf_dir, load
+from sage.training.batch import Pair
+from sage.training.gradient import Objective
+from tests.training.test_gradient import flat_gradient, make_batch, models, run
 from tests.two_devices import ELSEWHERE, HOME, THERE, Mixed, Places
 
 DIVERGENCES = sorted(path.stem for path in (conf_dir() / "divergence").glob("*.yaml"))

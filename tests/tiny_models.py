@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from sage.episode import Episode, Failure, Status, Task, Turn
-from sage.policy.model import LanguageModel, weights_digest
+from sage.policy.models.load import LanguageModel, weights_digest
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

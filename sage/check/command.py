@@ -11,7 +11,7 @@ from sage.check.page import Line, Page, fine, warning
 
 if TYPE_CHECKING:
     from sage.check.pair import Subject
-    from sage.config import RunConfig
+    from sage.config.schema import RunConfig
 
 
 def check(config: RunConfig, say: Callable[[str], None] = print) -> Page:
@@ -33,8 +33,8 @@ def check(config: RunConfig, say: Callable[[str], None] = print) -> Page:
 
 def _spoken_to(config: RunConfig) -> Iterator[Line]:
     """What both chat templates make of the environment's prompts, and the tokens that its games take."""
+    from sage.check.preflight import look_ahead
     from sage.policy.context import refuse_unless_it_fits
-    from sage.preflight import look_ahead
 
     found = look_ahead(config, config.env.tasks)
     yield fine(f"{found.prompts} prompts and answers of the environment are what both chat templates say.")
@@ -47,7 +47,7 @@ def _loaded(config: RunConfig, box: list[Subject]) -> Iterator[Line]:
     """Load the models the way a run does, and say what they are."""
     from sage.check.numbers import numbers
     from sage.check.pair import Subject
-    from sage.policy.model import load_model
+    from sage.policy.models.load import load_model
     from sage.policy.prompts import choose_style
     from sage.run import load_models
 

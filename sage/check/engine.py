@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def engine(subject: Subject) -> Iterator[Line]:
     """One line for each model that decodes: the student, and the teacher as judge or player."""
-    from sage.policy.engine import engine_report
+    from sage.policy.decoding.engine import engine_report
 
     how = subject.config
     models = {"student": subject.student}

@@ -16,7 +16,7 @@ FEW_READ = 0.8
 
 def judge(subject: Subject) -> Iterator[Line]:
     """One line: share read, tokens, seconds; and one with a reply where some cannot be read."""
-    from sage.objective.intervention import TurnContext
+    from sage.objective.intervention.base import TurnContext
     from sage.teacher.judge import TeacherJudge
     from sage.teacher.trial import try_judge
 

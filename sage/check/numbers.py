@@ -11,7 +11,7 @@ from sage.teacher.vocabulary import ignored
 
 if TYPE_CHECKING:
     from sage.check.pair import Subject
-    from sage.policy.model import LanguageModel
+    from sage.policy.models.load import LanguageModel
 
 
 def numbers(subject: Subject) -> Iterator[Line]:

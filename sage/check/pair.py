@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from sage.check.page import Line, fine, warning
 
 if TYPE_CHECKING:
-    from sage.config import PromptStyle, RunConfig
+    from sage.config.schema import PromptStyle, RunConfig
     from sage.envs.pool import EnvPool
     from sage.episode import Episode, Turn
-    from sage.policy.model import LanguageModel
-    from sage.scoring import Pair
+    from sage.policy.models.load import LanguageModel
+    from sage.training.batch import Pair
 
 TURNS = 10
 """How many real turns the judge is asked about, and the step learns from."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from sage.policy.model import LanguageModel
+    from sage.policy.models.load import LanguageModel
 
 
 def training_bytes(lm: LanguageModel) -> int:

@@ -25,9 +25,9 @@ MOST_TOKENS = 1024
 def step(subject: Subject) -> Iterator[Line]:
     """Changes the student's weights: the last part of a page."""
     from sage.episode import Decision, Label
-    from sage.optimization import StudentOptimizer
-    from sage.scoring import Played
-    from sage.update import Objective, accumulate_gradient
+    from sage.training.batch import Played
+    from sage.training.gradient import Objective, accumulate_gradient
+    from sage.training.optimizer import StudentOptimizer
 
     if subject.models is None or not subject.episodes:
         yield fine(
@@ -109,8 +109,8 @@ def _saved(subject: Subject, episode: Episode) -> Iterator[Line]:
     """Save, load as a run would, and compare the logits after every token of the episode's end."""
     import torch
 
-    from sage.policy.model import load_model
-    from sage.policy.plain import plain_logits
+    from sage.policy.models.load import load_model
+    from sage.policy.models.plain import plain_logits
 
     student = subject.student
     size = sum(p.numel() * p.element_size() for p in student.model.parameters())

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sage.check.pair import Subject
     from sage.episode import Episode
     from sage.policy.dialogue import Dialogue
-    from sage.policy.model import LanguageModel
+    from sage.policy.models.load import LanguageModel
 
 
 def templates(subject: Subject) -> Iterator[Line]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sage.registry import Component
+from sage.config.registry import Component
 
 if TYPE_CHECKING:
     from sage.envs.base import Environment

@@ -11,6 +11,5 @@ every config before the first run starts, schedules child processes, and reports
     remote.py    the same children started elsewhere: `submitit_queue.py` (SLURM), `ray_queue.py`
     study.py     declared matrices of runs to command lines
     multirun.py  many composed configs to outcomes; `table.py` shows them
-    own_model.py a path alone to the group that fits it
     cli.py       errors to sentences and exit codes
 """

@@ -15,10 +15,10 @@ import time
 from typing import TYPE_CHECKING
 
 from sage.redaction import guard_streams
-from sage.stopping import SIGNALS, end_at_once, is_stopping
+from sage.signals import SIGNALS, end_at_once, is_stopping
 
 if TYPE_CHECKING:
-    from sage.config import RunConfig
+    from sage.config.schema import RunConfig
     from sage.records.identity import Identity
 
 STOP_GRACE_S = 60.0
@@ -33,9 +33,9 @@ def main() -> int:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
 
+    from sage.config.load import ConfigError, validate
     from sage.launch.execute import EXIT_CONFIG, execute
     from sage.records.identity import Identity
-    from sage.settings import ConfigError, validate
 
     try:
         config = validate(request["config"])

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sage.config import RunConfig
+from sage.config.load import ConfigError
+from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
 from sage.locks import locked
 from sage.records import owner, run_ledger
@@ -29,8 +30,7 @@ from sage.records.faults import machine_fault, what_failed
 from sage.records.identity import Identity
 from sage.records.reader import Attempt, attempt_dirs, open_attempt
 from sage.records.rundir import RunDir, RunStatus, new_attempt
-from sage.seal import set_aside
-from sage.settings import ConfigError
+from sage.training.seal import set_aside
 
 State = Literal["absent", "running", "half-done", "failed", "damaged", "done"]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage.launch.own_model import complete
-from sage.moved import renamed
+from sage.config.moved import renamed
+from sage.config.own_model import complete
 from sage.records.faults import machine_fault
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_task(composed: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from sage.settings import ConfigError, load
+    from sage.config.load import ConfigError, load
 
     many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -178,7 +178,7 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sage.settings import ConfigError
+    from sage.config.load import ConfigError
 
     if isinstance(error, ConfigError):
         return str(error)
@@ -186,7 +186,7 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
         return f"A YAML file of the config cannot be read ({' '.join(str(error).split())})."
     raised_by_hydra = isinstance(error, ValueError) and _last_module(error).startswith("hydra.")
     if isinstance(error, HydraException | OmegaConfBaseException) or raised_by_hydra:
-        from sage.explain import explain
+        from sage.config.explain import explain
 
         return explain(error, [word for word in arguments if not word.startswith("-")])
     return ""
@@ -206,8 +206,8 @@ def _show(outcome: Outcome, uri: str | None) -> None:
         return
     print(f"Not started: {outcome.reason}.")
     if outcome.folder is not None and outcome.reason.startswith("done before"):
-        from sage.display import print_summary
-        from sage.records.exporter import resolve_uri
+        from sage.console import print_summary
+        from sage.records.mlflow.exporter import resolve_uri
         from sage.records.summary import summarize
 
         print_summary(summarize(outcome.folder), outcome.folder, None if uri is None else resolve_uri(uri))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sage.config import RunConfig
+from sage.config.schema import RunConfig
 from sage.records.reader import open_attempt
 from sage.records.rundir import RunStatus
 

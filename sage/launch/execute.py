@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sage.config import RunConfig
+from sage.config.load import ConfigError
+from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
 from sage.errors import OutOfMemory, RunFailure, is_out_of_memory
 from sage.launch.access import open_to
 from sage.launch.claim import Found, claim, identify
-from sage.policy.model import ModelError
+from sage.policy.models.load import ModelError
 from sage.records.faults import machine_fault, what_failed
 from sage.records.files import Unreadable
 from sage.records.identity import Identity
@@ -29,8 +30,7 @@ from sage.records.owner import TakenOver, owner_of
 from sage.records.preregistration import plan_hash
 from sage.records.rundir import RunDir
 from sage.records.tables import DamagedRecords
-from sage.settings import ConfigError
-from sage.stopping import defer_signals, stop_on_signals
+from sage.signals import defer_signals, stop_on_signals
 
 _SENTENCES = (ConfigError, ModelError, MissingData, DamagedRecords, Unreadable)
 """Errors that say in one sentence what to change."""
@@ -153,7 +153,7 @@ def first_line(error: BaseException) -> str:
 
 def _claim_once(config: RunConfig, identity: Identity) -> Found:
     """The claim of the main process, told to the others where `accelerate launch` started several."""
-    from sage.processes import check_launch
+    from sage.training.processes import check_launch
 
     check_launch()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -205,8 +205,8 @@ def _outcome(folder: RunDir, identity: Identity, reason: str, exit_code: int) ->
 
 def _pretrain(config: RunConfig) -> Outcome:
     """`task=pretrain` makes a model directory, not a run: it has no identity and no records."""
+    from pretrain.run import pretrain
     from sage.policy.prompts import choose_style
-    from sage.pretrain.run import pretrain
 
     with stop_on_signals():
         try:

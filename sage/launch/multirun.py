@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage.config import RunConfig
+from sage.config.load import ConfigError, load
+from sage.config.schema import RunConfig
 from sage.launch.access import open_to
 from sage.launch.claim import Found, identify, look_up
 from sage.launch.execute import EXIT_FAILED, EXIT_TAKEN_OVER, Outcome, skipped
@@ -25,13 +26,12 @@ from sage.records.preregistration import plan_hash
 from sage.records.reader import attempt_dirs
 from sage.records.rundir import RunDir, RunStatus
 from sage.redaction import redact
-from sage.settings import ConfigError, load
-from sage.stopping import stop_on_signals
+from sage.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sage.records.exporter import Exporter
+    from sage.records.mlflow.exporter import Exporter
 
 Engine = Callable[..., tuple[list[Ended], int]]
 """`run_jobs` of this machine, or what does the same on others: (jobs, workers, watch) to ends and signal."""
@@ -203,7 +203,7 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
 
 def _not_exported(rows: Sequence[Row]) -> list[Path]:
     """Runs that are done and whose export was cut off: by a power cut, say, or a server that was down."""
-    from sage.records.exporter import is_exported
+    from sage.records.mlflow.exporter import is_exported
 
     done = [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
     tracked = bool(rows) and rows[0].config.tracking.mlflow
@@ -259,7 +259,7 @@ def _exporter(rows: Sequence[Row]) -> Exporter | None:
     tracking = rows[0].config.tracking
     if not tracking.mlflow:
         return None
-    from sage.records.exporter import Exporter
+    from sage.records.mlflow.exporter import Exporter
 
     home = Path(rows[0].config.launch.runs_dir)
     home.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from sage.stopping import heeded
+from sage.signals import heeded
 
 CHILD = (sys.executable, "-m", "sage.launch.child")
 STOP_GRACE_S = 60.0

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sage.display import duration, make_console
+from sage.console import duration, make_console
 from sage.launch.estimate import Prices, prices, seconds_left
 from sage.records.reader import open_attempt
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sage.objective.divergence import Divergence
+from sage.objective.divergence.base import Divergence
 
 CHUNK_ELEMENTS = 1 << 23
 """Default size of one [C, V] matrix: 32 MiB in float32. About five of them live at a time."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sage.registry import Component, normalizations
+from sage.config.registry import Component, normalizations
 
 
 @dataclass(frozen=True, slots=True)

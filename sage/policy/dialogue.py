@@ -2,7 +2,8 @@
 
 Rendering a growing message list through a chat template may change earlier tokens (Qwen3's drops past
 thinking), so the ids that were sampled would not be the ids that are trained on. Here the template is
-asked once for its pieces (`sage.policy.chat_format`), and every conversation is put together from them.
+asked once for its pieces (`sage.policy.models.chat_format`), and every conversation is put together from
+them.
 
 Control tokens are a template's own: one that stands in an environment's text stays text.
 """
@@ -13,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sage.policy.chat_format import JOINT, Closing, chat_format, control_words
+from sage.policy.models.chat_format import JOINT, Closing, chat_format, control_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from sage.envs.pool import EnvFault, EnvPool, FaultKind
 from sage.episode import Episode, Status
+from sage.policy.decoding.generate import Reply
 from sage.policy.dialogue import Dialogue
-from sage.policy.generate import Reply
 from sage.policy.prompts import fill, parse_answer
 from sage.policy.rollout import Given, Waiting
 
 if TYPE_CHECKING:
-    from sage.config import PromptStyle
+    from sage.config.schema import PromptStyle
 
 JobKey = tuple[str, int]
 """Task id and rollout index."""

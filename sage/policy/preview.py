@@ -1,7 +1,7 @@
 """An environment's conversations without a model: the expert plays, and its games are kept as texts.
 
 What a run would say to any model can be looked at with them before weights are loaded: by a chat template
-(`sage.preflight`) and by a tokenizer (`sage.policy.context`).
+(`sage.check.preflight`) and by a tokenizer (`sage.policy.context`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sage.episode import Episode, Status, Task, Turn
 from sage.policy.prompts import fill, first_message, turn_message
 
 if TYPE_CHECKING:
-    from sage.config import PromptStyle
+    from sage.config.schema import PromptStyle
 
 
 def expert_games(

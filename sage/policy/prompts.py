@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sage.prompt_texts import FIELD
+from sage.config.prompt_texts import FIELD
 
 if TYPE_CHECKING:
-    from sage.config import PromptSettings, PromptStyle
+    from sage.config.schema import PromptSettings, PromptStyle
 
 TINY_CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sage.config.load import ConfigError
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Failure, Status, Task, Turn
+from sage.policy.decoding.engine import EngineName, Who
+from sage.policy.decoding.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.dialogue import Dialogue
-from sage.policy.engine import EngineName, Who
-from sage.policy.failures import OURS, Patience, failure_of, free_memory, without_frames
-from sage.policy.generate import Decoder, Decodes, Reply, Sampling, stream
-from sage.policy.model import LanguageModel
+from sage.policy.models.failures import OURS, Patience, failure_of, free_memory, without_frames
+from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import first_message, parse_answer, turn_message
 from sage.policy.slips import format_slip
-from sage.settings import ConfigError
 
 if TYPE_CHECKING:
-    from sage.config import PromptStyle
+    from sage.config.schema import PromptStyle
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class _Table:
     def _decoder(self, slots: int) -> Decodes:
         how = self.settings
         if how.decoder == "vllm":
-            from sage.policy.vllm_decoder import VllmDecoder
+            from sage.policy.decoding.vllm_decoder import VllmDecoder
 
             return VllmDecoder(self.lm, slots, how.vllm)
         return Decoder(self.lm, slots, engine=how.engine, draft_tokens=how.draft_tokens)

@@ -1,10 +1,10 @@
 """What makes a run this run, and which runs are of one recipe.
 
 The run digest (identity version 1) is the sha256 of the canonical JSON of every setting that can change a
-result (all but `sage.config.NOT_A_RESULT`), the config's SCHEMA_VERSION and the digest of the game manifest.
-A recipe is the same without the seed and the version: runs of one recipe differ in nothing but their luck.
-What provenance.json records beside it is in neither: the code's commit, package versions, hardware, and the
-content of model folders.
+result (all but `sage.config.schema.NOT_A_RESULT`), the config's SCHEMA_VERSION and the digest of the game
+manifest. A recipe is the same without the seed and the version: runs of one recipe differ in nothing but
+their luck. What provenance.json records beside it is in neither: the code's commit, package versions,
+hardware, and the content of model folders.
 
 Records of schema version 1 are read as this version would have written them, so that the two are of one
 recipe exactly where every key agrees. A setting that version 1 did not have is a key that does not agree.
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sage.config import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without
+from sage.config.schema import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without
 from sage.redaction import redact_data
 
 IDENTITY_VERSION = 1

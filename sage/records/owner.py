@@ -27,7 +27,7 @@ from sage.locks import locked
 from sage.records.atomic import write_atomic
 from sage.records.files import read_object
 from sage.records.process import Process
-from sage.stopping import defer_signals
+from sage.signals import defer_signals
 
 OWNER = "owner.json"
 LEASE_S = 60.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sage.config.load import ConfigError, conf_dir
 from sage.records.files import Unreadable, read_object
-from sage.settings import ConfigError, conf_dir
 
 
 def plan_hash(path: str | None) -> str | None:

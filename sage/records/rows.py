@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sage.episode import Decision, Episode, Label, Turn, TurnScore
-from sage.oracle import effect_of
+from sage.episode import Decision, Episode, Label, Turn, TurnScore, effect_of
 from sage.redaction import redact
 
 Row = dict[str, Any]

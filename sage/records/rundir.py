@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sage.config import RunConfig
+from sage.config.schema import RunConfig
 from sage.records import run_ledger
 from sage.records.atomic import overwrite, write_atomic
 from sage.records.faults import FULL
@@ -32,7 +32,7 @@ from sage.records.owner import TakenOver, at_work, check, forget, is_orphan_of, 
 from sage.records.process import Process
 from sage.records.seal import digests
 from sage.redaction import redact, redact_data
-from sage.stopping import stop_with
+from sage.signals import stop_with
 
 State = Literal["running", "done", "failed"]
 HEARTBEAT_S = 5.0

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sage.config import RunConfig
+from sage.config.load import ConfigError, load
+from sage.config.schema import RunConfig
 from sage.launch.multirun import LEDGER, without_hydra
 from sage.redaction import redact
-from sage.settings import ConfigError, load
 from sage.sweep.settings import SweepSettings, read
 
 

@@ -1,6 +1,6 @@
 """A study as one parent run in MLflow, a child per trial, and its plots; sent by a process of its own.
 
-The plots and the request are files below `<runs_dir>/studies/<study>/`. `sage.records.mlflow_study` sends
+The plots and the request are files below `<runs_dir>/studies/<study>/`. `sage.records.mlflow.study` sends
 them, and can be called again at any time: it finds what it made before by tags.
 """
 
@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sage.config import TrackingSettings
-from sage.records.exporter import SHORT_RETRIES, resolve_uri
+from sage.config.schema import TrackingSettings
+from sage.records.mlflow.exporter import SHORT_RETRIES, resolve_uri
 from sage.sweep import store
 from sage.sweep.search import show
 from sage.sweep.settings import SweepSettings
@@ -47,7 +47,7 @@ def export_study(
         "trials": [_trial(settings, trial) for trial in study.get_trials(deepcopy=False)],
     }
     (folder / "study.json").write_text(json.dumps(request, indent=1), encoding="utf-8")
-    command = [sys.executable, "-m", "sage.records.mlflow_study", str(folder / "study.json")]
+    command = [sys.executable, "-m", "sage.records.mlflow.study", str(folder / "study.json")]
     # The URI goes through the environment: it may hold a password.
     environment = {**SHORT_RETRIES, **os.environ, "SAGE_TRACKING_URI": resolve_uri(tracking.uri)}
     with (folder / "mlflow.log").open("ab") as log:

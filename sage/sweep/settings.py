@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from sage.registry import Settings
-from sage.settings import ConfigError, nearest
+from sage.config.load import ConfigError, nearest
+from sage.config.registry import Settings
 
 Value = bool | int | float | str | None
 

@@ -17,10 +17,10 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sage.reason import reason_of
+from sage.config.load import ConfigError
+from sage.errors import reason_of
 from sage.records.identity import flatten
 from sage.redaction import learn, redact
-from sage.settings import ConfigError
 from sage.sweep.settings import Choices, Range, SweepSettings
 
 _DEFINITION = "sage.definition"

@@ -18,14 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sage.config import PromptStyle
-from sage.objective.intervention import JudgeFailure, JudgeQuery, JudgeReply, TurnContext
+from sage.config.schema import PromptStyle
+from sage.objective.intervention.base import JudgeFailure, JudgeQuery, JudgeReply, TurnContext
+from sage.policy.decoding.engine import EngineName
+from sage.policy.decoding.generate import Reply, reply
 from sage.policy.dialogue import Dialogue
-from sage.policy.engine import EngineName
-from sage.policy.failures import OURS, Patience, failure_of, free_memory, without_frames
-from sage.policy.generate import Reply, reply
-from sage.policy.layers import reach
-from sage.policy.model import LanguageModel
+from sage.policy.models.failures import OURS, Patience, failure_of, free_memory, without_frames
+from sage.policy.models.layers import reach
+from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import fields, fill, list_admissible
 from sage.teacher.ahead import Ahead
 from sage.teacher.reading import ends_thinking, opens_thinking, parse_reply

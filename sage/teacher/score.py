@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sage.episode import Episode
 from sage.errors import NotFinite
-from sage.objective.certainty import top1
 from sage.objective.chunked import Head, chosen_logprob, chunks_of, entropy
-from sage.objective.confidence import TokenStats
+from sage.objective.confidence.base import TokenStats
+from sage.objective.confidence.signals import top1
 from sage.policy.dialogue import Dialogue, render
-from sage.policy.hidden import head, hidden_states
-from sage.policy.model import LanguageModel
+from sage.policy.models.hidden_states import head, hidden_states
+from sage.policy.models.load import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sage.objective.intervention import TurnContext
+from sage.objective.intervention.base import TurnContext
 from sage.teacher.judge import TeacherJudge
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sage.policy.model import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,11 +14,11 @@ import pandas as pd
 import yaml
 
 from analysis.plan import freeze, read_plan
+from sage.config.load import load as load_config
 from sage.records import provenance, run_ledger
 from sage.records.identity import Identity
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.schema import EPISODES
-from sage.settings import load as load_config
 
 GAMES = 24
 SEEDS = (0, 1, 2)

@@ -27,8 +27,8 @@ def study(tmp_path_factory):
     """(runs folder, `mlflow:` input, client, experiment) of two real runs, exported."""
     from mlflow.tracking import MlflowClient
 
+    from sage.config.load import load as config
     from sage.launch.execute import execute
-    from sage.settings import load as config
 
     folder = tmp_path_factory.mktemp("mlflow")
     uri, runs = f"sqlite:///{folder / 'mlflow.db'}", folder / "runs"
@@ -38,7 +38,7 @@ def study(tmp_path_factory):
             outcome = execute(config([*SMALL, f"launch.runs_dir={runs}", f"method={method}"]), export=False)
             assert outcome.state == "done", outcome.reason
     attempts = [str(path) for path in sorted(runs.glob("*/attempt_*"))]
-    command = [sys.executable, "-m", "sage.records.mlflow_export", *attempts, "--uri", uri]
+    command = [sys.executable, "-m", "sage.records.mlflow.export", *attempts, "--uri", uri]
     subprocess.run(command, check=True, capture_output=True)
     client = MlflowClient(tracking_uri=uri)
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.load import load
+from sage.config.load import load as load_config
 from sage.launch.execute import execute
-from sage.settings import load as load_config
 
 SMALL = [
     *("method=base", "evaluation.splits=[valid_seen]", "evaluation.limit=3", "env.turn_budget=4"),

@@ -10,9 +10,9 @@ import pytest
 from sage.check.before import before_weights
 from sage.check.command import check
 from sage.check.page import Page, Verdict, fine, refused, warning
+from sage.config.load import ConfigError, load
 from sage.errors import ModelError
-from sage.settings import ConfigError, load
-from tests.test_config import sage
+from tests.config.test_load import sage
 from tests.tiny_models import byte_tokenizer, tiny_lm
 
 GAMES = [

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from sage.config import RunConfig
+from sage.config.load import ConfigError, load
+from sage.config.schema import RunConfig
 from sage.launch.claim import claim, look_up, splits_played
 from sage.records.identity import Identity
 from sage.records.process import Process
 from sage.records.rundir import RunDir
-from sage.settings import ConfigError, load
 
 STATES = ("running", "half-done", "failed", "done")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from sage.config import RunConfig
+from sage.config.load import load
+from sage.config.schema import RunConfig
 from sage.launch.estimate import Prices, Work, prices, seconds_left
 from sage.records.identity import Identity
 from sage.records.rundir import RunStatus, new_attempt
-from sage.settings import load
 from tests.launch.test_multirun import OUTSIDE, sage
 
 GAMES = ["env.generated.train=12", "env.generated.valid_seen=6", "env.generated.valid_unseen=5"]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sage import checkpoint, run
-from sage.config import RunConfig
+from sage import run
+from sage.config.load import load
+from sage.config.schema import RunConfig
 from sage.envs.made_once import made_once
 from sage.launch.execute import execute
 from sage.records import provenance
@@ -22,8 +23,8 @@ from sage.records.identity import Identity
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.tables import Tables
-from sage.settings import load
 from sage.teacher.replies import Known, ReplyFile
+from sage.training import checkpoint
 from tests.records.conftest import record_evaluation, record_step
 from tests.tiny_models import tiny_lm
 
@@ -132,7 +133,7 @@ def test_a_reply_that_does_not_fit_into_the_judges_cache_is_a_full_disk(disk: Pa
 
 
 def test_an_export_beside_a_full_disk_costs_a_sentence(disk: Path) -> None:
-    from sage.records.exporter import Exporter
+    from sage.records.mlflow.exporter import Exporter
 
     home = disk / "attempt_1"
     home.mkdir()

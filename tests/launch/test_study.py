@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from sage.config.load import ConfigError, conf_dir, load
 from sage.launch.study import expand, read
 from sage.records.preregistration import plan_hash
-from sage.settings import ConfigError, conf_dir, load
 from tests.launch.test_multirun import sage
 
 STUDIES = sorted(path.stem for path in (conf_dir() / "study").glob("*.yaml"))

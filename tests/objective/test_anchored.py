@@ -8,15 +8,15 @@ import scipy.stats
 import torch
 
 from sage.episode import Decision, Label
-from sage.objective.anchored import Anchored, Extrapolated
-from sage.objective.blend import blended
 from sage.objective.chunked import Head, Projected, chunked_divergence
-from sage.objective.divergence import Divergence, ReverseKL
+from sage.objective.divergence.anchored import Anchored, Extrapolated
+from sage.objective.divergence.base import Divergence, ReverseKL
+from sage.objective.divergence.blend import blended
 from sage.objective.normalization import Unnormalized
-from sage.policy.model import LanguageModel
-from sage.scoring import Pair, Played
-from sage.update import Objective
-from tests.test_update import make_batch, models, objective, run
+from sage.policy.models.load import LanguageModel
+from sage.training.batch import Pair, Played
+from sage.training.gradient import Objective
+from tests.training.test_gradient import make_batch, models, objective, run
 
 REVERSE = ReverseKL(name="reverse_kl")
 P, Q, R = (0.5, 0.3, 0.2), (0.2, 0.7, 0.1), (0.4, 0.4, 0.2)

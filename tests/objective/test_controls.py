@@ -14,19 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sage.config.load import ConfigError, conf_dir, load
 from sage.episode import Decision, Failure, Label, TurnScore
-from sage.objective.confidence import Entropy, Margin, TokenStats, Top1
-from sage.objective.controls import (
-    Dealt,
-    Disagreement,
-    Explore,
-    FeedbackOnly,
-    Inverted,
-    Matched,
-    Oracle,
+from sage.objective.confidence.base import Entropy, Margin, TokenStats, Top1
+from sage.objective.confidence.rivals import (
+    DisagreementUncertainty,
+    Drift,
+    EntropyAware,
+    Shuffled,
+    TurnBalanced,
 )
-from sage.objective.curriculum import BackToFront, ForwardToBack
-from sage.objective.intervention import (
+from sage.objective.intervention.base import (
     Always,
     Intervention,
     Judge,
@@ -35,11 +33,19 @@ from sage.objective.intervention import (
     no_judge,
     weight_of,
 )
+from sage.objective.intervention.controls import (
+    Dealt,
+    Disagreement,
+    Explore,
+    FeedbackOnly,
+    Inverted,
+    Matched,
+    Oracle,
+)
+from sage.objective.intervention.rates import WORDS, LabelRates
 from sage.objective.normalization import MatchedScale, Unnormalized, WeightSums
-from sage.objective.rates import WORDS, LabelRates
-from sage.objective.trust import DisagreementUncertainty, Drift, EntropyAware, Shuffled, TurnBalanced
 from sage.objective.weights import selective_weights, token_weights, weight_sums
-from sage.settings import ConfigError, conf_dir, load
+from sage.training.curriculum import BackToFront, ForwardToBack
 from tests.tiny_models import make_episode
 
 calmly = settings(deadline=None, max_examples=50)

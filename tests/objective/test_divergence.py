@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage.objective.chunked import ChunkedResult, Head, Projected, chunked_divergence
-from sage.objective.divergence import JSD, Divergence, ForwardKL, ReverseKL
+from sage.objective.divergence.base import JSD, Divergence, ForwardKL, ReverseKL
 
 KINDS = [
     ReverseKL(name="reverse_kl"),

@@ -13,9 +13,10 @@ import scipy.stats
 import torch
 from pydantic import ValidationError
 
-from sage.objective.certainty import SIGNALS, top_k_entropy
-from sage.objective.divergence import Divergence, ForwardKL, ReverseKL
-from sage.objective.estimators import (
+from sage.config.load import ConfigError, load
+from sage.objective.confidence.signals import SIGNALS, top_k_entropy
+from sage.objective.divergence.base import Divergence, ForwardKL, ReverseKL
+from sage.objective.divergence.estimators import (
     EntropyGated,
     Mixture,
     NegativeLogLikelihood,
@@ -23,7 +24,6 @@ from sage.objective.estimators import (
     TopK,
     bucketed,
 )
-from sage.settings import ConfigError, load
 
 REVERSE, FORWARD = ReverseKL(name="reverse_kl"), ForwardKL(name="forward_kl")
 P, Q = (0.5, 0.3, 0.2), (0.2, 0.7, 0.1)

@@ -14,16 +14,16 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from sage.config.load import load
+from sage.config.registry import interventions
 from sage.episode import Failure, Label, TurnScore
-from sage.fit_intervention import fit, held_out, main, training_turns
 from sage.launch.execute import execute
-from sage.objective.intervention import JudgeReply, TurnContext, no_judge
-from sage.objective.learned import Learned
-from sage.objective.rates import WORDS
-from sage.objective.turn_features import NAMES, Seen, features
+from sage.objective.intervention.base import JudgeReply, TurnContext, no_judge
+from sage.objective.intervention.fit import fit, held_out, main, training_turns
+from sage.objective.intervention.learned import Learned
+from sage.objective.intervention.rates import WORDS
+from sage.objective.intervention.turn_features import NAMES, Seen, features
 from sage.records.tables import read_frame
-from sage.registry import interventions
-from sage.settings import load
 from tests.tiny_models import make_episode
 
 COMMON = {"name": "learned", "weak_weight": 0.5, "sees_feedback": True, "max_new_tokens": 8, "turn_budget":

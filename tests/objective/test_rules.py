@@ -13,10 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sage.config.load import COMPONENTS, load
+from sage.config.registry import Registry
 from sage.episode import Decision, Failure, Label
-from sage.objective.confidence import Confidence, Threshold, TokenStats, Top1, Unweighted
-from sage.objective.curriculum import Full
-from sage.objective.intervention import (
+from sage.objective.confidence.base import Confidence, Threshold, TokenStats, Top1, Unweighted
+from sage.objective.intervention.base import (
     Always,
     Intervention,
     Judge,
@@ -28,8 +29,7 @@ from sage.objective.intervention import (
 )
 from sage.objective.normalization import ActiveToken, AllToken, Normalization, Unnormalized, WeightSums
 from sage.objective.weights import selective_weights, token_weights, weight_sums
-from sage.registry import Registry
-from sage.settings import COMPONENTS, load
+from sage.training.curriculum import Full
 from tests.tiny_models import make_episode
 
 CONF = Path(__file__).parents[2] / "conf"

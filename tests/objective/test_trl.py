@@ -13,7 +13,7 @@ import os
 import pytest
 import torch
 
-from sage.objective.divergence import JSD, Divergence, ForwardKL, ReverseKL
+from sage.objective.divergence.base import JSD, Divergence, ForwardKL, ReverseKL
 
 pytest.importorskip("trl")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -9,17 +9,24 @@ import time
 import types
 from collections.abc import Sequence
 
-from sage.config import RunConfig
+from sage.config.registry import (
+    confidences,
+    curricula,
+    divergences,
+    environments,
+    interventions,
+    normalizations,
+)
+from sage.config.schema import RunConfig
 from sage.envs.settings import EnvSettings
 from sage.episode import Task
-from sage.objective.confidence import Confidence
-from sage.objective.curriculum import Curriculum
-from sage.objective.divergence import Divergence
-from sage.objective.intervention import Intervention
+from sage.objective.confidence.base import Confidence
+from sage.objective.divergence.base import Divergence
+from sage.objective.intervention.base import Intervention
 from sage.objective.normalization import Normalization
 from sage.records.rundir import RunDir
 from sage.records.tables import Tables
-from sage.registry import confidences, curricula, divergences, environments, interventions, normalizations
+from sage.training.curriculum import Curriculum
 
 
 @environments.register("dummy")

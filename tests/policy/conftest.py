@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from sage.envs.alfworld.generate import sample_games
+from sage.envs.alfworld.simulator.generate import sample_games
 from sage.episode import Task
-from sage.policy.model import LanguageModel, resolve_path, weights_digest
+from sage.policy.models.load import LanguageModel, resolve_path, weights_digest
 
 
 @pytest.fixture(scope="session")

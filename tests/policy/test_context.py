@@ -9,17 +9,17 @@ from functools import partial
 
 import pytest
 
+from sage.config.load import ConfigError, load
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.pool import EnvFault, EnvPool, FaultKind
 from sage.episode import Episode, Status, Task
 from sage.policy.context import SplitContext, measure, refuse_unless_it_fits, tokens_of
+from sage.policy.decoding.generate import Sampling
 from sage.policy.dialogue import Dialogue
-from sage.policy.generate import Sampling
-from sage.policy.model import LanguageModel
+from sage.policy.models.load import LanguageModel
 from sage.policy.openings import ExpertAnswers
 from sage.policy.preview import expert_games
 from sage.policy.rollout import Job, PlaySettings, play
-from sage.settings import ConfigError, load
 from tests.letters import STYLE as LETTERS_STYLE
 from tests.letters import Letters
 from tests.letters import tasks as letters_tasks

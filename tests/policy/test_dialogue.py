@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sage.errors import ModelError
-from sage.policy.chat_format import PINNED_DATE, chat_format, dated, render
+from sage.policy.decoding.generate import Answer, Decoder, Sampling
 from sage.policy.dialogue import Dialogue
-from sage.policy.generate import Answer, Decoder, Sampling
-from sage.policy.time_limit import TookTooLong, time_limit
+from sage.policy.models.chat_format import PINNED_DATE, chat_format, dated, render
+from sage.policy.models.time_limit import TookTooLong, time_limit
 from tests.chat_templates import (
     CHANNEL,
     CHATML,
@@ -291,7 +291,7 @@ ENDLESS = (
 
 
 def test_a_template_that_runs_on_and_on_is_stopped_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sage.policy.chat_format.RENDER_LIMIT_S", 0.3)
+    monkeypatch.setattr("sage.policy.models.chat_format.RENDER_LIMIT_S", 0.3)
     with pytest.raises(ModelError, match=r"cannot render .*not done after 0\.3 s"):
         chat_format(tokenizer_with(ENDLESS))
 

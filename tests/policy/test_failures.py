@@ -14,9 +14,9 @@ import torch
 
 from sage.episode import Episode, Status, Task
 from sage.errors import NotFinite
-from sage.policy.engine import EngineName, right_engine
-from sage.policy.generate import Sampling, sample
-from sage.policy.model import LanguageModel
+from sage.policy.decoding.engine import EngineName, right_engine
+from sage.policy.decoding.generate import Sampling, sample
+from sage.policy.models.load import LanguageModel
 from sage.policy.rollout import Job
 from tests.policy.test_rollout import play_alfworld, settings
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from sage.policy import engine as choice
-from sage.policy.engine import engine_report, make_engine, right_engine
-from sage.policy.equivalence import engine_error
-from sage.policy.generate import Decoder, Sampling
-from sage.policy.hidden import check_head, head, hidden_states, training_error
-from sage.policy.layers import reach, steady_length
-from sage.policy.masks import Masks
-from sage.policy.model import ModelError
-from sage.policy.padded import PaddedEngine
-from sage.policy.plain import SHORT, plain_logits
-from sage.policy.rowwise import RowEngine
+from sage.policy.decoding import engine as choice
+from sage.policy.decoding.engine import engine_report, make_engine, right_engine
+from sage.policy.decoding.equivalence import engine_error
+from sage.policy.decoding.generate import Decoder, Sampling
+from sage.policy.decoding.masks import Masks
+from sage.policy.decoding.padded import PaddedEngine
+from sage.policy.decoding.rowwise import RowEngine
+from sage.policy.models.hidden_states import check_head, head, hidden_states, training_error
+from sage.policy.models.layers import reach, steady_length
+from sage.policy.models.load import ModelError
+from sage.policy.models.plain import SHORT, plain_logits
 from tests.families import FAMILIES, WINDOW, family
 
 # Reference implementations of recurrent layers say that a faster package is missing.
@@ -228,7 +228,7 @@ def test_a_cap_that_small_logits_do_not_show_is_found() -> None:
 
 
 def test_a_training_forward_that_looks_at_the_padding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sage.policy import hidden
+    from sage.policy.models import hidden_states as hidden
 
     right = hidden._forward
 

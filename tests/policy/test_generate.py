@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sage.policy.engine import EngineName, make_engine
-from sage.policy.generate import Decoder, Sampling, reply, sample, shared_prefixes, stream
-from sage.policy.model import LanguageModel, ModelError
-from sage.policy.packed import PackedEngine
-from sage.policy.padded import PaddedEngine
+from sage.policy.decoding.engine import EngineName, make_engine
+from sage.policy.decoding.generate import Decoder, Sampling, reply, sample, shared_prefixes, stream
+from sage.policy.decoding.packed import PackedEngine
+from sage.policy.decoding.padded import PaddedEngine
+from sage.policy.models.load import LanguageModel, ModelError
 
 ENGINES = pytest.mark.parametrize("name", ["hf", "packed"])
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sage.config.load import load
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.base import expert_move
 from sage.envs.pool import Advice, EnvFault, EnvPool
 from sage.episode import Episode, Status, Task
+from sage.policy.decoding.generate import Sampling
 from sage.policy.dialogue import Dialogue, render
-from sage.policy.generate import Sampling
-from sage.policy.model import LanguageModel
+from sage.policy.models.load import LanguageModel
 from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.prompts import fill, parse_answer
 from sage.policy.rollout import Job, PlaySettings, play
-from sage.settings import load
 from sage.teacher.score import own_view, teacher_view
 from tests.letters import STYLE as LETTERS_STYLE
 from tests.letters import Letters

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from sage.policy.model import resolve_path
+from sage.config.load import load
+from sage.policy.models.load import resolve_path
 from sage.policy.prompts import choose_style
-from sage.settings import load
 
 
 def test_a_checkpoint_of_a_tiny_model_is_spoken_to_as_the_shipped_one_is(tmp_path: Path) -> None:

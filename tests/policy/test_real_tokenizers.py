@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
+from sage.check.preflight import check_game
+from sage.config.load import load
 from sage.launch.execute import execute
 from sage.policy.dialogue import Dialogue
-from sage.preflight import check_game
 from sage.records.tables import read
-from sage.settings import load
-from tests.test_preflight import REACT, game
+from tests.check.test_preflight import REACT, game
 
 FOLDER = Path(os.environ.get("SAGE_TOKENIZERS", "no folder"))
 CLOSES = {

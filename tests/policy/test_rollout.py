@@ -10,16 +10,16 @@ import pytest
 import torch
 import yaml
 
-from sage.config import PromptStyle
+from sage.config.load import ConfigError
+from sage.config.schema import PromptStyle
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.base import EnvironmentFault, Step
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Failure, Status, Task, Turn
+from sage.policy.decoding.generate import Sampling
 from sage.policy.dialogue import Dialogue, render
-from sage.policy.generate import Sampling
-from sage.policy.model import LanguageModel
+from sage.policy.models.load import LanguageModel
 from sage.policy.rollout import Job, PlaySettings, play
-from sage.settings import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SHORT = PromptStyle(**yaml.safe_load((ROOT / "conf/prompt/alfworld.yaml").read_text())["styles"]["short"])

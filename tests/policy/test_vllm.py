@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from sage.config.load import load
 from sage.envs.pool import EnvPool
-from sage.policy.generate import Decoder, Decodes, Reply, Sampling
-from sage.policy.model import LanguageModel, ModelError, load_model
+from sage.policy.decoding.generate import Decoder, Decodes, Reply, Sampling
+from sage.policy.decoding.vllm_decoder import VllmDecoder
+from sage.policy.models.load import LanguageModel, ModelError, load_model
 from sage.policy.rollout import Job, PlaySettings, play
-from sage.policy.vllm_decoder import VllmDecoder
-from sage.settings import load
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "kv_cache_memory_bytes": 1 << 27}
 GREEDY = Sampling(0.0, 1.0, 24)

@@ -11,16 +11,16 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from sage.config import PromptStyle
-from sage.envs.alfworld.generate import sample_game
-from sage.envs.alfworld.native import NativeWorld
+from pretrain.alfworld import AlfworldCorpus, play, renumber
+from pretrain.corpora import find_corpus
+from pretrain.plays import episode_sample, judge_samples, oracle_word
+from sage.config.load import load
+from sage.config.schema import PromptStyle
+from sage.envs.alfworld.simulator.generate import sample_game
+from sage.envs.alfworld.simulator.native import NativeWorld
 from sage.policy.dialogue import Dialogue
-from sage.policy.model import resolve_path
+from sage.policy.models.load import resolve_path
 from sage.policy.prompts import parse_answer
-from sage.pretrain.alfworld import AlfworldCorpus, play, renumber
-from sage.pretrain.corpora import find_corpus
-from sage.pretrain.plays import episode_sample, judge_samples, oracle_word
-from sage.settings import load
 
 ROOT = Path(__file__).parents[2]
 SHORT = PromptStyle(**yaml.safe_load((ROOT / "conf/prompt/alfworld.yaml").read_text())["styles"]["short"])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from sage.pretrain.grow import grow, layer_sources
-from sage.pretrain.train import build_model
+from pretrain.grow import grow, layer_sources
+from pretrain.train import build_model
 
 
 def model(layers: int, kv_heads: int, hidden: int = 24, seed: int = 0) -> Any:

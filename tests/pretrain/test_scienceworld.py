@@ -11,16 +11,9 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from sage.config import PromptStyle
-from sage.envs.scienceworld import jvm
-from sage.envs.scienceworld.actions import brief
-from sage.envs.scienceworld.tasks import VARIATIONS, chosen, variations
-from sage.policy.dialogue import Dialogue
-from sage.policy.model import resolve_path
-from sage.policy.prompts import parse_answer
-from sage.pretrain.corpora import find_corpus
-from sage.pretrain.plays import episode_sample, judge_samples, oracle_word
-from sage.pretrain.scienceworld import (
+from pretrain.corpora import find_corpus
+from pretrain.plays import episode_sample, judge_samples, oracle_word
+from pretrain.scienceworld import (
     NOT_UNDERSTOOD,
     ScienceWorldCorpus,
     plan,
@@ -29,7 +22,14 @@ from sage.pretrain.scienceworld import (
     renamed,
     thing_of,
 )
-from sage.settings import load
+from sage.config.load import load
+from sage.config.schema import PromptStyle
+from sage.envs.scienceworld import jvm
+from sage.envs.scienceworld.actions import brief
+from sage.envs.scienceworld.tasks import VARIATIONS, chosen, variations
+from sage.policy.dialogue import Dialogue
+from sage.policy.models.load import resolve_path
+from sage.policy.prompts import parse_answer
 
 ROOT = Path(__file__).parents[2]
 SHORT = PromptStyle(**yaml.safe_load((ROOT / "conf/prompt/scienceworld.yaml").read_text())["styles"]["short"])

@@ -8,17 +8,17 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
+from pretrain.corpora import find_corpus
+from pretrain.plays import episode_sample, oracle_word
+from pretrain.searchqa import SearchqaCorpus, play, split_words, weigh_repeats
+from pretrain.train import Sample
+from sage.config.load import load
 from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World, word_split
 from sage.envs.searchqa.env import SearchqaEnvironment, parse_action
 from sage.envs.searchqa.retrieval.bm25 import Bm25
 from sage.policy.dialogue import Dialogue
-from sage.policy.model import resolve_path
+from sage.policy.models.load import resolve_path
 from sage.policy.prompts import parse_answer
-from sage.pretrain.corpora import find_corpus
-from sage.pretrain.plays import episode_sample, oracle_word
-from sage.pretrain.searchqa import SearchqaCorpus, play, split_words, weigh_repeats
-from sage.pretrain.train import Sample
-from sage.settings import load
 
 CONFIG = load(["env=searchqa", "pretrain=searchqa"])
 SHORT = CONFIG.prompt.styles["short"]

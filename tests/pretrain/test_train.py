@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sage.pretrain.muon import Muon, orthogonalise
-from sage.pretrain.tokenizer import train_tokenizer
-from sage.pretrain.train import Sample, batches, build_model, train, weighted_loss
+from pretrain.muon import Muon, orthogonalise
+from pretrain.tokenizer import train_tokenizer
+from pretrain.train import Sample, batches, build_model, train, weighted_loss
 
 SIZES = {"hidden": 32, "feed_forward": 64, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16}
 SETTINGS = {**SIZES, "context": 256}

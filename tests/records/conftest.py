@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sage.config import RunConfig
+from sage.config.load import load
+from sage.config.schema import RunConfig
 from sage.episode import Decision, Episode, Failure, Label, Status, Task, Turn, TurnScore
 from sage.records import provenance
 from sage.records.identity import Identity
@@ -14,7 +15,6 @@ from sage.records.rows import RunKey, episode_rows, label_shares, step_row
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.summary import summarize
 from sage.records.tables import Tables
-from sage.settings import load
 
 KEY = RunKey(run="0123456789ab", method="sage_opd", env="alfworld", source="generated", seed=0)
 

@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from sage.config import NOT_A_RESULT, SCHEMA_VERSION, RunConfig
+from sage.config.load import GROUPS, conf_dir, load
+from sage.config.registry import Component
+from sage.config.schema import NOT_A_RESULT, SCHEMA_VERSION, RunConfig
 from sage.records.identity import (
     MANIFEST,
     Identity,
@@ -21,8 +23,6 @@ from sage.records.identity import (
     recorded_settings,
 )
 from sage.records.rundir import RunDir
-from sage.registry import Component
-from sage.settings import GROUPS, conf_dir, load
 
 OUTSIDE = Path(__file__).parents[1] / "outside" / "conf"
 CHOICES = sorted(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sage.display import token_line
+from sage.console import token_line
 from sage.records.ledger import Ledger, ledger, main
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize

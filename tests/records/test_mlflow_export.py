@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
-from sage.config import RunConfig
-from sage.records import export_data
-from sage.records.exporter import (
+from sage.config.load import load
+from sage.config.schema import RunConfig
+from sage.records.identity import Identity
+from sage.records.mlflow import data as export_data
+from sage.records.mlflow.exporter import (
     SHORT_RETRIES,
     Exporter,
     export_command,
@@ -27,12 +29,10 @@ from sage.records.exporter import (
     resolve_uri,
     view_hint,
 )
-from sage.records.identity import Identity
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.schema import TABLES
 from sage.records.summary import summarize
 from sage.records.tables import Tables
-from sage.settings import load
 from tests.postgres import postgres_server
 
 from .conftest import record_evaluation, record_run, record_step
@@ -81,7 +81,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def export(run: RunDir, uri: str) -> str:
-    from sage.records.mlflow_export import export
+    from sage.records.mlflow.export import export
 
     return export(run.path, uri)
 
@@ -258,7 +258,7 @@ def test_a_child_process_follows_the_run_while_it_works(run: RunDir, store: str,
 def test_an_unreachable_server_costs_one_sentence(
     finished: RunDir, capsys: pytest.CaptureFixture[str], migrated: Path
 ) -> None:
-    from sage.records.mlflow_export import main
+    from sage.records.mlflow.export import main
 
     assert main([str(finished.path), "--uri", "http://127.0.0.1:9"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
@@ -285,7 +285,7 @@ def test_a_child_that_cannot_start_costs_one_sentence(
 
 
 def test_the_command_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from sage.records.mlflow_export import main
+    from sage.records.mlflow.export import main
 
     assert main([str(tmp_path)]) == 1
     assert "is no run directory" in capsys.readouterr().err
@@ -311,7 +311,7 @@ def test_only_the_exports_import_mlflow_and_only_inside_functions() -> None:
         if line.strip().startswith(("import mlflow", "from mlflow"))
     ]
     assert importing
-    assert {name for name, _ in importing} == {"mlflow_export.py", "mlflow_study.py"}
+    assert {name for name, _ in importing} == {"export.py", "study.py"}
     assert all(line.startswith(" ") for _, line in importing)
 
 
@@ -320,7 +320,7 @@ def test_a_killed_run_is_exported_as_killed(run: RunDir, store: str, tmp_path: P
     code = f"""
 import time
 from pathlib import Path
-from sage.records.exporter import Exporter
+from sage.records.mlflow.exporter import Exporter
 from sage.records.rundir import RunDir
 from tests.records.conftest import Tables, record_step
 run = RunDir(Path({str(run.path)!r}))
@@ -367,7 +367,7 @@ def test_eight_processes_on_a_fresh_store_lose_nothing(
         runs.append(made)
     uri = fresh
     search = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "sage.records.mlflow_export", "--uri", uri]
+    command = [sys.executable, "-m", "sage.records.mlflow.export", "--uri", uri]
     children = [subprocess.Popen([*command, str(made.path)], env=search) for made in runs]
     assert [child.wait(900) for child in children] == [0] * 8
     found = runs_in(uri)
@@ -438,7 +438,7 @@ def test_killing_the_server_mid_run_does_not_hurt_the_run(
     assert summarize(run.path).splits[0].gain_points == pytest.approx(40)
 
     start()
-    command = [sys.executable, "-m", "sage.records.mlflow_export", str(run.path), "--uri", uri]
+    command = [sys.executable, "-m", "sage.records.mlflow.export", str(run.path), "--uri", uri]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (found,) = runs_in(uri)
     assert found.info.run_id in again.stdout

@@ -149,7 +149,7 @@ def test_a_writer_that_has_lost_its_run_writes_nothing_more(run: RunDir, what: s
 
 
 def test_a_checkpoint_is_not_written_into_a_run_that_was_lost(run: RunDir) -> None:
-    from sage import checkpoint
+    from sage.training import checkpoint
     from tests.tiny_models import tiny_lm
 
     run.start()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from sage.config.load import load
 from sage.launch.claim import claim
 from sage.records.identity import Identity
 from sage.records.run_ledger import NAME, append, read, records_digest
 from sage.records.rundir import RunDir
 from sage.records.seal import SOURCE, digests, file_digest
-from sage.settings import load
 
 
 def three(folder: Path) -> Path:

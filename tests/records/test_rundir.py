@@ -11,11 +11,11 @@ from pathlib import Path
 
 import yaml
 
-from sage.config import RunConfig
+from sage.config.load import load
+from sage.config.schema import RunConfig
 from sage.records.identity import Identity
 from sage.records.reader import attempt_dirs
 from sage.records.rundir import RunDir, new_attempt
-from sage.settings import load
 
 
 def test_digest_survives_a_round_trip_through_the_file(run: RunDir, config: RunConfig) -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sage.config import RunConfig
-from sage.settings import GROUPS, ConfigError, known_settings, load, register_components, validate
+from sage.config.load import GROUPS, ConfigError, known_settings, load, register_components, validate
+from sage.config.schema import RunConfig
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1000"))
 LONGEST = 400

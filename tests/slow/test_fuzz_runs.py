@@ -23,17 +23,18 @@ from rich.console import Console
 
 from analysis.errors import Refusal
 from analysis.load import load as load_records
-from sage.config import RunConfig
+from sage.config.load import ConfigError, load
+from sage.config.schema import RunConfig
 from sage.launch import table
 from sage.launch.claim import claim, look_up
 from sage.launch.multirun import Row
-from sage.records import mlflow_export, provenance
+from sage.records import provenance
 from sage.records.identity import Identity
+from sage.records.mlflow import export as mlflow_export
 from sage.records.rows import RunKey
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.summary import summarize
 from sage.records.tables import DamagedRecords, Tables
-from sage.settings import ConfigError, load
 from tests.records import conftest as made
 
 INPUTS = 200

@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 
-from sage.config import PromptStyle
-from sage.distill import decide, turn_streams
+from sage.config.schema import PromptStyle
 from sage.episode import Failure, Label
-from sage.objective.intervention import Judge, JudgeFailure, JudgeQuery, JudgeReply, TurnContext
-from sage.policy.model import LanguageModel, weights_digest
-from sage.scoring import Played
+from sage.objective.intervention.base import Judge, JudgeFailure, JudgeQuery, JudgeReply, TurnContext
+from sage.policy.models.load import LanguageModel, weights_digest
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.trial import try_judge
+from sage.training.batch import Played
+from sage.training.loop import decide, turn_streams
 from tests.policy.test_failures import failing as broken
 from tests.tiny_models import make_episode, tiny_lm
 
@@ -320,7 +320,7 @@ def test_a_prompt_that_opens_the_thinking_makes_a_reply_without_its_end_unreadab
 
 
 def test_batch_and_guesses_of_the_judge_change_no_reply(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sage.policy import generate
+    from sage.policy.decoding import generate
 
     seen: list[tuple[int, int]] = []
 

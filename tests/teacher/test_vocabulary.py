@@ -11,17 +11,17 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from sage.check.command import check
+from sage.config.load import ConfigError, load
 from sage.envs.pool import EnvPool
 from sage.objective.chunked import Projected, chunked_divergence
-from sage.objective.divergence import ReverseKL
-from sage.players import training_play
-from sage.policy.hidden import head
-from sage.policy.model import ModelError
+from sage.objective.divergence.base import ReverseKL
+from sage.policy.models.hidden_states import head
+from sage.policy.models.load import ModelError
 from sage.policy.rollout import PlaySettings, Sampling
-from sage.scoring import pair
-from sage.settings import ConfigError, load
 from sage.teacher.score import own_view, score
 from sage.teacher.vocabulary import ignored, shared_vocabulary
+from sage.training.batch import pair
+from sage.training.players import training_play
 from tests.tiny_models import byte_tokenizer, make_episode, tiny_lm
 
 

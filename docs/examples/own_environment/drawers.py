@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from sage.config.registry import environments
 from sage.envs.base import Environment, Step
 from sage.envs.manifest import MissingData, manifest_digest
 from sage.envs.settings import EnvSettings
 from sage.episode import Failure, Task
-from sage.registry import environments
 
 SPLITS = ("train", "test")
 COMMANDS = tuple(f"open drawer {n}" for n in (1, 2, 3))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sage.envs.alfworld.native import NativeWorld, Outcome
-from sage.envs.alfworld.parse import parse_game
+from sage.envs.alfworld.simulator.native import NativeWorld, Outcome
+from sage.envs.alfworld.simulator.parse import parse_game
 from sage.envs.base import EnvironmentFault, Step
 from sage.episode import Failure, Task
 
 if TYPE_CHECKING:
-    from sage.envs.alfworld.expert import SearchingExpert
+    from sage.envs.alfworld.simulator.expert import SearchingExpert
     from sage.envs.alfworld.textworld_engine import TextWorldEngine
 
 ENGINES = ("native", "textworld")
@@ -77,7 +77,7 @@ class AlfworldEnvironment:
 
     def expert_distance(self) -> int | None:
         """Shortest number of commands to the goal with full information; None where it is out of reach."""
-        from sage.envs.alfworld.planner import shortest_distance
+        from sage.envs.alfworld.simulator.planner import shortest_distance
 
         return shortest_distance(self.world.game, self.world.state)
 
@@ -93,7 +93,7 @@ class AlfworldEnvironment:
     def expert(self) -> SearchingExpert:
         """The partial-information expert, told everything up to now."""
         if self._expert is None:
-            from sage.envs.alfworld.expert import SearchingExpert
+            from sage.envs.alfworld.simulator.expert import SearchingExpert
 
             self._expert = SearchingExpert(self._scene, self.goal, self.world.game.goal)
         for command, observation in self._unread:

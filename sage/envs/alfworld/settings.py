@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from sage.config.registry import Settings, environments
 from sage.envs.settings import EnvSettings
-from sage.registry import Settings, environments
 
 if TYPE_CHECKING:
     from sage.envs.base import Environment
@@ -43,8 +43,8 @@ class AlfworldSettings(EnvSettings):
     """Record the expert's distance to the goal around every turn; costs a planner call per step."""
 
     def prepare(self) -> None:
-        from sage.envs.alfworld.floorplans import WheelMissing
         from sage.envs.alfworld.manifest import resolve_source
+        from sage.envs.alfworld.simulator.floorplans import WheelMissing
         from sage.envs.alfworld.store import ensure_games
         from sage.envs.manifest import MissingData
 

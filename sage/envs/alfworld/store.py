@@ -16,7 +16,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-from sage.envs.alfworld.generate import GENERATOR_VERSION, SPLITS, sample_games
+from sage.envs.alfworld.simulator.generate import GENERATOR_VERSION, SPLITS, sample_games
 from sage.envs.made_once import made_once
 from sage.envs.manifest import Manifest, cache_root
 from sage.episode import Task

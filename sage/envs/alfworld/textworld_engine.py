@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from sage.envs.alfworld.native import NOTHING_HAPPENS, Outcome
+from sage.envs.alfworld.simulator.native import NOTHING_HAPPENS, Outcome
 from sage.envs.base import EnvironmentFault
 
 

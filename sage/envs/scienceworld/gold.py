@@ -50,7 +50,7 @@ def paths() -> Mapping[str, Path]:
     if content.get("format") != GOLD_FORMAT:
         raise MissingData(
             f"ScienceWorld's gold paths have format {content.get('format')!r}, not {GOLD_FORMAT!r}; "
-            "make them anew with `python -m sage.envs.scienceworld.make_gold`."
+            "make them anew with `python -m pretrain.scienceworld_gold`."
         )
     return {
         name: Path(tuple(row["actions"]), tuple(row["scores"]), row["package"])

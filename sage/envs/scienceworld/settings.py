@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from sage.config.registry import Settings, environments
 from sage.envs.settings import EnvSettings
-from sage.registry import Settings, environments
 
 if TYPE_CHECKING:
     from sage.envs.base import Environment

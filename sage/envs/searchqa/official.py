@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sage.envs.manifest import Manifest, MissingData
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.store import ensure, write_sets
-from sage.reason import reason_of
+from sage.errors import reason_of
 
 if TYPE_CHECKING:
     from sage.envs.searchqa.settings import OfficialSettings

@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 import sage.envs.searchqa.retrieval.bm25
 import sage.envs.searchqa.retrieval.dense
 import sage.envs.searchqa.retrieval.http  # noqa: F401 - these imports register the retrievers
+from sage.config.registry import Settings, environments
 from sage.envs.searchqa.retrieval.base import RetrieverSettings, retrievers, shared_retriever
 from sage.envs.settings import EnvSettings
-from sage.registry import Settings, environments
 
 if TYPE_CHECKING:
     from sage.envs.base import Environment

@@ -108,8 +108,8 @@ def file_digest(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    from sage.config.load import load
     from sage.envs.searchqa.settings import SearchqaSettings
-    from sage.settings import load
 
     env = load(["env=searchqa"]).env
     assert isinstance(env, SearchqaSettings)

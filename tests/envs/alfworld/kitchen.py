@@ -63,7 +63,7 @@ GOAL = """
 
 def write_kitchen(folder: Path, facts: str = FACTS, goal: str = GOAL, name: str = "pick_heat-Apple") -> Path:
     """The game file, in a folder named like an official one. Needs the wheel's domain and grammar."""
-    from sage.envs.alfworld.floorplans import domain_and_grammar
+    from sage.envs.alfworld.simulator.floorplans import domain_and_grammar
 
     domain, grammar = domain_and_grammar()
     path = folder / name / "trial_1" / "game.tw-pddl"

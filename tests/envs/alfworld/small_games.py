@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections import deque
 
-from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.planner import TREATMENTS
-from sage.envs.alfworld.world import Game, Goal, Receptacle, State, Thing
+from sage.envs.alfworld.simulator.native import NativeWorld
+from sage.envs.alfworld.simulator.planner import TREATMENTS
+from sage.envs.alfworld.simulator.world import Game, Goal, Receptacle, State, Thing
 
 TASKS = ("pick_and_place_simple", "look_at_obj_in_light", "pick_clean_then_place_in_recep",
          "pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep", "pick_two_obj_and_place")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sage.envs.alfworld.native import NativeWorld, Outcome
-from sage.envs.alfworld.parse import UncoveredGame, parse_game
-from sage.envs.alfworld.world import Goal
+from sage.envs.alfworld.simulator.native import NativeWorld, Outcome
+from sage.envs.alfworld.simulator.parse import UncoveredGame, parse_game
+from sage.envs.alfworld.simulator.world import Goal
 from sage.envs.base import EnvironmentFault
 from tests.envs.alfworld.kitchen import FACTS, GOAL, write_kitchen
 

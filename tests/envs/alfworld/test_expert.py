@@ -8,13 +8,12 @@ from functools import cache
 
 import pytest
 
-from sage.envs.alfworld.expert import NOTHING, SearchingExpert, likely_places, listed_receptacles
-from sage.envs.alfworld.generate import sample_games
-from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.planner import shortest_distance
-from sage.envs.alfworld.world import Game, Goal
-from sage.episode import Label
-from sage.oracle import Effect, effect_of
+from sage.envs.alfworld.simulator.expert import NOTHING, SearchingExpert, likely_places, listed_receptacles
+from sage.envs.alfworld.simulator.generate import sample_games
+from sage.envs.alfworld.simulator.native import NativeWorld
+from sage.envs.alfworld.simulator.planner import shortest_distance
+from sage.envs.alfworld.simulator.world import Game, Goal
+from sage.episode import Effect, Label, effect_of
 
 SCENE = (
     "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you "
@@ -70,7 +69,7 @@ def test_it_recovers_from_mistakes_wherever_that_is_possible() -> None:
 @pytest.mark.skipif("ALFWORLD_DATA" not in os.environ, reason="ALFWORLD_DATA names no official games")
 def test_it_wins_all_official_validation_games() -> None:
     from sage.envs.alfworld.manifest import load_tasks
-    from sage.envs.alfworld.parse import parse_game
+    from sage.envs.alfworld.simulator.parse import parse_game
 
     tasks = [*load_tasks("official", "valid_seen"), *load_tasks("official", "valid_unseen")]
     turns = [play(parse_game(task.path), 100)[0] for task in tasks]

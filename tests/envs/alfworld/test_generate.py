@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sage.envs.alfworld import generate
-from sage.envs.alfworld.floorplans import UNSEEN_SCENES, load_floor_plans
-from sage.envs.alfworld.generate import (
+from sage.envs.alfworld.simulator import generate
+from sage.envs.alfworld.simulator.floorplans import UNSEEN_SCENES, load_floor_plans
+from sage.envs.alfworld.simulator.generate import (
     SPLITS,
     TASK_MIX,
     GeneratedGame,
@@ -20,9 +20,9 @@ from sage.envs.alfworld.generate import (
     sample_game,
     sample_games,
 )
-from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.parse import parse_game
-from sage.envs.alfworld.world import Game
+from sage.envs.alfworld.simulator.native import NativeWorld
+from sage.envs.alfworld.simulator.parse import parse_game
+from sage.envs.alfworld.simulator.world import Game
 
 pytestmark = pytest.mark.skipif(find_spec("alfworld") is None, reason="its wheel holds the floor plans")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sage.envs.alfworld.parity import Parity, compare
+from pretrain.alfworld_parity import Parity, compare
 
 pytestmark = pytest.mark.skipif(
     find_spec("alfworld") is None or find_spec("textworld") is None,
@@ -34,7 +34,7 @@ def real_engine():
 @cache
 def generated() -> dict[str, object]:
     """One generated game of each task type."""
-    from sage.envs.alfworld.generate import sample_games
+    from sage.envs.alfworld.simulator.generate import sample_games
 
     found: dict[str, object] = {}
     for game in sample_games("valid_unseen", 11, 200):
@@ -84,7 +84,7 @@ def test_many_official_games(split, task_type):
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "valid_seen", "valid_unseen"])
 def test_many_generated_games(tmp_path, split):
-    from sage.envs.alfworld.generate import sample_games
+    from sage.envs.alfworld.simulator.generate import sample_games
 
     for index, game in enumerate(sample_games(split, 12, 20)):
         path = tmp_path / f"{index}.tw-pddl"

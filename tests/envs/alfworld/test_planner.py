@@ -7,10 +7,10 @@ import random
 import pytest
 
 from sage.envs.alfworld.manifest import load_tasks, named_root
-from sage.envs.alfworld.native import NativeWorld
-from sage.envs.alfworld.parse import parse_game
-from sage.envs.alfworld.planner import NoPlan, is_won, plan, shortest_distance
-from sage.envs.alfworld.world import Game, Goal, Receptacle, State, Thing
+from sage.envs.alfworld.simulator.native import NativeWorld
+from sage.envs.alfworld.simulator.parse import parse_game
+from sage.envs.alfworld.simulator.planner import NoPlan, is_won, plan, shortest_distance
+from sage.envs.alfworld.simulator.world import Game, Goal, Receptacle, State, Thing
 from tests.envs.alfworld.small_games import TASKS, random_game, search_distance
 
 

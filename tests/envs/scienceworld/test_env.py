@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from sage.config.load import load
 from sage.envs.base import Environment
 from sage.envs.scienceworld import jvm
 from sage.envs.scienceworld.env import ScienceWorldEnvironment
 from sage.envs.scienceworld.gold import Follower, Path, paths
 from sage.envs.scienceworld.tasks import VARIATIONS, chosen
-from sage.episode import Failure, Task
-from sage.oracle import Effect, effect_of
-from sage.settings import load
+from sage.episode import Effect, Failure, Task, effect_of
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sage.config.load import load
 from sage.envs.pool import EnvFault, EnvPool, FaultKind, PoolStep, Result
 from sage.episode import Task
 from sage.launch.execute import execute
 from sage.records.tables import read
-from sage.settings import load
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -97,7 +97,7 @@ def test_no_java_is_left_however_the_parent_ends(workers: int, ending: str, tmp_
         f"sys.path[:0] = [{str(REPOSITORY)!r}]\n"
         "from sage.envs.pool import EnvPool\n"
         "from sage.episode import Task\n"
-        "from sage.settings import load\n"
+        "from sage.config.load import load\n"
         "if __name__ == '__main__':\n"
         f"    pool = EnvPool(load(['env=scienceworld']).env.make, {workers}, 60)\n"
         "    task = Task('lifespan-longest-lived/93', 'scienceworld', 'test', 'lifespan', '')\n"

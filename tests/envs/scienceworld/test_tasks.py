@@ -7,11 +7,11 @@ from importlib.metadata import version
 
 import pytest
 
-from sage.config import RunConfig
+from sage.config.load import load
+from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
 from sage.envs.scienceworld import jvm
 from sage.envs.scienceworld.tasks import VARIATIONS, chosen, list_tasks, parse_id, variations
-from sage.settings import load
 
 CAPS = {"train": 10, "dev": 5, "test": 5}
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from sage.config.load import load
 from sage.envs.base import Environment, EnvironmentFault, Step
 from sage.envs.searchqa.env import SearchqaEnvironment, parse_action
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.bm25 import Bm25
 from sage.envs.searchqa.retrieval.passage import Passage
-from sage.episode import Failure, Task
-from sage.oracle import effect_of
+from sage.episode import Failure, Task, effect_of
 from sage.policy.prompts import parse_answer
-from sage.settings import load
 
 PASSAGES = [
     Passage("Kavor Renim", "Kavor Renim is a painter, married to Dilas Mopek."),

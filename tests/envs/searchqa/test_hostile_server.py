@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from sage.config.load import ConfigError, load
 from sage.envs.base import EnvironmentFault
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.envs.searchqa.env import SearchqaEnvironment
@@ -25,7 +26,6 @@ from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.http import HttpRetriever, HttpSettings
 from sage.envs.searchqa.retrieval.passage import Passage
 from sage.episode import Task
-from sage.settings import ConfigError, load
 
 DEADLINE_S = 1.0
 MAX_BYTES = 10_000

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from sage.config.load import load
+from sage.policy.decoding.generate import reply
 from sage.policy.dialogue import Dialogue
-from sage.policy.generate import reply
-from sage.policy.model import load_model
+from sage.policy.models.load import load_model
 from sage.policy.prompts import fill
-from sage.settings import load
 from sage.teacher.vocabulary import shared_vocabulary
 
 CONFIG = load(["env=searchqa"])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from sage.config.load import load
 from sage.launch.execute import execute
 from sage.records.rundir import RunDir
 from sage.records.tables import read
-from sage.settings import load
 
 SMALL = [
     "env=searchqa",

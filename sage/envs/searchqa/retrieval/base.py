@@ -11,8 +11,8 @@ import functools
 from pathlib import Path
 from typing import Protocol
 
+from sage.config.registry import Component, Registry
 from sage.envs.searchqa.retrieval.passage import Passage
-from sage.registry import Component, Registry
 
 retrievers = Registry("env.retrievers")
 

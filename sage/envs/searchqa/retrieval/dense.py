@@ -106,7 +106,7 @@ class Dense:
 
         from sage.envs.manifest import cache_root
         from sage.envs.searchqa.store import file_digest
-        from sage.policy.model import weights_digest
+        from sage.policy.models.load import weights_digest
 
         how = self._settings
         key = f"{file_digest(corpus)} {weights_digest(self._model)} {how.passage_prefix} {how.max_tokens}"

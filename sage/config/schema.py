@@ -1,0 +1,467 @@
+"""The run config: Hydra chooses, this model validates once at the door, and this object travels on.
+
+YAML (`conf/`) is the only home of default values; no field here has one. Every field's docstring states
+what setting it changes. What cannot change a result is said in one place, `NOT_A_RESULT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+
+from sage.config.prompt_texts import KNOWN_FIELDS, PATTERNS, check_text
+from sage.config.registry import (
+    Component,
+    Settings,
+    confidences,
+    curricula,
+    divergences,
+    environments,
+    interventions,
+    normalizations,
+)
+
+SCHEMA_VERSION = 2
+"""Version of the config's meaning; read by the run digest. Raise it when a field changes meaning.
+Version 2 moved what changes only speed into the group `speed` (`sage.records.identity` reads version 1)."""
+
+NOT_A_RESULT = ("tracking", "launch", "pretrain", "speed", "env.data", "evaluation.max_not_ok")
+"""Settings (dotted, with everything below them) that cannot change a result: they are no part of a run's
+identity, of its recipe, or of what a plan declares. Written into `run.json`; `analysis` reads it there.
+`env.data` is where an environment's files lie: what they are is in the digest of the game manifest;
+`evaluation.max_not_ok` decides whether a result counts, not what it is."""
+
+
+WITHOUT_EFFECT = {
+    "name": "what tables call the run",
+    "method": "a name in tables; what runs is the groups that the preset composed",
+    "plugins": "modules that make names known",
+    "env.engine": "the same games and the same text",
+    "student.device": "where the student is; results agree to rounding",
+    "teacher.device": "where the teacher is; results agree to rounding",
+    "trainer.log_skipped": "what is recorded of skipped turns",
+    "env.distances": "what is recorded of the expert's distance, but for intervention=oracle",
+    **{f"normalization.none.{name}": "Z is one" for name in ("scope", "epsilon", "z_max")},
+    **{
+        f"confidence.{rule}.teacher_temperature": "the temperature of the recorded top-1 probability alone"
+        for rule in ("none", "turn_balanced", "drift", "disagreement_uncertainty")
+    },
+}
+"""Settings that are part of a run's identity and yet change no decision, weight, token or loss, and why; of a
+component by `group.component.setting`. A test walks over every setting: what is neither here nor in
+`NOT_A_RESULT` has an effect (tests/test_every_setting.py)."""
+
+WITHOUT_EFFECT_BESIDE = {
+    "intervention.never": ("confidence.", "normalization.", "divergence."),
+    "normalization.matched_scale": tuple(f"confidence.{rule}.per" for rule in ("top1", "entropy", "margin")),
+    "confidence.shuffled": ("confidence.top1.per",),
+}
+"""What else has none beside a choice, by how its names begin: nothing is supervised; only the mean weight
+counts; a turn hands over its mean."""
+
+
+def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested plain data that lacks the settings of these dotted names; one that is not there is no
+    error."""
+    left = dict(data)
+    for name in names:
+        head, _, rest = name.partition(".")
+        if not rest:
+            left.pop(head, None)
+        elif isinstance(left.get(head), Mapping):
+            left[head] = without(left[head], [rest])
+    return left
+
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class ModelSettings(Settings):
+    """Which causal LM plays (student) or scores and judges (teacher)."""
+
+    path: str
+    """A shipped model (`sage://tiny-student/<env>`: the one made for that environment, or the common one
+    where it has none of its own), a local directory, or a hub name."""
+    revision: str | None
+    """Hub revision; recorded. None takes the default branch."""
+    gguf_file: str | None
+    """File name of a GGUF inside `path`, for models that come as one."""
+    dtype: Dtype
+    """Weights' dtype. float32 on CPU; bfloat16 halves memory on a GPU."""
+    device: str
+    """`auto` (cuda where there is one, else cpu), or a torch device."""
+    chat_template: str | None
+    """Path of a Jinja chat template that replaces the tokenizer's own; None keeps it."""
+    thinking: bool
+    """Whether the chat template asks for a thought before each answer (Qwen3's `enable_thinking` and its
+    like). The student's setting holds when it plays, the teacher's when it judges. Give answers room:
+    `rollout.max_new_tokens`, `intervention.max_new_tokens`."""
+
+
+class PromptSettings(Settings):
+    """The texts around the environment: filled with str.format-like `{name}` fields, never with code."""
+
+    style: str
+    """Which entry of `styles` is used; `auto` takes `short` for tiny models, shipped or made by
+    `task=pretrain`, else `react`."""
+    styles: dict[str, PromptStyle]
+
+    @model_validator(mode="after")
+    def _the_style_is_there(self) -> PromptSettings:
+        if self.style != "auto" and self.style not in self.styles:
+            known = ", ".join(sorted(self.styles))
+            raise ValueError(f"prompt.style={self.style!r} is not one of auto, {known}.")
+        return self
+
+
+class PromptStyle(Settings):
+    """One complete set of prompts for one environment."""
+
+    system: str
+    """System message; empty for none."""
+    demonstration: str
+    """One worked example, put in front of the first observation; empty for none."""
+    first_turn: str
+    """Template of the first user message; fields: demonstration, scene, goal, observation, admissible."""
+    turn: str
+    """Template of each later user message; fields: observation, admissible."""
+    stop: str
+    """Regular expression that ends an answer when it matches its text (kept in the answer); empty: only
+    the model's own end token ends it."""
+    unparsed: str
+    """What the agent is told when its answer holds no action; the environment is not asked."""
+    thought_pattern: str
+    """Regular expression whose group 1 is the thought."""
+    action_pattern: str
+    """Regular expression whose group 1 is the action."""
+    answer: str
+    """Template of a written answer (an expert's), which the two patterns read back; fields: thought,
+    action."""
+    judge_system: str
+    judge: str
+    """Judge's user message; fields: task_type, goal, scene, observation, admissible, answer, thought,
+    action, feedback."""
+    admissible: int = Field(ge=0, le=100_000)
+    """How many admissible commands the student's and the judge's prompts list; 0 lists none."""
+
+    @field_validator(*KNOWN_FIELDS, *PATTERNS)
+    @classmethod
+    def _can_be_used(cls, text: str, info: ValidationInfo) -> str:
+        check_text(str(info.field_name), text)
+        return text
+
+
+class GoldSettings(Settings):
+    """A good episode beside the student's own, for every task of a step (StableOPD's rollout mixture)."""
+
+    player: Literal["none", "teacher", "expert"]
+    """Who plays it; only episodes that are won count, and the student imitates their tokens by −log p."""
+    weight: float = Field(ge=0, le=1e6)
+    """λ_gold: weight of their mean −log p beside the loss. 0 is `player: none`."""
+
+
+class RolloutSettings(Settings):
+    """How training episodes are played."""
+
+    player: Literal["student", "teacher", "expert"]
+    """Who plays them: the student (on-policy), the teacher (`method=sft`), which must share the student's
+    chat template, or the environment's expert (`method=sft_expert`), written in the prompt style's `answer`
+    format."""
+    gold: GoldSettings
+    episodes_per_task: int = Field(ge=1, le=1_000)
+    """Rollouts per task (2 gives `opd_two_rollouts`)."""
+    temperature: float = Field(ge=0, le=100)
+    """Sampling temperature; 0 is greedy (no exploration)."""
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(ge=1, le=1_000_000)
+    """Per turn; an answer that reaches it is marked truncated."""
+    max_context: int = Field(ge=1, le=100_000_000)
+    """Episode token limit (or the model's own reach, where that is less); an episode that would pass it ends
+    `context_full`."""
+    decoder: Literal["local", "vllm"]
+    """Who samples the student's answers: our own engines (`speed.engine` says which; they agree to rounding),
+    or vLLM in this process (`speed.vllm`), which draws random numbers of its own and is another result."""
+
+
+class TrainerSettings(Settings):
+    """The optimizer loop."""
+
+    steps: int = Field(ge=0, le=100_000_000)
+    """Optimizer steps; 0 evaluates only."""
+    tasks_per_step: int = Field(ge=1, le=1_000_000)
+    """Tasks drawn for one optimizer batch (over all processes)."""
+    learning_rate: float = Field(gt=0, le=10)
+    warmup_steps: int = Field(ge=0, le=100_000_000)
+    weight_decay: float = Field(ge=0, le=100)
+    rounding: Literal["nearest", "dither"]
+    """How the float32 masters of a bfloat16 student become what plays. `dither`: by a threshold drawn once
+    per weight, so that small steps are kept in the mean (docs/bfloat16.md). A float32 student is not
+    rounded."""
+    clip_norm: float = Field(gt=0, le=1e9)
+    teacher_budget: int | None = Field(ge=1, le=10**15)
+    """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with
+    the step that reaches it, or with `steps`; null for no limit. To compare methods at equal teacher cost."""
+    log_skipped: bool
+    """Whether turns of weight 0 are scored for the records too. `false` keeps them out of both models'
+    vocabulary projections: the loss is the same, a step gets cheaper with the share that is skipped, and
+    their confidence and divergence are missing in the turns table. A confidence that compares turns still
+    reads the models at all of them. It is another result: a run with thinner records must not stand in for
+    one with all of them."""
+
+
+VLLM_SPEED = frozenset(
+    {
+        "async_scheduling",
+        "block_size",
+        "compilation_config",
+        "cpu_offload_gb",
+        "cudagraph_capture_sizes",
+        "disable_custom_all_reduce",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "enable_chunked_prefill",
+        "enable_expert_parallel",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "long_prefill_token_threshold",
+        "max_cudagraph_capture_size",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_partial_prefills",
+        "max_num_seqs",
+        "max_parallel_loading_workers",
+        "max_seq_len_to_capture",
+        "num_gpu_blocks_override",
+        "pipeline_parallel_size",
+        "swap_space",
+        "tensor_parallel_size",
+        "use_tqdm_on_load",
+    }
+)
+"""Arguments of `vllm.LLM` that change speed and memory: samples stay what they are, to rounding. `dtype`,
+`quantization`, `kv_cache_dtype`, `seed`, `hf_overrides` and others make another model or other draws."""
+
+
+class SpeedSettings(Settings):
+    """How fast a run goes and how much memory it takes; never a result, and so no part of its identity."""
+
+    engine: Literal["auto", "hf", "packed", "rowwise", "stepwise"]
+    """What runs our own decoding: `hf` is transformers' own forward over padded rows; `packed` runs a plain
+    Llama's or Qwen's modules without padding, for small models on a CPU; `rowwise` runs each row alone and
+    `stepwise` moreover one token at a time, for models with a running state. They agree to rounding, which is
+    measured before anything is played: `auto` takes the first that is right. Where `rollout.decoder=vllm` it
+    serves the teacher alone."""
+    vllm: dict[str, Any]
+    """Arguments of `vllm.LLM` where `rollout.decoder=vllm`: those about memory and speed (max_model_len,
+    gpu_memory_utilization, ...). What would change a sample is refused: weights and numbers are the
+    student's own."""
+    draft_tokens: int = Field(ge=0, le=1_000)
+    """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none."""
+    slots: int = Field(ge=1, le=100_000)
+    """Episodes decoded side by side."""
+    workers: int = Field(ge=0, le=1_024)
+    """Environment processes; 0 plays in this process."""
+    step_timeout_s: float = Field(gt=0, le=86_400)
+    """An environment step longer than this is an `env_error`."""
+    judge_batch: int = Field(ge=1, le=100_000)
+    """Turns that the judge is asked about side by side."""
+    judge_ahead: bool
+    """The judge is asked in a thread of its own while other turns are still played, `judge_batch` at a
+    time."""
+    micro_batch: int = Field(ge=1, le=1_000_000)
+    """Episodes per forward/backward."""
+    threads: int = Field(ge=0, le=4_096)
+    """torch threads of this process; 0 leaves torch's choice."""
+    checkpoint_every: int = Field(ge=0, le=100_000_000)
+    """Optimizer steps between complete checkpoints; 0 writes only the last one."""
+
+    @field_validator("vllm")
+    @classmethod
+    def _changes_no_sample(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if name not in VLLM_SPEED:
+                raise ValueError(
+                    f"{name!r} is no argument of vLLM that is known to change speed and memory alone, and "
+                    "speed.vllm never changes a result; those are max_model_len, gpu_memory_utilization, "
+                    "enforce_eager, tensor_parallel_size and the like (docs/rollouts.md)."
+                )
+        return arguments
+
+
+class EvaluationSettings(Settings):
+    """What is measured before, during and after training."""
+
+    splits: list[str] = Field(min_length=1)
+    """Which are played, each once. To measure nothing set `before`, `after` and `every` off."""
+    limit: int | None = Field(ge=1, le=10_000_000)
+    """Only the first n tasks of each split; None plays all. Recorded beside every rate."""
+    before: bool
+    after: bool
+    every: int = Field(ge=0, le=100_000_000)
+    """Optimizer steps between evaluations during training; 0 for none."""
+    during_limit: int | None = Field(ge=1, le=10_000_000)
+    """As `limit`, for the evaluations during training."""
+    max_not_ok: float = Field(ge=0, le=1)
+    """Largest share of an evaluation, or of a training step, that may be not ok (an environment or a model
+    failed); beyond it, or where nothing is ok, the run fails and the same line tries again. Decides whether a
+    result counts, never what it is."""
+    temperature: float = Field(ge=0, le=100)
+    top_p: float = Field(gt=0, le=1)
+
+    @field_validator("splits")
+    @classmethod
+    def _each_once(cls, splits: list[str]) -> list[str]:
+        twice = sorted({split for split in splits if splits.count(split) > 1})
+        if twice:
+            raise ValueError(
+                f"evaluation.splits names {twice[0]!r} more than once; each split is played once."
+            )
+        return splits
+
+
+class TrackingSettings(Settings):
+    """Where records go beside the run directory."""
+
+    mlflow: bool
+    """Export to MLflow; the run directory is complete without it."""
+    uri: str
+    """MLflow tracking URI; `auto` is MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` here."""
+    experiment: str
+    traces: int = Field(ge=0, le=1_000_000)
+    """Won and lost episodes (each up to this many) exported turn by turn."""
+
+
+class LaunchSettings(Settings):
+    """How runs are started; never changes a result."""
+
+    runs_dir: str
+    """Run directories are made below it."""
+    access: Literal["owner", "group", "all"]
+    """Who may use the files that are written (runs, databases, logs): their owner alone, its group too (to
+    read and go on with), or everybody (to read)."""
+    workers: int = Field(ge=1, le=1_024)
+    """Runs side by side in a multirun."""
+    on_existing: Literal["skip", "resume", "rerun", "error"]
+    """What to do where this exact run exists already."""
+    plan: str | None
+    """Frozen plan that the run serves (its file, or its name in `conf/plan/`); its hash is recorded, and only
+    runs that carry it can be confirmatory."""
+    judge_cache: str | None
+    """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
+    from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""
+
+
+class PretrainSettings(Settings):
+    """`task=pretrain`: a tiny model from scratch, on expert play. Ignored by the other tasks."""
+
+    output: str
+    """Directory to write the model to; must not hold one yet."""
+    init: str | None
+    """Directory of a model to continue from, with as many layers and key/value heads or fewer; None starts
+    from random weights."""
+    tokenizer: str | None
+    """Model whose tokenizer is taken (student and teacher must share it); None trains a new one."""
+    extra_text: str | None
+    """Text file that the new tokenizer also learns its pieces from."""
+    vocab_size: int = Field(ge=300, le=10_000_000)
+    hidden: int = Field(ge=8, le=100_000)
+    layers: int = Field(ge=1, le=1_000)
+    heads: int = Field(ge=1, le=1_000)
+    kv_heads: int = Field(ge=1, le=1_000)
+    head_dim: int = Field(ge=2, le=10_000)
+    feed_forward: int = Field(ge=8, le=1_000_000)
+    context: int = Field(ge=128, le=10_000_000)
+    """Longest conversation that the model is made for, in tokens."""
+    max_tokens: int = Field(ge=64, le=10_000_000)
+    """Longer episodes are left out of the training text."""
+    tokens: int = Field(ge=1, le=10**14)
+    """Training tokens in all, padding not counted."""
+    batch_tokens: int = Field(ge=1, le=10**9)
+    muon_lr: float = Field(gt=0, le=10)
+    adam_lr: float = Field(gt=0, le=10)
+    mistakes: float = Field(ge=0, lt=1)
+    """Share of turns replaced by an injected mistake, in two thirds of the games."""
+    judged: float = Field(ge=0, le=1)
+    """Share of games that become judged turns instead of an episode."""
+    renumbered: float = Field(ge=0, le=1)
+    """Share of games whose object and receptacle numbers are dealt anew, so that they must be read."""
+    observation_weight: float = Field(ge=0, le=1)
+    """Loss weight of the environment's words. They teach its grammar; but what lies where is chance, and late
+    in training the gradient from it is mostly noise."""
+    save_every: int = Field(ge=1, le=10**14)
+    """Tokens between checkpoints."""
+
+
+def _component(registry: Any) -> Any:
+    return Annotated[SerializeAsAny[Component], BeforeValidator(registry.build)]
+
+
+class RunConfig(Settings):
+    """One run, completely. Made by `sage.config.load.load`."""
+
+    task: Literal["train", "evaluate", "pretrain"]
+    """`train` evaluates, distils and evaluates; `evaluate` only evaluates; `pretrain` makes tiny models."""
+    seed: int = Field(ge=0, le=2**63 - 1)
+    """Everything random derives from it."""
+    env: _component(environments)  # type: ignore[valid-type]
+    prompt: PromptSettings
+    student: ModelSettings
+    teacher: ModelSettings
+    intervention: _component(interventions)  # type: ignore[valid-type]
+    confidence: _component(confidences)  # type: ignore[valid-type]
+    normalization: _component(normalizations)  # type: ignore[valid-type]
+    divergence: _component(divergences)  # type: ignore[valid-type]
+    curriculum: _component(curricula)  # type: ignore[valid-type]
+    method: str
+    """The preset: which parts were chosen where the line says nothing else."""
+    name: str = Field(min_length=1, max_length=120)
+    """What the run is called in every table. `auto` is the preset and what differs from it
+    (`sage_opd+intervention=never`); runs of one recipe share a name, and only they."""
+    rollout: RolloutSettings
+    trainer: TrainerSettings
+    speed: SpeedSettings
+    evaluation: EvaluationSettings
+    pretrain: PretrainSettings
+    tracking: TrackingSettings
+    launch: LaunchSettings
+    plugins: list[str]
+    """Python modules imported before validation; they register components of their own."""
+
+    @model_validator(mode="after")
+    def _loss_fits_the_play(self) -> RunConfig:
+        self.divergence.sampled_at(self.rollout.temperature, self.rollout.top_p)  # or it refuses
+        if self.divergence.from_samples and self.rollout.player != "student":
+            raise ValueError(
+                f"divergence={self.divergence.name} needs tokens that the student sampled, and they come "
+                f"from rollout.player={self.rollout.player}; set it to student, or divergence=nll to imitate."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_holds_an_episode(self) -> RunConfig:
+        room, most = self.speed.vllm.get("max_model_len"), self.rollout.max_context
+        if self.rollout.decoder == "vllm" and isinstance(room, int) and room < most:
+            raise ValueError(
+                f"speed.vllm.max_model_len={room} is less than rollout.max_context={most}, and would cut "
+                "answers off; raise the one, or lower the other, which is a result."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_step_may_take_its_time(self) -> RunConfig:
+        longest = self.env.longest_step_s()
+        if longest > self.speed.step_timeout_s:
+            raise ValueError(
+                f"A step of env={self.env.name} may take {longest:g} s by its own limits (as "
+                f"env.retrievers.http.deadline_s), and speed.step_timeout_s={self.speed.step_timeout_s:g} is "
+                "shorter; lower the one or raise the other."
+            )
+        return self
+
+    def digest_fields(self) -> dict[str, Any]:
+        """Plain data of everything that can change a result: all but `NOT_A_RESULT`."""
+        return without(self.model_dump(mode="json"), NOT_A_RESULT)

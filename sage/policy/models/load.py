@@ -1,0 +1,164 @@
+"""Load a causal LM with its tokenizer, from the package, a directory, a GGUF file or a hub, all one way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sage.errors import ModelError, short_reason
+from sage.policy.models.chat_format import chat_format
+from sage.policy.models.folder import Source, device_of, look, resolve_path
+from sage.policy.models.gguf import read_once
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sage.config.schema import ModelSettings
+
+__all__ = ["LanguageModel", "ModelError", "load_model", "resolve_path", "weights_digest"]
+
+
+@dataclass
+class LanguageModel:
+    """A model ready to run: `digest` identifies its weights, `device` is where they are."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    digest: str
+    device: torch.device
+    thinking: bool = False
+    """Whether its chat template is asked for a thought before the answer."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer: what closes one in the chat template, and the tokenizer's and the
+        generation config's end-of-sequence tokens."""
+        ids = set(chat_format(self.tokenizer, self.thinking).end_ids)
+        for value in (
+            self.tokenizer.eos_token_id,
+            getattr(self.model.generation_config, "eos_token_id", None),
+        ):
+            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+        return frozenset(ids)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Ids that the tokenizer has: 0 to this. A model may have more output rows, which mean nothing."""
+        return max(self.tokenizer.get_vocab().values()) + 1
+
+    @property
+    def pad_id(self) -> int:
+        """Any valid id: padded positions are masked and overwritten, never read."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else next(iter(self.end_ids), 0)
+
+
+def load_tokenizer(settings: ModelSettings, *, role: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer that `load_model` would give it, with its chat template, and no weights.
+
+    Raises ModelError as `load_model` does.
+    """
+    try:
+        with read_once() if settings.gguf_file else nullcontext():
+            return _tokenizer(settings, look(settings))
+    except ModelError as error:
+        raise ModelError(f"{role.capitalize()}: {error}" if role else str(error)) from error
+
+
+def _tokenizer(settings: ModelSettings, source: Source) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    with _in_one_sentence(f"The tokenizer of {settings.path!r} could not be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
+    _give_template(tokenizer, settings)
+    return tokenizer
+
+
+def load_model(
+    settings: ModelSettings, *, role: str = "", tokenizer: PreTrainedTokenizerBase | None = None
+) -> LanguageModel:
+    """Weights in evaluation mode on their device; every one of them from its file, finite, and causal.
+
+    Raises ModelError, in one sentence, where the path or hub name cannot be loaded or has no chat template.
+    `role` (student, teacher) goes in front of it. `tokenizer`: the model's, where it has been loaded before.
+    """
+    try:
+        with read_once() if settings.gguf_file else nullcontext():
+            return _load(settings, tokenizer)
+    except ModelError as error:
+        raise ModelError(f"{role.capitalize()}: {error}" if role else str(error)) from error
+
+
+def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from sage.policy.models.loaded import check_complete, check_finite, check_speaks
+
+    logging.disable_progress_bar()  # the terminal belongs to the run's own display
+    source, device = look(settings), device_of(settings.device)
+    named = repr(settings.path)
+    tokenizer = tokenizer or _tokenizer(settings, source)
+    with _in_one_sentence(f"The model {named} could not be loaded"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            dtype=getattr(torch, settings.dtype),
+            output_loading_info=True,
+            **({} if settings.gguf_file else {"use_safetensors": True}),
+            **source.arguments,
+        )
+    check_complete(settings.path, model, info)
+    check_finite(settings.path, model.named_parameters())
+    if settings.gguf_file:
+        # transformers has unpacked the weights, but still calls the model quantized and will not save it.
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+    with _in_one_sentence(f"The model {named} cannot be moved to {device}"):
+        model.to(device).eval()
+    with _in_one_sentence(f"The model {named} cannot read eight tokens"):
+        check_speaks(settings.path, model, tokenizer)
+    return LanguageModel(model, tokenizer, settings.path, weights_digest(model), device, settings.thinking)
+
+
+def _give_template(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> None:
+    if settings.chat_template:
+        with _in_one_sentence(f"The chat template {settings.chat_template!r} cannot be read"):
+            tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {settings.path!r} has no chat template; point `chat_template` at a Jinja file."
+        )
+
+
+@contextmanager
+def _in_one_sentence(what: str) -> Iterator[None]:
+    """Whatever a library makes of a broken file is a ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{what} ({type(error).__name__}: {short_reason(error)}); its files may be broken, or of two "
+            "models."
+        ) from error
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """sha256 over names, shapes and values of all parameters, in name order; read by provenance."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,175 @@
+"""One optimizer batch before it is weighed: both models, the episodes, and what the models say about each
+turn.
+
+Shape suffixes: T student tokens of one episode or turn, C tokens of a chunk, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from sage.episode import Decision, Episode, TurnScore
+from sage.objective.confidence.base import Confidence, TokenStats
+from sage.policy.dialogue import Dialogue
+from sage.policy.models.failures import memory_for, smaller_passes
+from sage.policy.models.hidden_states import check_head
+from sage.policy.models.load import LanguageModel
+from sage.records.clock import phase
+from sage.teacher.score import TeacherPass, own_view, score, teacher_dialogue, teacher_view
+from sage.teacher.vocabulary import shared_vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Student and teacher that share a vocabulary of ids 0..vocabulary-1; made by `pair`.
+
+    `dialogue` re-renders conversations for the teacher, None where its template is the student's.
+    """
+
+    student: LanguageModel
+    teacher: LanguageModel
+    vocabulary: int
+    dialogue: Dialogue | None
+    reference: LanguageModel | None = None
+    """π_ref of a divergence that has an `anchor`; it reads the student's own ids."""
+
+
+def pair(student: LanguageModel, teacher: LanguageModel, reference: LanguageModel | None = None) -> Pair:
+    """Raises ModelError, in one sentence, where the models cannot be compared token by token."""
+    others = [teacher] if reference is None else [teacher, reference]
+    vocabulary = min(shared_vocabulary(student, other) for other in others)
+    for lm in (student, *others):
+        check_head(lm)
+    return Pair(student, teacher, vocabulary, teacher_dialogue(student, teacher), reference)
+
+
+@dataclass(slots=True)
+class Played:
+    """A training episode and what is said about its turns, in order; nothing where it is not ok."""
+
+    episode: Episode
+    decisions: list[Decision] = field(default_factory=list)
+    scores: list[TurnScore] = field(default_factory=list)
+    effective_weights: list[float] = field(default_factory=list)
+    """Z s_t, mean over the turn's tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The teacher pass of a batch, micro-batch by micro-batch.
+
+    groups: the episodes of each micro-batch. passes: the teacher at them. stats: per episode the statistics
+    of each turn (float64, CPU), NaN where the teacher was not asked. teacher_tokens: through the scoring
+    pass.
+    """
+
+    groups: list[list[Played]]
+    passes: list[list[TeacherPass]]
+    stats: list[list[list[TokenStats]]]
+    teacher_tokens: int
+
+
+def score_batch(
+    models: Pair,
+    confidence: Confidence,
+    batch: Sequence[Played],
+    *,
+    micro_batch: int,
+    only_supervised: bool = False,
+    with_student: bool = False,
+    chunk_tokens: int | None = None,
+) -> Scored:
+    """Ask the teacher about every turn (or only those of weight > 0), and start `scores` of each episode.
+
+    `with_student`, or a confidence that `needs_student`, adds one forward pass of the student without a
+    gradient. Raises OutOfMemory where a pass does not fit, and NotFinite where its logits are no numbers.
+    """
+    with_student = with_student or confidence.needs_student
+    groups = groups_of(batch, micro_batch)
+    passes, stats = [], []
+    way = smaller_passes(micro_batch)
+    teacher_tokens = 0
+    for group in groups:
+        turns = [_asked(played, only_supervised) for played in group]
+        with phase("teacher"), memory_for("the teacher's scoring pass", way):
+            views = [teacher_view(played.episode, models.dialogue) for played in group]
+            done = score(
+                models.teacher,
+                views,
+                turns,
+                vocabulary=models.vocabulary,
+                temperature=confidence.teacher_temperature,
+                read=confidence.read,
+                chunk_tokens=chunk_tokens,
+            )
+        teacher_tokens += sum(
+            max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)
+        )
+        students: Sequence[TeacherPass | None] = [None] * len(group)
+        if with_student:
+            with phase("student"), memory_for("the student's scoring pass", way):
+                students = score(
+                    models.student,
+                    [own_view(played.episode) for played in group],
+                    turns,
+                    vocabulary=models.vocabulary,
+                    temperature=1.0,
+                    chunk_tokens=chunk_tokens,
+                )
+        passes.append(done)
+        stats.append([_by_turn(*three) for three in zip(group, done, students, strict=True)])
+    return Scored(groups, passes, stats, teacher_tokens)
+
+
+def groups_of(batch: Sequence[Played], micro_batch: int) -> list[list[Played]]:
+    """Episodes of similar length together, so that little is padded."""
+    ordered = sorted(batch, key=lambda played: len(played.episode.token_ids), reverse=True)
+    return [ordered[i : i + micro_batch] for i in range(0, len(ordered), micro_batch)]
+
+
+def lengths_of(played: Played) -> list[int]:
+    return [turn.n_tokens for turn in played.episode.turns]
+
+
+def _asked(played: Played, only_supervised: bool) -> list[int]:
+    """Indices of the turns that the models are asked about."""
+    if not only_supervised:
+        return list(range(len(played.episode.turns)))
+    return [t for t, decision in enumerate(played.decisions) if decision.weight > 0]
+
+
+def _by_turn(played: Played, teacher: TeacherPass, student: TeacherPass | None) -> list[TokenStats]:
+    """The statistics of each turn; their means become the episode's turn scores."""
+    lengths = lengths_of(played)
+
+    def split(stats: TokenStats) -> list[TokenStats]:
+        columns = [x.cpu().double() for x in (stats.top1_T, stats.entropy_T, stats.logprob_T, stats.signal_T)]
+        return [TokenStats(*parts) for parts in zip(*(c.split(lengths) for c in columns), strict=True)]
+
+    turns = split(teacher.stats)
+    if student is not None:
+        turns = [
+            replace(own, student_logprob_T=other.logprob_T, student_entropy_T=other.entropy_T)
+            for own, other in zip(turns, split(student.stats), strict=True)
+        ]
+    played.scores = [
+        TurnScore(
+            top1=mean_of(stats.top1_T),
+            teacher_entropy=mean_of(stats.entropy_T),
+            teacher_logprob=mean_of(stats.logprob_T),
+            student_logprob=None if student is None else mean_of(stats.student_logprob_T),
+            student_entropy=None if student is None else mean_of(stats.student_entropy_T),
+        )
+        for stats in turns
+    ]
+    return turns
+
+
+def mean_of(values_T: Tensor | None) -> float | None:
+    """Mean over the tokens that have a value; None where none has."""
+    mean = float(values_T.nanmean()) if values_T is not None and len(values_T) else math.nan
+    return None if math.isnan(mean) else mean

@@ -1,0 +1,106 @@
+"""Who plays the training episodes: the student, the teacher, the expert, or the teacher first and then the
+student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sage.config.load import ConfigError
+from sage.envs.pool import EnvPool
+from sage.episode import Episode
+from sage.policy.dialogue import Dialogue
+from sage.policy.openings import ExpertAnswers, FirstTurns
+from sage.policy.rollout import Job, OnTurns, PlaySettings, play
+from sage.teacher.vocabulary import added_words
+from sage.training.batch import Pair
+from sage.training.loop import Gold, Play
+
+if TYPE_CHECKING:
+    from sage.config.schema import RunConfig
+
+GUIDE = "guide"
+"""Random stream of teacher play that is not itself trained on, apart from the student's."""
+
+
+def training_play(
+    config: RunConfig,
+    models: Pair,
+    pool: EnvPool,
+    settings: PlaySettings,
+    on_turns: OnTurns | None = None,
+) -> Play:
+    """`on_turns` is told of what the student plays. Raises ConfigError where the student could not read what
+    the teacher would play."""
+    if config.rollout.player == "expert":
+        return _by_expert(models, pool, settings)
+    if config.rollout.player == "teacher":
+        return _by_teacher(models, pool, settings, "rollout.player=teacher")
+    guide: Play | None = None
+    if config.curriculum.last_turns(1, config.env.turn_budget) is not None:
+        guided = replace(settings, stream=GUIDE)
+        guide = _by_teacher(models, pool, guided, f"curriculum={config.curriculum.name}")
+    return _by_student(models, pool, settings, guide, on_turns)
+
+
+def golden(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings) -> Gold | None:
+    """None where `rollout.gold` is off. Raises ConfigError as `training_play` does."""
+    wanted = config.rollout.gold
+    if wanted.player == "none" or wanted.weight == 0:
+        return None
+    apart = replace(settings, stream=GUIDE)
+    if wanted.player == "expert":
+        by = _by_expert(models, pool, apart)
+    else:
+        by = _by_teacher(models, pool, apart, "rollout.gold.player=teacher")
+    return Gold(lambda jobs: by(jobs, settings.turn_budget), wanted.weight)
+
+
+def _by_student(
+    models: Pair, pool: EnvPool, settings: PlaySettings, guide: Play | None, on_turns: OnTurns | None
+) -> Play:
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        how = replace(settings, turn_budget=turn_limit)
+        if guide is None or all(job.last_turns is None for job in jobs):
+            return play(models.student, pool, jobs, how, on_turns=on_turns)
+        shown = guide(jobs, turn_limit)
+        episodes = play(models.student, pool, jobs, how, opening=FirstTurns(shown), on_turns=on_turns)
+        for episode, before in zip(episodes, shown, strict=True):
+            episode.teacher_tokens = before.teacher_tokens
+        return episodes
+
+    return play_jobs
+
+
+def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -> Play:
+    if models.dialogue is not None:
+        raise ConfigError(
+            f"{why} needs one chat template for both models, and theirs differ; "
+            "give both the same by student.chat_template and teacher.chat_template."
+        )
+    if words := added_words(models.student.tokenizer, models.teacher.tokenizer):
+        raise ConfigError(
+            f"{why} needs one tokenizer for both models, and the teacher could say {words[0]!r}, which the "
+            "student cannot read; take a teacher with the student's tokenizer."
+        )
+
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        how = replace(settings, turn_budget=turn_limit, decoder="local")
+        episodes = play(models.teacher, pool, jobs, how)
+        for episode in episodes:
+            # Its cache is kept over the turns: every token of the conversation goes through once.
+            episode.teacher_tokens = len(episode.token_ids)
+        return episodes
+
+    return play_jobs
+
+
+def _by_expert(models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
+    answers = ExpertAnswers(pool, settings.style, Dialogue(models.student.tokenizer, models.student.thinking))
+
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        how = replace(settings, turn_budget=turn_limit, decoder="local")
+        return play(models.student, pool, jobs, how, opening=answers)
+
+    return play_jobs

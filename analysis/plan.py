@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import Refusal
+from analysis.plan_looks import FIELD, boundaries, check_looks, expected, schedule
 from analysis.power import binomial_residual, standard_error
 from analysis.power_designs import plannable_in
 from analysis.question import AVERAGES, DESIGNS
@@ -51,10 +52,11 @@ all of the plan's methods. The latter two assume a `correlation` of paired run m
 `games`: number of games of each split. `not_ok`: the largest share of a run's episodes that may be not ok.
 `arms`: per method the settings (dotted; a group stands for all in it) in which it may differ from the other
 arms. `retries` is a number there: how often a failed run may start again."""
-OPTIONAL = {"average": str, "other_plans": int}
+OPTIONAL = {"average": str, "other_plans": int, FIELD: dict}
 """`other_plans`: how many other plans are frozen beside these runs (default 0). `average`: how episodes
 become a run's number, as in `compare --average` (default micro). With `splits` the hypotheses are about the
-macro-average over `splits`: one test each, however many splits there are."""
+macro-average over `splits`: one test each, however many splits there are. `looks`: when the plan is looked
+at before its end (`analysis.plan_looks`; format 2)."""
 HYPOTHESIS = {"name": str, "method": str, "baseline": str, "direction": str, "margin": (int, float)}
 DIRECTIONS = ("greater", "less", "equivalent")
 ESTIMANDS = ("recipe on this benchmark", NEW_GAMES)
@@ -71,6 +73,13 @@ class Plan:
     draws: int = 2000
     seed: int = 0
     """Both of the intervals that stand beside the tests."""
+    upto: int | None = None
+    """With looks: how many of the seeds, from the first on, are looked at; None for all."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that are looked at."""
+        return list(self.content["seeds"][: self.upto])
 
     @property
     def format(self) -> int:
@@ -113,6 +122,7 @@ def read_plan(path: str | Path) -> Plan:
         raise Refusal(f"{path.name}: estimand is one of {', '.join(map(repr, ESTIMANDS))}.")
     if len(set(content["seeds"])) != len(content["seeds"]) or len(content["seeds"]) < 2:
         raise Refusal(f"{path.name}: seeds must be at least two different numbers.")
+    check_looks(content, path.name)
     lacking = [name for name in ASSUMPTIONS if name not in content["assumptions"]]
     if lacking:
         raise Refusal(f"{path.name}: assumptions lacks {', '.join(lacking)}.")
@@ -238,6 +248,7 @@ def freeze(path: str | Path, runs: str | Path = "runs") -> pd.DataFrame:
             "sha256": plan.sha256,
             "time": entry["time"],
             "commit": _commit(plan.path.parent),
+            **boundaries(plan.content),
         }
         frozen_path(plan.path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     record = frozen_record(plan.path) or {}
@@ -266,20 +277,9 @@ def detectables(plan: Plan) -> pd.DataFrame:
     content = plan.content
     assumed = content["assumptions"]
     runs = len(content["seeds"])
-    residual = assumed.get("residual", binomial_residual(assumed["rate"]))
     design = content.get("design", "independent")
     methods = len(plan.methods)
-    se = standard_error(
-        runs,
-        assumed["games"],
-        assumed["run_sd"],
-        residual,
-        assumed.get("method_game_var", 0.0),
-        content["estimand"] == NEW_GAMES,
-        0.0 if design == "independent" else float(assumed["correlation"]),
-    )
-    splits = 1 if content.get("average") == "splits" else len(content["splits"])
-    count = len(content["hypotheses"]) * len(content["environments"]) * splits
+    se, count = assumed_error(plan), tests_of(plan)
     rows = []
     for hypothesis in content["hypotheses"]:
         # Holm's first step is Bonferroni's: the smallest p is judged at alpha / count.
@@ -304,3 +304,37 @@ def detectables(plan: Plan) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def assumed_error(plan: Plan) -> float:
+    """Standard error of a difference at the plan's end, under its assumptions."""
+    assumed, design = plan.content["assumptions"], plan.content.get("design", "independent")
+    return standard_error(
+        len(plan.content["seeds"]),
+        assumed["games"],
+        assumed["run_sd"],
+        assumed.get("residual", binomial_residual(assumed["rate"])),
+        assumed.get("method_game_var", 0.0),
+        plan.content["estimand"] == NEW_GAMES,
+        0.0 if design == "independent" else float(assumed["correlation"]),
+    )
+
+
+def tests_of(plan: Plan) -> int:
+    """How many tests Holm's correction counts: hypotheses × environments × splits."""
+    content = plan.content
+    splits = 1 if content.get("average") == "splits" else len(content["splits"])
+    return len(content["hypotheses"]) * len(content["environments"]) * splits
+
+
+def foreseen(plan: Plan) -> dict[str, pd.DataFrame]:
+    """`detectables`; of a plan with looks also its schedule, and what the looks do under its assumptions to
+    the hypothesis with the smallest margin, at Holm's first step."""
+    found = {"power": detectables(plan)}
+    if FIELD in plan.content:
+        margins = [float(h["margin"]) for h in plan.content["hypotheses"] if h["direction"] != "equivalent"]
+        sd = assumed_error(plan) * len(plan.content["seeds"]) ** 0.5
+        alpha = plan.content["alpha"] / tests_of(plan)
+        found["looks"] = schedule(plan.content)
+        found["expected"] = expected(plan.content, sd, min(margins, default=0.0), alpha)
+    return {name: frame for name, frame in found.items() if len(frame)}

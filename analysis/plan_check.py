@@ -12,6 +12,9 @@ from analysis.errors import Refusal
 from analysis.load import Records
 from analysis.plan import Plan
 from analysis.plan_conditions import ANY, MET, NOT_MET, OF_ARMS, OF_PLAN, UNKNOWN, Arms, frozen
+from analysis.plan_decision import COLUMNS, at_its_look, reached_looks
+from analysis.plan_look import EVENT, as_planned, stopped_by_rule
+from analysis.plan_looks import FIELD
 from analysis.plan_test import tested, worst_case
 
 KEEP = (
@@ -43,13 +46,18 @@ def check(plan: Plan, records: Records) -> pd.DataFrame:
     is the last condition of each hypothesis."""
     found = [(ANY, "plan frozen and unchanged", frozen(plan))]
     found += [(ANY, name, condition(plan, records)) for name, condition in OF_PLAN]
+    if FIELD in plan.content:
+        found.append((ANY, "stopped by its rule", stopped_by_rule(plan, records)))
+    if FIELD in plan.content or any(e["digest"] == plan.sha256 for e in records.ledger.of(EVENT)):
+        found.append((ANY, "looked at as planned", as_planned(plan, records)))
     results: pd.DataFrame | Refusal
     try:
         results = tested(plan, records)
     except Refusal as refusal:
         results = refusal
+    now = at_its_look(plan, records) if reached_looks(plan, records) else plan
     for hypothesis in plan.content["hypotheses"]:
-        arms = Arms(plan, records, tuple(sorted({hypothesis["method"], hypothesis["baseline"]})))
+        arms = Arms(now, records, tuple(sorted({hypothesis["method"], hypothesis["baseline"]})))
         found += [(hypothesis["name"], name, condition(arms)) for name, condition in OF_ARMS]
         found.append(
             (hypothesis["name"], "verdict the same in the worst case", worst_case(results, hypothesis, plan))
@@ -86,4 +94,4 @@ def confirmatory(plan: Plan, records: Records, draws: int = 10_000, seed: int = 
             first, verb = mine.iloc[0], {NOT_MET: "is not met", UNKNOWN: "cannot be known"}
             statuses[name] = f"exploratory: {first['condition']} {verb[first['verdict']]}"
     result["status"] = result["hypothesis"].map(statuses)
-    return result[list(KEEP)]
+    return result[[*KEEP, *(column for column in COLUMNS if column in result)]]

@@ -20,6 +20,7 @@ import pandas as pd
 
 from analysis.load import Records
 from analysis.plan import Plan, frozen_record
+from analysis.plan_rows import runs_by_name
 from sage.records.run_ledger import records_digest
 from sage.records.schema import EPISODES
 
@@ -43,15 +44,11 @@ class Arms:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """Rows of the run list: the planned methods, environments and seeds, done or not."""
-        runs, content = self.records.runs, self.plan.content
-        # Recipes that share a name were told apart (`analysis.recipes`); here they are runs of one arm, and
-        # that they differ is what a condition says.
-        named = runs["run"].map(lambda run: self.records.configs.get(run, {}).get("name"))
-        runs = runs.assign(method=named.where(named.notna(), runs["method"]))
+        runs = runs_by_name(self.records)
         return runs[
             runs["method"].isin(self.methods)
-            & runs["env"].isin(content["environments"])
-            & runs["seed"].isin(content["seeds"])
+            & runs["env"].isin(self.plan.content["environments"])
+            & runs["seed"].isin(self.plan.seeds)
         ]
 
     @cached_property
@@ -161,7 +158,7 @@ def other_plans(plan: Plan, records: Records) -> Finding:
 def complete(arms: Arms) -> Finding:
     """Every planned method, environment and seed has a run that is done."""
     content = arms.plan.content
-    needed = {(m, e, s) for m in arms.methods for e in content["environments"] for s in content["seeds"]}
+    needed = {(m, e, s) for m in arms.methods for e in content["environments"] for s in arms.plan.seeds}
     done = {(r.method, r.env, r.seed) for r in arms.used.itertuples()}
     lacking = sorted(needed - done)
     if not lacking:

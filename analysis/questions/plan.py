@@ -12,6 +12,7 @@ from analysis.questions.asked import Asked, Tables
 
 if TYPE_CHECKING:
     from analysis.load import Records
+    from analysis.plan import Plan
     from analysis.report.section import Brief, Section
 
 TEXT = """\
@@ -20,19 +21,23 @@ Pre-registration: freeze a plan before the runs, check afterwards whether a resu
 freeze writes a line into the ledger beside the runs (--runs, default runs/) and <plan>.frozen.json with the
 plan's hash, the commit and the time, once; the ledger's line is what counts. check prints what the plan can
 see, and with --records every condition of each hypothesis, with a verdict, what was found and the way out;
-then it tests the hypotheses as planned. Runs carry the hash in provenance.json (plan_sha256)."""
+then it tests the hypotheses as planned. Runs carry the hash in provenance.json (plan_sha256).
+
+look holds the runs in --runs against the plan while the study runs, and writes the look into their ledger:
+at the numbers of seeds that the plan's looks name it decides whether the study goes on (`python -m sage -m
+study=… launch.until=decided` does that by itself); at any other the result is exploratory from there on."""
 
 
 def own_options(parser: argparse.ArgumentParser) -> None:
     """Options of this question alone."""
-    parser.add_argument("action", choices=("freeze", "check"))
+    parser.add_argument("action", choices=("freeze", "look", "check"))
     parser.add_argument("plan", metavar="PLAN", help="conf/plan/<name>.yaml")
     parser.add_argument("--records", nargs="+", metavar="INPUT", help="runs to hold against the plan")
     parser.add_argument(
         "--runs",
         metavar="DIR",
         default="runs",
-        help="folder of the runs that the freeze is for (default runs)",
+        help="folder of the runs that the freeze or the look is for (default runs)",
     )
 
 
@@ -41,10 +46,12 @@ def tables(args: argparse.Namespace) -> Tables:
     from analysis import plan
 
     if args.action == "freeze":
-        frozen = plan.freeze(args.plan, args.runs)
-        return {"frozen": frozen, "power": plan.detectables(plan.read_plan(args.plan))}
+        frozen = {"frozen": plan.freeze(args.plan, args.runs)}
+        return frozen | plan.foreseen(plan.read_plan(args.plan))
     planned = plan.read_plan(args.plan)
-    found = {"power": plan.detectables(planned)}
+    if args.action == "look":
+        return _look(planned, args)
+    found = plan.foreseen(planned)
     if args.records:
         from analysis.load import load
         from analysis.plan_check import check, confirmatory
@@ -59,10 +66,21 @@ def tables(args: argparse.Namespace) -> Tables:
     return found
 
 
+def _look(planned: Plan, args: argparse.Namespace) -> Tables:
+    from analysis.load import load
+    from analysis.plan_look import look
+
+    records = load([args.runs], tables=("episodes",))
+    options.note(records)
+    seen, sentence = look(planned, records, args.runs)
+    print(sentence, file=sys.stdout if args.format == "text" else sys.stderr)
+    return {"look": seen}
+
+
 def section(part: Section, records: Records, brief: Brief) -> None:
     """Pre-registered hypotheses."""
     from analysis.compare import DRAWS
-    from analysis.plan import detectables, frozen_path
+    from analysis.plan import foreseen, frozen_path
     from analysis.plan_check import check, confirmatory
 
     if brief.plan is None:
@@ -81,7 +99,10 @@ def section(part: Section, records: Records, brief: Brief) -> None:
         f"{brief.plan.content['estimand']}. A result is confirmatory only if every condition below is met."
     )
     part.table("plan_conditions", conditions, "Conditions of a confirmatory result")
-    part.table("plan_power", detectables(brief.plan), "What the plan can see under its own assumptions")
+    seen = foreseen(brief.plan)
+    part.table("plan_power", seen["power"], "What the plan can see under its own assumptions")
+    if "looks" in seen:
+        part.table("plan_looks", seen["looks"], "When the plan looks, and the nominal level of each look")
     result = confirmatory(brief.plan, records, brief.question.draws or DRAWS, brief.question.seed)
     part.table("plan_hypotheses", result, "Hypotheses as planned, Holm over all of them")
 

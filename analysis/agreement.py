@@ -27,8 +27,8 @@ from analysis.clusters import (
 )
 from analysis.errors import Refusal
 from analysis.intervals import t_interval
-from analysis.load import Records
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 
 DRAWS = 2000
 LABELS = ("SKIP", "WEAK", "STRONG")

@@ -13,8 +13,8 @@ import pandas as pd
 
 from analysis.episodes import LARGEST
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 
 GAME = ["env", "split", "source", "task", "rollout"]
 

@@ -22,11 +22,11 @@ from analysis.check import check_baseline, check_margin, select
 from analysis.designs import design_of, resampled
 from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
-from analysis.load import Records
 from analysis.not_ok import Bounded, difference_bounds
 from analysis.pairs import check_pairs, correlation, paired_by, real_pairs
 from analysis.power import detectable
 from analysis.question import Question
+from analysis.records import Records
 from analysis.significance import equivalence, mcnemar, t_test
 from analysis.verdict import checkpoint_verdict, corrected, recipe_verdict
 

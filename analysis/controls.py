@@ -19,9 +19,9 @@ from analysis.check import check_margin, select
 from analysis.compare import RECIPE, compare
 from analysis.designs import design_of
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.not_ok import Bounded, mixed
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 from analysis.significance import holm, worse_by
 from analysis.verdict import bounds_words, could_see, seen_words, survives
 

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.errors import Refusal
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
 
 TOKENS = {
     "student": "student_tokens",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.load import Records
+from analysis.records import Records
 
 
 def learning_curve(records: Records, metric: str = "won") -> pd.DataFrame:

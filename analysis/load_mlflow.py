@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import Refusal
-from analysis.load import TABLES, Records, load_directory
+from analysis.records import TABLES, Records
+from analysis.run_folders import load_directory
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

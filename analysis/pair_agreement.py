@@ -14,9 +14,9 @@ import pandas as pd
 
 from analysis.check import check_configs, check_unique, of_place
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.pairs import correlation, differing
 from analysis.question import Question
+from analysis.records import Records
 
 PLACE = ["env", "source", "split", "phase", "step"]
 GAME = ["task", "rollout"]

@@ -16,8 +16,8 @@ from scipy import stats
 
 from analysis.cells import Cells
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.question import Question
+from analysis.records import Records
 
 SEED_ALONE = "seed alone: these records do not say more"
 

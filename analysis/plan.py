@@ -110,14 +110,7 @@ def read_plan(path: str | Path) -> Plan:
         _fields(content, FIELDS, path.name, OPTIONAL)
     if content.get("average", "micro") not in AVERAGES:
         raise Refusal(f"{path.name}: average is one of {', '.join(AVERAGES)}.")
-    if not content["hypotheses"]:
-        raise Refusal(f"{path.name} has no hypothesis.")
-    for number, hypothesis in enumerate(content["hypotheses"], 1):
-        _fields(hypothesis, HYPOTHESIS, f"{path.name}, hypothesis {number}")
-        if hypothesis["direction"] not in DIRECTIONS:
-            raise Refusal(f"{path.name}, hypothesis {number}: direction is one of {', '.join(DIRECTIONS)}.")
-        if hypothesis["direction"] == "equivalent" and not hypothesis["margin"] > 0:
-            raise Refusal(f"{path.name}, hypothesis {number}: equivalence needs a margin above 0.")
+    _check_hypotheses(content["hypotheses"], path.name)
     if content["estimand"] not in ESTIMANDS:
         raise Refusal(f"{path.name}: estimand is one of {', '.join(map(repr, ESTIMANDS))}.")
     if len(set(content["seeds"])) != len(content["seeds"]) or len(content["seeds"]) < 2:
@@ -128,6 +121,18 @@ def read_plan(path: str | Path) -> Plan:
         raise Refusal(f"{path.name}: assumptions lacks {', '.join(lacking)}.")
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Plan(content, hashlib.sha256(canonical.encode()).hexdigest(), path)
+
+
+def _check_hypotheses(hypotheses: list[Any], where: str) -> None:
+    """Refuse a plan without a hypothesis, and one that says nothing that could be tested."""
+    if not hypotheses:
+        raise Refusal(f"{where} has no hypothesis.")
+    for number, hypothesis in enumerate(hypotheses, 1):
+        _fields(hypothesis, HYPOTHESIS, f"{where}, hypothesis {number}")
+        if hypothesis["direction"] not in DIRECTIONS:
+            raise Refusal(f"{where}, hypothesis {number}: direction is one of {', '.join(DIRECTIONS)}.")
+        if hypothesis["direction"] == "equivalent" and not hypothesis["margin"] > 0:
+            raise Refusal(f"{where}, hypothesis {number}: equivalence needs a margin above 0.")
 
 
 def _fields(
@@ -174,11 +179,19 @@ def _check_format_2(content: dict[str, Any], where: str) -> None:
         raise Refusal(
             f"{where}: other_plans is the number of other plans frozen beside these runs, from 0 on."
         )
+    _check_games(content, where)
+    _check_arms(content, where)
+
+
+def _check_games(content: dict[str, Any], where: str) -> None:
     wrong = [split for split in content["splits"] if not _is_count(content["games"].get(split))]
     if wrong or set(content["games"]) - set(content["splits"]):
         raise Refusal(
             f"{where}: games names each of its splits and no other with its number, as in valid_unseen: 134."
         )
+
+
+def _check_arms(content: dict[str, Any], where: str) -> None:
     methods = {h[side] for h in content["hypotheses"] for side in ("method", "baseline")}
     for method in sorted(methods | set(content["arms"])):
         keys = content["arms"].get(method)

@@ -1,22 +1,73 @@
-"""Is a result confirmatory? Every condition of a frozen plan, for each hypothesis, and the hypotheses tested
-as planned.
+"""Is a result confirmatory? The conditions of a frozen plan, one by one, for each hypothesis, and the
+hypotheses tested as planned.
+
+Every condition is a rule about the records of the two arms of a hypothesis, and ends as `met`, `not met` or
+`cannot be known` (a plan frozen in format 1 says less than is asked here, and records without a ledger or
+digests show less). A result is confirmatory where all of them are met. Each row has the way out.
+
+None of this is a lock: who can write the records, the ledger and the plan can write all three anew. It makes
+honest work provable, and slips visible.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
 
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.plan import Plan
-from analysis.plan_conditions import ANY, MET, NOT_MET, OF_ARMS, OF_PLAN, UNKNOWN, Arms, frozen
 from analysis.plan_decision import COLUMNS, at_its_look, reached_looks
+from analysis.plan_findings import ANY, MET, NOT_MET, UNKNOWN, Arms, Finding
+from analysis.plan_history import (
+    after_the_freeze,
+    carry_the_hash,
+    complete,
+    frozen,
+    frozen_in_ledger,
+    once,
+    other_plans,
+    planned_seeds_only,
+    retries,
+    start_times,
+    unbroken,
+)
 from analysis.plan_look import EVENT, as_planned, stopped_by_rule
 from analysis.plan_looks import FIELD
+from analysis.plan_records import (
+    are_pairs,
+    as_written,
+    configs,
+    each_game_once,
+    few_gaps,
+    manifests,
+    one_source,
+)
 from analysis.plan_test import tested, worst_case
+from analysis.records import Records
 
+OF_PLAN: tuple[tuple[str, Callable[[Plan, Records], Finding]], ...] = (
+    ("freeze in the ledger", frozen_in_ledger),
+    ("ledger unbroken", unbroken),
+    ("other plans owned up to", other_plans),
+)
+OF_ARMS: tuple[tuple[str, Callable[[Arms], Finding]], ...] = (
+    ("set complete", complete),
+    ("one finished attempt per run", once),
+    ("retries within the rule", retries),
+    ("runs carry the plan's hash", carry_the_hash),
+    ("runs started after the freeze", after_the_freeze),
+    ("start times as in the ledger", start_times),
+    ("records as they were written", as_written),
+    ("one version of the code", one_source),
+    ("settings equal but for the declared", configs),
+    ("planned game manifests", manifests),
+    ("each planned game once in every run", each_game_once),
+    ("runs of one seed are pairs", are_pairs),
+    ("not ok below the ceiling", few_gaps),
+    ("no run beyond the planned seeds", planned_seeds_only),
+)
 KEEP = (
     "hypothesis",
     "env",

@@ -19,11 +19,11 @@ from analysis.designs import design_of
 from analysis.errors import Refusal
 from analysis.evalue import e_value, reach
 from analysis.group_sequential import Looks
-from analysis.load import Records
 from analysis.plan import Plan
 from analysis.plan_looks import futility_of, looks_of
 from analysis.plan_rows import P_COLUMNS, complete_seeds, only_planned, planned_rows
 from analysis.question import Question
+from analysis.records import Records
 
 PLACE = ("hypothesis", "env", "source", "split")
 COLUMNS = (

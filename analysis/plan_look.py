@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.plan import Plan, frozen_record
-from analysis.plan_conditions import MET, NOT_MET, UNKNOWN, Finding
 from analysis.plan_decision import OPEN, SHOWN, e_values, reached_looks
+from analysis.plan_findings import MET, NOT_MET, UNKNOWN, Finding
 from analysis.plan_looks import boundaries, looks_of
 from analysis.plan_rows import complete_seeds, planned_rows, runs_by_name
 from analysis.plan_test import tested
+from analysis.records import Records
 from sage.records import run_ledger
 
 EVENT = "look"

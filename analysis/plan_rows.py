@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare import RECIPE, compare
-from analysis.load import Records
 from analysis.plan import NEW_GAMES, Plan
 from analysis.question import Question
+from analysis.records import Records
 
 TESTS = {
     "recipe on this benchmark": ("", "p", "p_equivalent", "p_if_{}", "p_equivalent_worst"),

@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.plan import Plan
-from analysis.plan_conditions import MET, NOT_MET, Finding
 from analysis.plan_decision import decided, rows_at_looks
+from analysis.plan_findings import MET, NOT_MET, Finding
 from analysis.plan_looks import looks_of
 from analysis.plan_rows import planned_rows
+from analysis.records import Records
 from analysis.significance import holm
 
 CANNOT_TELL = "cannot tell (one run has no spread)"

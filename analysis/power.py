@@ -1,4 +1,5 @@
-"""What a plan can see: minimal detectable effects, and the runs or games that an effect needs.
+"""What a test can see: power and minimal detectable effects, from a standard error. The tables are those of
+`analysis.power_designs`.
 
 The design is two methods with `runs` runs each, all on the same `games` games, tested by Welch's t on run
 means. The variance of one run mean is  run_sd² + residual / games,  residual being run × game plus decoding
@@ -8,10 +9,9 @@ twice-counted method × game spread `method_game_var / games` is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from scipy import optimize, stats
 
 from analysis.errors import Refusal
@@ -91,83 +91,3 @@ def standard_error(
 def binomial_residual(rate: float, game_share: float = 0.5, rollouts: int = 1) -> float:
     """Variance per episode that remains within a game: rate (1 − rate), less the share that games explain."""
     return rate * (1 - rate) * (1 - game_share) / rollouts
-
-
-def table(
-    runs: Iterable[int] = (3, 5, 8, 10, 15, 20),
-    games: Iterable[int] = (134,),
-    run_sds: Iterable[float] = (0.02, 0.04, 0.06, 0.08),
-    rate: float = 0.6,
-    residual: float | None = None,
-    method_game_var: float = 0.0,
-    new_games: bool = False,
-    alpha: float = 0.05,
-    power: float = 0.8,
-) -> pd.DataFrame:
-    """Minimal detectable effect (fraction) for every combination of runs, games and sd over runs."""
-    rest = binomial_residual(rate) if residual is None else residual
-    rows = []
-    for sd in run_sds:
-        for n_games in games:
-            for n in runs:
-                if n < 2:
-                    raise Refusal(
-                        "A comparison of recipes needs at least 2 runs per method; with 1 there is no spread."
-                    )
-                se = standard_error(n, n_games, sd, rest, method_game_var, new_games)
-                rows.append(
-                    {
-                        "run_sd": sd,
-                        "games": n_games,
-                        "runs": n,
-                        "se": se,
-                        "detectable": plannable(se, n, alpha, power),
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def runs_needed(
-    effect: float,
-    games: int,
-    run_sd: float,
-    residual: float,
-    method_game_var: float = 0.0,
-    new_games: bool = False,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    most: int = 1000,
-) -> int | None:
-    """Fewest runs per method that see `effect` with `power`; None where `most` runs do not suffice."""
-    for n in range(2, most + 1):
-        se = standard_error(n, games, run_sd, residual, method_game_var, new_games)
-        if welch_power(effect, se, n, alpha) >= power:
-            return n
-    return None
-
-
-def needed_table(
-    effects: Iterable[float] = (0.03, 0.05, 0.08, 0.10, 0.15),
-    games: Iterable[int] = (134,),
-    run_sds: Iterable[float] = (0.02, 0.04, 0.06, 0.08),
-    rate: float = 0.6,
-    residual: float | None = None,
-    method_game_var: float = 0.0,
-    new_games: bool = False,
-    alpha: float = 0.05,
-    power: float = 0.8,
-) -> pd.DataFrame:
-    """Runs per method that each effect needs; empty where more than 1000."""
-    rest = binomial_residual(rate) if residual is None else residual
-    rows = [
-        {
-            "effect": effect,
-            "run_sd": sd,
-            "games": n_games,
-            "runs_needed": runs_needed(effect, n_games, sd, rest, method_game_var, new_games, alpha, power),
-        }
-        for effect in effects
-        for sd in run_sds
-        for n_games in games
-    ]
-    return pd.DataFrame(rows).astype({"runs_needed": "Int64"})

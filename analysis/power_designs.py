@@ -9,13 +9,16 @@ effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.errors import Refusal
 from analysis.power import (
     binomial_residual,
     detectable,
@@ -24,8 +27,12 @@ from analysis.power import (
     standard_error,
     welch_power,
 )
+from analysis.question import DESIGNS
 
 SIMULATED = 8000
+"""Studies from which the power of a blocked one is counted."""
+MOST = 1000
+"""More runs a method are not looked for."""
 MANY_RUNS = 40
 """From here on a blocked study is planned as a paired t test with twice the degrees of freedom."""
 
@@ -79,89 +86,78 @@ def plannable_in(
     return float(np.quantile(half - gaps, power)) * se
 
 
-def detectable_table(
-    runs: Iterable[int],
-    games: Iterable[int] = (134,),
-    run_sds: Iterable[float] = (0.02, 0.04, 0.06, 0.08),
-    rate: float = 0.6,
-    residual: float | None = None,
-    method_game_var: float = 0.0,
-    new_games: bool = False,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    design: str = "independent",
-    correlation: float = 0.0,
-    methods: int = 4,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Assumed:
+    """What is assumed of a study before its runs; each combination of `games` and `run_sds` makes a row.
+
+    Rates are fractions, variances in their square. `correlation` is that of the run means of two methods with
+    one seed (an independent design does not use it), `methods` the number of those of a blocked study.
+    """
+
+    games: Sequence[int] = (134,)
+    run_sds: Sequence[float] = (0.02, 0.04, 0.06, 0.08)
+    """sd over training runs of the true success rate."""
+    rate: float = 0.6
+    residual: float | None = None
+    """Run × game plus decoding noise per episode; None: what is left of a rate's binomial variance."""
+    method_game_var: float = 0.0
+    new_games: bool = False
+    alpha: float = 0.05
+    power: float = 0.8
+    design: str = "independent"
+    correlation: float = 0.0
+    methods: int = 4
+
+    def standard_error(self, design: str, runs: int, games: int, run_sd: float, new_games: bool) -> float:
+        """Of the difference of two methods with `runs` runs each."""
+        rest = binomial_residual(self.rate) if self.residual is None else self.residual
+        alike = 0.0 if design == "independent" else self.correlation
+        return standard_error(runs, games, run_sd, rest, self.method_game_var, new_games, alike)
+
+
+def detectable_table(runs: Iterable[int], assumed: Assumed) -> pd.DataFrame:
     """Minimal detectable effect (fraction) of one design for every combination of runs, games and sd over
-    runs."""
-    rest = binomial_residual(rate) if residual is None else residual
-    alike = 0.0 if design == "independent" else correlation
-    rows = []
-    for sd in run_sds:
-        for n_games in games:
-            for n in runs:
-                se = standard_error(n, n_games, sd, rest, method_game_var, new_games, alike)
-                effect = plannable_in(design, se, n, methods, alpha, power)
-                place = {"design": design, "correlation": alike, "run_sd": sd, "games": n_games, "runs": n}
-                rows.append(place | {"se": se, "detectable": effect})
+    runs. Raises Refusal for one run."""
+    design, rows = assumed.design, []
+    place = {"design": design, "correlation": 0.0 if design == "independent" else assumed.correlation}
+    for sd, games, n in product(assumed.run_sds, assumed.games, runs):
+        if n < 2:
+            raise Refusal(
+                "A comparison of recipes needs at least 2 runs per method; with 1 there is no spread."
+            )
+        se = assumed.standard_error(design, n, games, sd, assumed.new_games)
+        effect = plannable_in(design, se, n, assumed.methods, assumed.alpha, assumed.power)
+        rows.append(place | {"run_sd": sd, "games": games, "runs": n, "se": se, "detectable": effect})
     return pd.DataFrame(rows)
 
 
-def needed_in(
-    design: str,
-    effect: float,
-    se_of_one: float,
-    fixed: float,
-    methods: int,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    most: int = 1000,
-) -> int | None:
-    """Fewest runs a method that see `effect`; None where `most` do not. The variance of the difference is
+def needed_in(design: str, effect: float, se_of_one: float, fixed: float, assumed: Assumed) -> int | None:
+    """Fewest runs a method that see `effect`; None where `MOST` do not. The variance of the difference is
     `se_of_one`² / runs + `fixed`."""
 
     def sees(runs: int) -> bool:
         se = float(np.sqrt(se_of_one**2 / runs + fixed))
-        return power_in(design, effect, se, runs, methods, alpha) >= power
+        return power_in(design, effect, se, runs, assumed.methods, assumed.alpha) >= assumed.power
 
-    if not sees(most):
+    if not sees(MOST):
         return None
-    low, high = 1, most
+    low, high = 1, MOST
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if sees(middle) else (middle, high)
     return high
 
 
-def needed_table(
-    effects: Iterable[float] = (0.03, 0.05, 0.08, 0.10, 0.15),
-    games: Iterable[int] = (134,),
-    run_sds: Iterable[float] = (0.02, 0.04, 0.06, 0.08),
-    rate: float = 0.6,
-    residual: float | None = None,
-    method_game_var: float = 0.0,
-    new_games: bool = False,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    design: str = "independent",
-    correlation: float = 0.0,
-    methods: int = 4,
-) -> pd.DataFrame:
+def needed_table(effects: Iterable[float], assumed: Assumed) -> pd.DataFrame:
     """Runs (seeds) per method that each effect needs: of the chosen design, and of each of the three if pairs
-    have that correlation; empty where more than 1000."""
-    rest = binomial_residual(rate) if residual is None else residual
+    have that correlation; empty where more than `MOST`."""
     rows = []
-    for effect in effects:
-        for sd in run_sds:
-            for n_games in games:
-                fixed = 2 * method_game_var / n_games if new_games else 0.0
-                row: dict[str, float | int | None] = {"effect": effect, "run_sd": sd, "games": n_games}
-                for name in ("independent", "paired", "blocked"):
-                    alike = 0.0 if name == "independent" else correlation
-                    one = standard_error(1, n_games, sd, rest, correlation=alike)
-                    row[name] = needed_in(name, effect, one, fixed, methods, alpha, power)
-                rows.append(row | {"runs_needed": row[design], "correlation": correlation})
-    order = ["effect", "run_sd", "games", "runs_needed", "correlation", "independent", "paired", "blocked"]
-    kinds = dict.fromkeys(("runs_needed", "independent", "paired", "blocked"), "Int64")
-    return pd.DataFrame(rows)[order].astype(kinds)
+    for effect, sd, games in product(effects, assumed.run_sds, assumed.games):
+        fixed = 2 * assumed.method_game_var / games if assumed.new_games else 0.0
+        row: dict[str, float | int | None] = {"effect": effect, "run_sd": sd, "games": games}
+        for name in DESIGNS:
+            one = assumed.standard_error(name, 1, games, sd, new_games=False)
+            row[name] = needed_in(name, effect, one, fixed, assumed)
+        rows.append(row | {"runs_needed": row[assumed.design], "correlation": assumed.correlation})
+    order = ["effect", "run_sd", "games", "runs_needed", "correlation", *DESIGNS]
+    return pd.DataFrame(rows)[order].astype(dict.fromkeys(("runs_needed", *DESIGNS), "Int64"))

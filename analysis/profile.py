@@ -14,8 +14,8 @@ import pandas as pd
 
 from analysis.cells import each_split
 from analysis.check import select
-from analysis.load import Records
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 
 DRAWS = 1000
 TAUS = np.round(np.linspace(0, 1, 21), 2)

@@ -12,7 +12,7 @@ from analysis.errors import Refusal
 from analysis.question import EVERYTHING, Question
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
 
 WORDS = ["SKIP", "WEAK", "STRONG"]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from sage.records.identity import MANIFEST
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
 
 SHOWN = 3
 """Settings in a name; where more differ the recipe's digest stands for them, and a note lists them."""

@@ -13,23 +13,26 @@ P_COLUMNS = ("p", "p_", "q_")
 def shown(value: Any, column: str = "") -> str:
     """One cell: p values to 3 digits, other floats to 3 or 4 significant digits, missing as an empty
     string."""
+    kind = type(value).__name__
     if value is None or value is pd.NA or value is pd.NaT:
         return ""
-    if isinstance(value, bool) or type(value).__name__ == "bool_" or type(value).__name__ == "bool":
+    if kind in ("bool", "bool_"):
         return "yes" if value else "no"
-    if isinstance(value, float) or type(value).__name__.startswith("float"):
-        number = float(value)
-        if math.isnan(number):
-            return ""
-        if math.isinf(number):
-            return "inf" if number > 0 else "-inf"
-        if abs(number) < 1e-12:
-            number = 0.0  # what rounding leaves of a difference of equal numbers
-        if column == "p" or column.startswith(P_COLUMNS[1:]):
-            return "<0.001" if 0 <= number < 0.001 else f"{number:.3f}"
-        size = abs(number)
-        return f"{number:.3g}" if size < 1 else f"{number:.4g}" if size < 1e5 else f"{number:.0f}"
-    return str(value)
+    return number(float(value), column) if kind.startswith("float") else str(value)
+
+
+def number(value: float, column: str = "") -> str:
+    """A float of a column; what is not a number is an empty string."""
+    if math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if abs(value) < 1e-12:
+        value = 0.0  # what rounding leaves of a difference of equal numbers
+    if column == "p" or column.startswith(P_COLUMNS[1:]):
+        return "<0.001" if 0 <= value < 0.001 else f"{value:.3f}"
+    size = abs(value)
+    return f"{value:.3g}" if size < 1 else f"{value:.4g}" if size < 1e5 else f"{value:.0f}"
 
 
 def cells_of(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -28,8 +28,8 @@ from analysis.clusters import (
     resampled_sums,
 )
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 
 EPISODE = ["run", "phase", "step", "split", "task", "rollout"]
 COVARIATES = {

@@ -21,8 +21,8 @@ import pandas as pd
 from analysis.cells import each_split
 from analysis.check import check_baseline, select
 from analysis.clusters import resampled_sums
-from analysis.load import Records
 from analysis.question import Question
+from analysis.records import Records
 from analysis.variance import (
     DRAWS,
     RESIDUE,

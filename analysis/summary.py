@@ -11,10 +11,11 @@ import pandas as pd
 
 from analysis.cells import Cells, cells, each_env, each_split
 from analysis.check import check_metric, select
+from analysis.episodes import CONTEXT_FULL
 from analysis.intervals import t_interval, wilsons
-from analysis.load import CONTEXT_FULL, Records
 from analysis.not_ok import rate_bounds, without_empty
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 from analysis.runmeans import RunMeans
 
 PLACE = ["env", "source", "split"]

@@ -22,8 +22,8 @@ from analysis.check import select
 from analysis.compare import compare
 from analysis.errors import Refusal
 from analysis.intervals import t_interval
-from analysis.load import Records
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 
 DRAWS = 4000
 

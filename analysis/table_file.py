@@ -91,6 +91,22 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def header_of(path: Path, needs: str = NEEDS) -> list[str]:
     """Names of the first line of a CSV. Refuses what is empty, not UTF-8 or without commas; `needs` says what
     a file of its kind has in its header."""
+    text = _first_line(path, needs)
+    if "\r" in text.rstrip("\r\n"):
+        raise Refusal(
+            f"{path.name} ends its lines as old Macintosh programs do (CR alone); save it with LF or CRLF."
+        )
+    for sign, name in SEPARATORS.items():
+        if text.count(sign) > text.count(","):
+            raise Refusal(
+                f"{path.name} separates its columns by {name} ({text.strip()[:60]}); write it with commas "
+                "(in pandas: frame.to_csv(path, index=False))."
+            )
+    return [name.strip('"') for name in text.rstrip("\r\n").split(",")]
+
+
+def _first_line(path: Path, needs: str) -> str:
+    """As text, with its end. Refuses what is no CSV by its first bytes."""
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opener(path, "rb") as file:
@@ -108,20 +124,9 @@ def header_of(path: Path, needs: str = NEEDS) -> list[str]:
             f"{path.name} is not UTF-8 but UTF-16 (a spreadsheet's Unicode text); save it as CSV UTF-8."
         )
     try:
-        text = first.decode("utf-8-sig")
+        return first.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
-    if "\r" in text.rstrip("\r\n"):
-        raise Refusal(
-            f"{path.name} ends its lines as old Macintosh programs do (CR alone); save it with LF or CRLF."
-        )
-    for sign, name in SEPARATORS.items():
-        if text.count(sign) > text.count(","):
-            raise Refusal(
-                f"{path.name} separates its columns by {name} ({text.strip()[:60]}); write it with commas "
-                "(in pandas: frame.to_csv(path, index=False))."
-            )
-    return [name.strip('"') for name in text.rstrip("\r\n").split(",")]
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> Refusal:

@@ -23,8 +23,8 @@ from analysis.cells import each_split
 from analysis.check import check_baseline, check_metric, select
 from analysis.clusters import resampled_sums
 from analysis.errors import Refusal
-from analysis.load import Records
 from analysis.question import EVERYTHING, Question
+from analysis.records import Records
 
 DRAWS = 4000
 DECODING = "decoding noise"

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.agreement import LABELS, auroc, from_confusion, measures, over_runs, reliability
-from analysis.load import Records
 from analysis.question import Question
+from analysis.records import Records
 from analysis.skipped import aftermath, decided_turns, differences, errors, weighted
 from benchmarks.coverage import grid, section, shares, write_block
 

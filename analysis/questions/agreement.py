@@ -12,7 +12,7 @@ from analysis.questions.asked import Asked, Tables
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.load import Records
+    from analysis.records import Records
     from analysis.report.section import Brief, Section
 
 TEXT = """\

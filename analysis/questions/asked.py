@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.load import Records
+    from analysis.records import Records
     from analysis.report.section import Brief, Section
 
 Tables = dict[str, "pd.DataFrame"]

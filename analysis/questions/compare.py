@@ -10,7 +10,7 @@ from analysis.questions import options, values
 from analysis.questions.asked import Asked, Tables
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
     from analysis.report.section import Brief, Section
 
 TEXT = """\

@@ -11,7 +11,7 @@ from analysis.questions.asked import Asked
 from analysis.questions.values import MAX_DRAWS, MIN_DRAWS, level, task_ids, whole
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
 
 INPUTS = """\
 INPUT is any number of

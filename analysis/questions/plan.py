@@ -11,8 +11,8 @@ from analysis.questions import options
 from analysis.questions.asked import Asked, Tables
 
 if TYPE_CHECKING:
-    from analysis.load import Records
     from analysis.plan import Plan
+    from analysis.records import Records
     from analysis.report.section import Brief, Section
 
 TEXT = """\

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analysis.errors import Refusal
 from analysis.question import DESIGNS, Question
@@ -67,27 +68,30 @@ def tables(args: argparse.Namespace) -> Tables:
             "seed; `compare` prints it of earlier runs as pair_correlation."
         )
     tables: Tables = {}
-    design = {"design": args.design, "correlation": args.correlation or 0.0, "methods": args.methods}
-    shared: dict[str, Any] = {
-        "games": values.counts(args.games, 1, "games"),
-        "run_sds": values.numbers(args.run_sd),
-        "rate": args.rate,
-        "new_games": args.new_games,
-        "method_game_var": args.method_game_sd**2,
-        "alpha": 1 - args.level,
-        "power": args.power,
-    }
+    assumed = power_designs.Assumed(
+        games=values.counts(args.games, 1, "games"),
+        run_sds=values.numbers(args.run_sd),
+        rate=args.rate,
+        new_games=args.new_games,
+        method_game_var=args.method_game_sd**2,
+        alpha=1 - args.level,
+        power=args.power,
+        design=args.design,
+        correlation=args.correlation or 0.0,
+        methods=args.methods,
+    )
     if args.pilot:
         tables["pilot"] = pilot = _pilot(args)
-        shared |= {
-            "games": sorted(set(pilot["games"].astype(int))),
-            "run_sds": [round(sd, 4) for sd in sorted(set(pilot["run_sd"]))],
-            "residual": float(pilot["residual"].mean()),
-            "method_game_var": float(pilot["method_game_var"].mean()),
-        }
+        assumed = replace(
+            assumed,
+            games=sorted(set(pilot["games"].astype(int))),
+            run_sds=[round(sd, 4) for sd in sorted(set(pilot["run_sd"]))],
+            residual=float(pilot["residual"].mean()),
+            method_game_var=float(pilot["method_game_var"].mean()),
+        )
     runs, effects = values.counts(args.runs, 2, "runs per method"), values.numbers(args.effects)
-    tables["detectable"] = power_designs.detectable_table(runs, **shared, **design)
-    tables["needed"] = power_designs.needed_table(effects, **shared, **design)
+    tables["detectable"] = power_designs.detectable_table(runs, assumed)
+    tables["needed"] = power_designs.needed_table(effects, assumed)
     if args.plot:
         from analysis.figures import power_curves, save
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from analysis.questions.asked import Asked
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
     from analysis.report.section import Brief, Section
 
 OPTIONS = {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
     from analysis.report.section import Brief, Section
 
 TEXT = """\

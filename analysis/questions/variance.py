@@ -11,7 +11,7 @@ from analysis.questions import options
 from analysis.questions.asked import Asked, Tables
 
 if TYPE_CHECKING:
-    from analysis.load import Records
+    from analysis.records import Records
     from analysis.report.section import Brief, Section
 
 TEXT = """\
@@ -54,7 +54,7 @@ def answer(records: Records, question: Question) -> Tables:
 def section(part: Section, records: Records, brief: Brief) -> None:
     """Where the spread comes from."""
     from analysis import figures
-    from analysis.power import table as power_table
+    from analysis.power_designs import Assumed, detectable_table
     from analysis.spread_of_difference import difference
     from analysis.variance import contrast, precision, variance
 
@@ -87,12 +87,13 @@ def section(part: Section, records: Records, brief: Brief) -> None:
         part.table("pilot", pilot, "Spread as a pilot for the next study", folded=True)
         found = {round(float(pilot["run_sd"].quantile(q)), 3) for q in (0, 0.5, 1)}
         runs = sorted(_run_counts(records, question))
-        curves = power_table(
-            runs=sorted({3, 5, 8, 10, 15, 20, *runs}),
+        assumed = Assumed(
             games=sorted(set(pilot["games"].astype(int))),
             run_sds=sorted(found | {0.05} if question.metric == "won" else found),
             residual=float(pilot["residual"].mean()),
         )
+        curves = detectable_table(sorted({3, 5, 8, 10, 15, 20, *runs}), assumed)
+        curves = curves.drop(columns=["design", "correlation"])
         part.draw(
             "power",
             figures.power_curves(curves, [(f"{n} runs", n) for n in runs]),

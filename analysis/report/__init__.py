@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import figures, questions, render
 from analysis.check import check_baseline, check_metric
 from analysis.errors import Refusal
-from analysis.load import Records
+from analysis.records import Records
 from analysis.report.markdown import markdown
 from analysis.report.page import page
 from analysis.report.section import Brief, Section

@@ -6,8 +6,8 @@ import html
 from importlib import resources
 
 from analysis import figures
-from analysis.load import Records
 from analysis.reader import as_json, sample
+from analysis.records import Records
 from analysis.report.headlines import headlines
 from analysis.report.section import Section
 from analysis.report.table import table_html

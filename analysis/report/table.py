@@ -42,14 +42,10 @@ def table_html(frame: pd.DataFrame) -> str:
     To fit a screen, columns without a single value are left out, and columns of `CONTEXT` with one value for
     all rows are said once below; bounds share a column. The CSV beside the page has all of them.
     """
-    same = {
-        name: render.shown(frame[name].iloc[0], name)
-        for name in CONTEXT
-        if len(frame) > 1 and name in frame and frame[name].nunique(dropna=False) == 1
-    }
-    empty = [name for name in frame if len(frame) and frame[name].isna().all()]
+    same = _said_once(frame)
+    empty = [name for name in frame if len(frame) and frame[name].isna().all() and name not in same]
     note = ", ".join(f"{name} {value}" for name, value in same.items() if value != "all")
-    frame = frame.drop(columns=[*same, *(name for name in empty if name not in same)])
+    frame = frame.drop(columns=[*same, *empty])
     frame, right = render.with_intervals(frame)
     header, rows = render.cells_of(frame)
     head = "".join(f"<th{_class(r)}>{html.escape(n)}</th>" for n, r in zip(header, right, strict=True))
@@ -63,6 +59,12 @@ def table_html(frame: pd.DataFrame) -> str:
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{below}'
     )
+
+
+def _said_once(frame: pd.DataFrame) -> dict[str, str]:
+    """Columns of `CONTEXT` with one value in all of several rows, and that value."""
+    alike = [name for name in CONTEXT if name in frame and frame[name].nunique(dropna=False) == 1]
+    return {name: render.shown(frame[name].iloc[0], name) for name in alike} if len(frame) > 1 else {}
 
 
 def _class(right: bool, value: str = "") -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.cost import tables
 from analysis.errors import Refusal
-from analysis.load import Records
+from analysis.records import Records
 
 
 def step(

@@ -14,7 +14,7 @@ from analysis.load import load
 from analysis.plan import detectables, read_plan
 from analysis.plan_check import check, confirmatory
 from analysis.power import detectable, plannable
-from analysis.power_designs import detectable_table, needed_in, needed_table, plannable_in, power_in
+from analysis.power_designs import Assumed, detectable_table, needed_in, needed_table, plannable_in, power_in
 from tests.analysis.planned import PLAN, write_plan, write_planned
 
 ASSUMED = PLAN["assumptions"] | {"correlation": 0.8}
@@ -100,20 +100,18 @@ def test_blocked_power_is_what_simulated_studies_find():
 
 
 def test_seeds_needed_by_design():
-    frame = needed_table((0.05,), run_sds=(0.04,), correlation=0.83, methods=10)
+    frame = needed_table((0.05,), Assumed(run_sds=(0.04,), correlation=0.83, methods=10))
     row = frame.iloc[0]
     assert row["paired"] < row["independent"] / 2
     assert row["blocked"] <= row["paired"]
     assert row["runs_needed"] == row["independent"]
-    unlike = needed_table((0.1,), run_sds=(0.04,), correlation=0.0, methods=10, design="paired").iloc[0]
+    unlike = needed_table((0.1,), Assumed(run_sds=(0.04,), methods=10, design="paired")).iloc[0]
     assert unlike["runs_needed"] >= unlike["independent"]  # pairs that are not alike cost degrees of freedom
-    assert needed_in("paired", 1e-6, 0.1, 0.0, 4, most=20) is None
+    assert needed_in("paired", 1e-6, 0.1, 0.0, Assumed()) is None
     for design in ("paired", "blocked"):
         n = int(row[design])
-        se = {
-            m: detectable_table((m,), run_sds=(0.04,), correlation=0.83, methods=10, design=design)
-            for m in (n - 1, n)
-        }
+        assumed = Assumed(run_sds=(0.04,), correlation=0.83, methods=10, design=design)
+        se = {m: detectable_table((m,), assumed) for m in (n - 1, n)}
         assert se[n]["detectable"].iloc[0] <= 0.0505 <= se[n - 1]["detectable"].iloc[0] * 1.01
 
 

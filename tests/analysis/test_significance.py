@@ -18,14 +18,12 @@ from analysis.errors import Refusal
 from analysis.intervals import newcombe, newcombe_paired, t_interval, wilsons
 from analysis.power import (
     detectable,
-    needed_table,
     plannable,
     power_of,
-    runs_needed,
     standard_error,
     welch_power,
 )
-from analysis.power import table as power_table
+from analysis.power_designs import Assumed, detectable_table, needed_in, needed_table
 from analysis.significance import (
     benjamini_hochberg,
     holm,
@@ -142,18 +140,20 @@ def test_detectable_is_statsmodels(runs):
 
 def test_detectable_of_three_and_ten_seeds_is_in_the_known_range():
     """Findings: 3 seeds see 12 to 22 points, 10 seeds 5 to 9; of 3 seeds Welch's test sees a little less."""
-    frame = power_table(runs=(3, 10), run_sds=(0.04, 0.06))
+    frame = detectable_table((3, 10), Assumed(run_sds=(0.04, 0.06)))
     three, ten = frame[frame["runs"] == 3]["detectable"], frame[frame["runs"] == 10]["detectable"]
     assert three.between(0.12, 0.24).all()
     assert ten.between(0.05, 0.09).all()
 
 
 def test_runs_needed_reaches_the_power():
-    n = runs_needed(0.08, 134, 0.04, 0.1)
+    assumed = Assumed(run_sds=(0.04,), residual=0.1)
+    one = standard_error(1, 134, 0.04, 0.1)
+    n = needed_in("independent", 0.08, one, 0.0, assumed)
     for runs, enough in ((n, True), (n - 1, False)):
         assert (welch_power(0.08, standard_error(runs, 134, 0.04, 0.1), runs) >= 0.8) is enough
-    assert runs_needed(1e-5, 134, 0.04, 0.1, most=20) is None
-    assert needed_table(effects=(0.1,), run_sds=(0.04,))["runs_needed"].iloc[0] >= 2
+    assert needed_in("independent", 1e-5, one, 0.0, assumed) is None
+    assert needed_table((0.08,), assumed)["runs_needed"].iloc[0] == n
 
 
 @pytest.mark.parametrize(("runs", "effect"), [(3, 0.16), (5, 0.11)])
@@ -169,7 +169,7 @@ def test_power_of_welch_is_what_welch_finds(runs, effect):
 
 def test_one_run_has_no_power():
     with pytest.raises(Refusal, match="at least 2 runs"):
-        power_table(runs=(1,))
+        detectable_table((1,), Assumed())
     with pytest.raises(Refusal, match="between 0 and 1"):
         detectable(0.1, 4, power=1.0)
 

@@ -32,7 +32,8 @@ from sage.objective.confidence.base import Top1
 from sage.objective.divergence.base import ReverseKL
 from sage.objective.normalization import AllToken
 from sage.policy.decoding.generate import Decoder, Sampling
-from sage.policy.models.load import LanguageModel, resolve_path
+from sage.policy.models.folder import resolve_path
+from sage.policy.models.load import LanguageModel
 from sage.training.batch import Pair, Played
 from sage.training.gradient import Objective, accumulate_gradient
 

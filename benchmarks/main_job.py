@@ -40,6 +40,7 @@ from sage.training.gradient import Objective, accumulate_gradient
 from sage.training.loop import decide, turn_streams
 from sage.training.optimizer import StudentOptimizer
 from sage.training.players import training_play
+from sage.training.setup import evaluation_settings, training_settings
 
 
 class CountedPool(EnvPool):
@@ -67,7 +68,7 @@ class Step:
 
     def evaluate(self, pool: EnvPool, split: str) -> list[Any]:
         student = self.models.student
-        how = story._evaluation_settings(self.config, self.style, student)
+        how = evaluation_settings(self.config, self.style, student)
         jobs = [Job(task) for task in self.config.env.tasks(split)]
         return list(play(student, pool, jobs, how))
 
@@ -82,7 +83,7 @@ class Step:
         return [(played.episode.token_ids, turns) for played, turns in zip(batch, said, strict=True)]
 
     def rollout(self, pool: EnvPool, on_turns: OnTurns | None = None) -> list[Any]:
-        how = story.training_settings(self.config, self.style, self.models.student)
+        how = training_settings(self.config, self.style, self.models.student)
         training = training_play(self.config, self.models, pool, how, on_turns)
         return list(training([Job(task) for task in self.tasks], self.config.env.turn_budget))
 

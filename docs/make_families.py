@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 import transformers
 
+from sage.errors import ModelError
 from sage.policy.decoding.engine import right_engine
 from sage.policy.decoding.equivalence import engine_error
 from sage.policy.models import plain
 from sage.policy.models.hidden_states import check_head
 from sage.policy.models.layers import keeps_state, kinds
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel
 from tests.families import FAMILIES, family
 
 PAGE = Path(__file__).with_name("model_families.md")

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage.config.load import GROUPS, conf_dir, load, register_components
+from sage.config.components import GROUPS, conf_dir, register_components
+from sage.config.load import load
 from sage.config.registry import Component
 
 if TYPE_CHECKING:

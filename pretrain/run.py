@@ -37,7 +37,7 @@ def pretrain(settings: PretrainSettings, env: EnvSettings, style: PromptStyle, s
     if settings.tokenizer is None:
         tokenizer = _new_tokenizer(settings, corpus, style, seed)
     else:
-        from sage.policy.models.load import resolve_path
+        from sage.policy.models.folder import resolve_path
 
         tokenizer = AutoTokenizer.from_pretrained(resolve_path(settings.tokenizer))
     tokenizer.save_pretrained(output / "tokenizer")

@@ -43,7 +43,7 @@ def main() -> None:
 
     import hydra
 
-    from sage.config.load import conf_dir
+    from sage.config.components import conf_dir
     from sage.launch.cli import guarded
 
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")

@@ -33,6 +33,10 @@ class RunFailure(RuntimeError):
         super().__init__(_bearable(str(message)))
 
 
+class EnvironmentFault(RuntimeError):
+    """Infrastructure failed; the episode becomes `env_error` and says nothing about the agent."""
+
+
 class OutOfMemory(RunFailure):
     """Something does not fit the memory; the sentence says what to lower."""
 

@@ -6,7 +6,6 @@ the folder first; the MLflow export is a child process that reads them, and can 
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,20 +20,19 @@ import torch
 from sage.check.before import before_weights
 from sage.check.page import Verdict
 from sage.check.preflight import preflight
-from sage.config.load import ConfigError
 from sage.config.schema import RunConfig
 from sage.console import View, open_view, print_summary
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Label, Status, Task, Turn
+from sage.errors import ConfigError
 from sage.objective.intervention.base import Ask, TurnContext, no_judge
 from sage.policy.decoding.engine import right_engine
-from sage.policy.decoding.generate import Sampling
 from sage.policy.models.chat_format import dated
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.prompts import choose_style
-from sage.policy.rollout import OnTurns, PlaySettings
+from sage.policy.rollout import OnTurns
 from sage.records import provenance
 from sage.records.clock import PhaseClock, phase
 from sage.records.mlflow.exporter import Exporter
@@ -47,16 +45,16 @@ from sage.records.trouble import fallback_warning
 from sage.teacher.judge import TeacherJudge
 from sage.teacher.vocabulary import ignored
 from sage.training import checkpoint
-from sage.training.batch import Pair, pair
+from sage.training.batch import Pair
 from sage.training.evaluate import Evaluator
 from sage.training.gradient import Objective
 from sage.training.loop import Rules, StepReport, distill
 from sage.training.not_ok import refuse_not_ok, set_aside
 from sage.training.players import golden, training_play
 from sage.training.processes import Processes
+from sage.training.setup import evaluation_settings, load_models, training_settings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
     from sage.config.schema import PromptStyle
 
@@ -119,7 +117,7 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
                 if sentence:
                     folder.log(sentence)
                     view.say(sentence)
-        evaluator = Evaluator(student, pool, _evaluation_settings(config, style, student), processes)
+        evaluator = Evaluator(student, pool, evaluation_settings(config, style, student), processes)
 
         def evaluate(step: int, limit: int | None) -> None:
             for split in config.evaluation.splits:
@@ -308,24 +306,6 @@ def _view(config: RunConfig, folder: RunDir, steps: int, main: bool) -> Any:
     return open_view(title, steps, io.StringIO())
 
 
-def _play_settings(
-    config: RunConfig, style: PromptStyle, student: LanguageModel, sampling: Sampling, stream: str
-) -> PlaySettings:
-    return PlaySettings(
-        sampling=sampling,
-        style=style,
-        seed=config.seed,
-        stream=stream,
-        turn_budget=config.env.turn_budget,
-        max_context=min(config.rollout.max_context, reach(student) or config.rollout.max_context),
-        slots=config.speed.slots,
-        engine=config.speed.engine,
-        decoder=config.rollout.decoder,
-        draft_tokens=config.speed.draft_tokens,
-        vllm=config.speed.vllm,
-    )
-
-
 def _shorter_context(config: RunConfig, student: LanguageModel, models: Pair | None) -> str:
     """That episodes end before rollout.max_context, because a model does not reach that far; or nothing."""
     read = {"student": student} | ({"teacher": models.teacher} if models else {})
@@ -350,31 +330,6 @@ def _template_dates(student: LanguageModel, models: Pair | None) -> dict[str, st
     """The date that each chat template prints where it asks for today's."""
     read = {"student": student} | ({"teacher": models.teacher} if models else {})
     return {role: date for role, lm in read.items() if (date := dated(lm.tokenizer)) is not None}
-
-
-def _evaluation_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
-    how = config.evaluation
-    sampling = Sampling(how.temperature, how.top_p, config.rollout.max_new_tokens, style.stop or None)
-    return _play_settings(config, style, student, sampling, "evaluation")
-
-
-def training_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
-    how = config.rollout
-    sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens, style.stop or None)
-    return _play_settings(config, style, student, sampling, "train")
-
-
-def load_models(
-    config: RunConfig, student: LanguageModel, tokenizer: PreTrainedTokenizerBase | None = None
-) -> Pair:
-    """Student, teacher, and the reference model where the divergence has one: as they are now."""
-    teacher = load_model(config.teacher, role="teacher", tokenizer=tokenizer)
-    anchor = config.divergence.anchor
-    if anchor is None:
-        return pair(student, teacher)
-    if anchor.reference == "student":
-        return pair(student, teacher, copy.deepcopy(student))
-    return pair(student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference})))
 
 
 def _look_before(config: RunConfig, folder: RunDir) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sage.config.load import validate
 from sage.config.registry import Component
 from sage.config.schema import RunConfig
+from sage.config.validate import validate
 
 PARTS = ("intervention", "confidence", "normalization", "divergence", "curriculum")
 """Groups of components whose every setting is looked at under every preset."""

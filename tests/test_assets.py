@@ -8,8 +8,10 @@ import pytest
 
 import sage
 from sage.config.schema import ModelSettings
+from sage.errors import ModelError
 from sage.policy.decoding.generate import reply
-from sage.policy.models.load import LanguageModel, ModelError, load_model, resolve_path
+from sage.policy.models.folder import resolve_path
+from sage.policy.models.load import LanguageModel, load_model
 from sage.teacher.vocabulary import shared_vocabulary
 
 ASSETS = Path(sage.__file__).parent / "assets"

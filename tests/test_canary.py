@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sage.config.load import known_settings, load
+from sage.config.known import known_settings
+from sage.config.load import load
 from sage.config.schema import RunConfig
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from sage.config.load import ConfigError
+from sage.errors import ConfigError
 from sage.training import checkpoint
 from sage.training.optimizer import StudentOptimizer
 from sage.training.processes import check_launch

@@ -15,8 +15,11 @@ import pytest
 from pydantic import BaseModel
 
 from sage.check.before import before_weights
-from sage.config.load import GROUPS, ConfigError, load, register_components, validate
+from sage.config.components import GROUPS, register_components
+from sage.config.load import load
 from sage.config.schema import RunConfig
+from sage.config.validate import validate
+from sage.errors import ConfigError
 from sage.launch.cli import _missing_folder
 
 LONGEST = 400

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.config.schema import NOT_A_RESULT, WITHOUT_EFFECT, RunConfig
+from sage.errors import ConfigError
 from sage.launch.execute import execute
 from sage.records.tables import read
 from sage.training import checkpoint

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from sage.config.load import ConfigError, conf_dir, load
+from sage.config.components import conf_dir
+from sage.config.load import load
 from sage.config.schema import WITHOUT_EFFECT, WITHOUT_EFFECT_BESIDE, RunConfig
 from sage.episode import Episode, Failure, Label
+from sage.errors import ConfigError
 from sage.objective.divergence.base import ReverseKL
 from sage.objective.intervention.base import Ask, JudgeQuery, JudgeReply, TurnContext, no_judge
 from sage.teacher.judge import TeacherJudge

@@ -25,6 +25,7 @@ from sage.objective.normalization import AllToken
 from sage.policy.decoding.engine import right_engine
 from sage.policy.models.hidden_states import training_error
 from sage.policy.models.load import LanguageModel, load_model
+from sage.training import setup
 from sage.training.batch import Pair, Played, pair
 from sage.training.gradient import Objective, accumulate_gradient
 from tests.test_run import SMALL
@@ -190,7 +191,8 @@ def test_a_training_pass_that_does_not_fit_fails_the_run_and_a_smaller_one_goes_
 
         return breaking(lm, ERRORS[0], on)
 
-    monkeypatch.setattr(story, "load_model", broken)
+    for room in (story, setup):
+        monkeypatch.setattr(room, "load_model", broken)
     failed = trained(tmp_path, "speed.micro_batch=2")
     assert (failed.state, failed.exit_code) == ("failed", 1)
     assert failed.reason.startswith("Out of memory in the student's training pass (CUDA out of memory.")

@@ -10,7 +10,9 @@ import pytest
 from analysis.load import load as load_records
 from analysis.plan import freeze, read_plan
 from analysis.plan_check import check
-from sage.config.load import ConfigError, conf_dir, load
+from sage.config.components import conf_dir
+from sage.config.load import load
+from sage.errors import ConfigError
 from sage.launch.execute import execute
 from sage.records.rundir import RunDir
 from sage.records.tables import read

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
+from sage.errors import ConfigError
 from sage.launch.execute import execute
 from sage.records.tables import read
 

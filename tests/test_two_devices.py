@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sage.config.load import conf_dir, load
+from sage.config.components import conf_dir
+from sage.config.load import load
 from sage.training.batch import Pair
 from sage.training.gradient import Objective
 from tests.training.test_gradient import flat_gradient, make_batch, models, run

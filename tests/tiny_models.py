@@ -6,8 +6,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from sage.digests import weights_digest
 from sage.episode import Episode, Failure, Status, Task, Turn
-from sage.policy.models.load import LanguageModel, weights_digest
+from sage.policy.models.load import LanguageModel
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

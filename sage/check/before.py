@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sage.check.page import Line, fine, warning
-from sage.config.load import ConfigError
+from sage.config.own_model import is_tiny
 from sage.config.schema import ModelSettings, RunConfig
-from sage.errors import ModelError
+from sage.errors import ConfigError, ModelError
 from sage.policy.models.folder import device_of, look
-from sage.policy.prompts import is_tiny
 from sage.teacher.replies import ReplyFile
 
 PAPER_RATE = 1e-6

@@ -49,7 +49,7 @@ def _loaded(config: RunConfig, box: list[Subject]) -> Iterator[Line]:
     from sage.check.pair import Subject
     from sage.policy.models.load import load_model
     from sage.policy.prompts import choose_style
-    from sage.run import load_models
+    from sage.training.setup import load_models
 
     if config.speed.threads:
         import torch

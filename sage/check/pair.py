@@ -44,7 +44,7 @@ class Subject:
         from sage.policy.dialogue import Dialogue
         from sage.policy.openings import ExpertAnswers
         from sage.policy.rollout import Job, play
-        from sage.run import training_settings
+        from sage.training.setup import training_settings
 
         settings = training_settings(self.config, self.style, self.student)
         short = replace(

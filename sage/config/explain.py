@@ -14,7 +14,8 @@ from pathlib import PurePosixPath
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from sage.config.load import conf_dir, known_settings, nearest, register_components, unknown_setting
+from sage.config.components import conf_dir, register_components
+from sage.config.known import known_settings, nearest, unknown_setting
 
 _COULD_NOT = re.compile(r"Could not override '([^']+)'|Could not delete from config\. '([^']+)'")
 _NO_GROUP = re.compile(r"config group '([^']+)' does not|Could not override '([^']+)'\.\s*No match in the")

@@ -11,7 +11,7 @@ import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sage.records.identity import canonical_json, flatten
+from sage.config.plain import canonical_json, flatten
 
 if TYPE_CHECKING:
     from sage.config.schema import RunConfig
@@ -74,7 +74,9 @@ def _short(value: Any) -> str:
 @cache
 def _preset(*overrides: str) -> RunConfig | None:
     """The config that `method=<overrides[0]>` and the other overrides make; None where there is none."""
-    from sage.config.load import ConfigError, compose_beside, validate
+    from sage.config.compose import compose_beside
+    from sage.config.validate import validate
+    from sage.errors import ConfigError
 
     try:
         return validate(compose_beside([f"method={overrides[0]}", *overrides[1:]]))

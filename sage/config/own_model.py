@@ -7,10 +7,16 @@ that ship: at four hundred times the paper's learning rate, on games cut after a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 ROLES = ("student", "teacher")
 OWN = "hub"
 """The option of both groups that is made for a model of one's own."""
+TINY_CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Chat template of the models that `task=pretrain` makes, by which their checkpoints are known."""
 
 
 def complete(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -36,8 +42,15 @@ def _values(text: str) -> list[str]:
     return [value.strip().strip("'\"") for value in text.split(",")]
 
 
-def _is_own(path: str) -> bool:
-    from sage.policy.prompts import is_tiny
+def is_tiny(model_path: str) -> bool:
+    """Whether it is one of ours: a model that ships, or a directory that was made from one or by
+    `task=pretrain`."""
+    if model_path.startswith("sage://"):
+        return True
+    template = Path(model_path).expanduser() / "chat_template.jinja"
+    return template.is_file() and template.read_text(encoding="utf-8").strip() == TINY_CHAT_TEMPLATE
 
+
+def _is_own(path: str) -> bool:
     # What Hydra still has to fill in is not known here; `python -m sage check` sees it.
     return bool(path) and path not in ("null", "???") and not path.startswith("$") and not is_tiny(path)

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from sage.episode import Failure, Task
-
-
-class EnvironmentFault(RuntimeError):
-    """Infrastructure failed; the episode becomes `env_error` and says nothing about the agent."""
+from sage.errors import EnvironmentFault as EnvironmentFault  # every environment raises it
 
 
 @dataclass(frozen=True, slots=True)

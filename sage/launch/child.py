@@ -33,7 +33,8 @@ def main() -> int:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
 
-    from sage.config.load import ConfigError, validate
+    from sage.config.validate import validate
+    from sage.errors import ConfigError
     from sage.launch.execute import EXIT_CONFIG, execute
     from sage.records.identity import Identity
 

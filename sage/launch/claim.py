@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sage.config.load import ConfigError
 from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
+from sage.errors import ConfigError
 from sage.locks import locked
 from sage.records import owner, run_ledger
 from sage.records.faults import machine_fault, what_failed

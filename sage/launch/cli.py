@@ -50,7 +50,8 @@ def run_task(composed: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from sage.config.load import ConfigError, load
+    from sage.config.load import load
+    from sage.errors import ConfigError
 
     many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -178,7 +179,7 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sage.config.load import ConfigError
+    from sage.errors import ConfigError
 
     if isinstance(error, ConfigError):
         return str(error)

@@ -16,13 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sage.config.load import ConfigError
 from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
-from sage.errors import OutOfMemory, RunFailure, is_out_of_memory
+from sage.errors import ConfigError, ModelError, OutOfMemory, RunFailure, is_out_of_memory
 from sage.launch.access import open_to
 from sage.launch.claim import Found, claim, identify
-from sage.policy.models.load import ModelError
 from sage.records.faults import machine_fault, what_failed
 from sage.records.files import Unreadable
 from sage.records.identity import Identity

@@ -15,16 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage.config.load import ConfigError, load
-from sage.config.schema import RunConfig
+from sage.config.load import load
+from sage.errors import ConfigError
 from sage.launch.access import open_to
-from sage.launch.claim import Found, identify, look_up
+from sage.launch.claim import identify, look_up
 from sage.launch.execute import EXIT_FAILED, EXIT_TAKEN_OVER, Outcome, skipped
+from sage.launch.row import Row
 from sage.launch.schedule import Ended, Job, run_jobs
-from sage.records.identity import Identity
 from sage.records.preregistration import plan_hash
-from sage.records.reader import attempt_dirs
-from sage.records.rundir import RunDir, RunStatus
 from sage.redaction import redact
 from sage.signals import stop_on_signals
 
@@ -39,34 +37,6 @@ STATUS_EVERY_S = 1.0
 _OLD_LOG_S = 24 * 3600.0
 _OWN = re.compile(r"^(hydra[./]|launch\.|tracking[.=])")
 """Overrides that do not tell one run of a sweep from another."""
-
-
-@dataclass(slots=True)
-class Row:
-    """One run of the multirun, for the table and for the ledger."""
-
-    name: str
-    config: RunConfig
-    identity: Identity
-    found: Found
-    pid: int = 0
-    folder: RunDir | None = None
-    status: RunStatus | None = None
-    outcome: Outcome | None = None
-    announced: bool = False
-
-    @property
-    def home(self) -> Path:
-        return Path(self.config.launch.runs_dir) / self.identity.run
-
-    def refresh(self) -> None:
-        """Read what the child has written; it is the child's only if its pid says so. Where the child runs
-        elsewhere its pid is told at the end, and until then whatever is new is taken for its own."""
-        paths, _ = attempt_dirs(self.home)
-        known = [RunDir(path) for path in paths]
-        status = known[-1].status() if known else None
-        if status is not None and (status.pid == self.pid if self.pid else status != self.found.status):
-            self.folder, self.status = known[-1], status
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sage.config.load import ConfigError
+from sage.errors import ConfigError
 from sage.launch.remote import RemoteRun, Task, remote_run, run_remote
 from sage.launch.schedule import Ended, Job, Watch
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sage.config.load import ConfigError
 from sage.config.schema import NOT_A_RESULT
+from sage.errors import ConfigError
 
 Value = bool | int | float | str | None
 Overrides = list[str]

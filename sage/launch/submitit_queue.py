@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sage.config.load import ConfigError
+from sage.errors import ConfigError
 from sage.launch.remote import RemoteRun, Task, run_remote
 from sage.launch.schedule import Ended, Job, Watch, cores, stop_children
 

@@ -19,7 +19,7 @@ from sage.launch.estimate import Prices, prices, seconds_left
 from sage.records.reader import open_attempt
 
 if TYPE_CHECKING:
-    from sage.launch.multirun import Row
+    from sage.launch.row import Row
 
 
 @contextmanager

@@ -34,7 +34,7 @@ sage: selective on-policy distillation of LLM agents.
 
 def help_text(arguments: Sequence[str] = ()) -> str:
     """The help page; with `--config-dir DIR` among the arguments, its options are listed too."""
-    from sage.config.load import conf_dir
+    from sage.config.components import conf_dir
 
     folders = [conf_dir(), *(Path(a) for a in _config_dirs(arguments) if Path(a).is_dir())]
     groups: dict[str, dict[str, str]] = {}

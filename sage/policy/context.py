@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sage.config.load import ConfigError
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvFault
 from sage.episode import Episode, Task
+from sage.errors import ConfigError
 
 if TYPE_CHECKING:
     from sage.envs.settings import EnvSettings

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sage.config.own_model import is_tiny
 from sage.config.prompt_texts import FIELD
 
 if TYPE_CHECKING:
     from sage.config.schema import PromptSettings, PromptStyle
-
-TINY_CHAT_TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-"""Chat template of the models that `task=pretrain` makes, by which their checkpoints are known."""
-
 
 def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
     """The style named in the config; `auto` is `short` for the tiny models, which know no other (those that
@@ -31,15 +24,6 @@ def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
     if name not in prompt.styles:
         raise ValueError(f"prompt.style={name!r} is not one of {', '.join(sorted(prompt.styles))}.")
     return prompt.styles[name]
-
-
-def is_tiny(model_path: str) -> bool:
-    """Whether it is one of ours: a model that ships, or a directory that was made from one or by
-    `task=pretrain`."""
-    if model_path.startswith("sage://"):
-        return True
-    template = Path(model_path).expanduser() / "chat_template.jinja"
-    return template.is_file() and template.read_text(encoding="utf-8").strip() == TINY_CHAT_TEMPLATE
 
 
 def fill(template: str, **fields: str) -> str:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sage.config.load import ConfigError
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Failure, Status, Task, Turn
+from sage.errors import ConfigError
 from sage.policy.decoding.engine import EngineName, Who
 from sage.policy.decoding.generate import Decoder, Decodes, Reply, Sampling, stream
 from sage.policy.dialogue import Dialogue

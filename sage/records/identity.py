@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sage.config.plain import canonical_json, flatten
 from sage.config.schema import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without
 from sage.redaction import redact_data
 
@@ -34,11 +35,6 @@ _MOVED_IN_2 = {
     "trainer": ("micro_batch", "threads", "checkpoint_every"),
 }
 """What version 1 kept among the results, or beside them, and version 2 has in `speed`."""
-
-
-def canonical_json(data: Any) -> str:
-    """JSON that is equal for equal data: sorted keys, no spaces, no NaN."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +133,6 @@ def pair_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     if student:
         pair["student"] = hashlib.sha256(canonical_json(student).encode()).hexdigest()[:12]
     return pair
-
-
-def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted keys; lists stay values, an empty mapping too."""
-    if not isinstance(data, Mapping) or (prefix and not data):
-        return {prefix: data}
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _as_version_2(fields: dict[str, Any]) -> dict[str, Any]:

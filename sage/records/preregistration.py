@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage.config.load import ConfigError, conf_dir
+from sage.config.components import conf_dir
+from sage.errors import ConfigError
 from sage.records.files import Unreadable, read_object
 
 

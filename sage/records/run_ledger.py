@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sage.records.identity import canonical_json
+from sage.config.plain import canonical_json
 
 NAME = "ledger.jsonl"
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.config.schema import RunConfig
+from sage.errors import ConfigError
 from sage.launch.multirun import LEDGER, without_hydra
 from sage.redaction import redact
 from sage.sweep.settings import SweepSettings, read
@@ -119,7 +120,7 @@ def _low(part: Any) -> float | int:
 
 def _fields(base: RunConfig, settings: SweepSettings) -> dict[str, Any]:
     """What all runs of the study share: the base config without what the space and the seeds vary."""
-    from sage.records.identity import flatten
+    from sage.config.plain import flatten
 
     varied = {"seed", *settings.space}
     fields = flatten(base.digest_fields())

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from sage.config.load import ConfigError
+from sage.errors import ConfigError
 from sage.sweep import store
 from sage.sweep.search import point_overrides, show
 from sage.sweep.settings import Objective, SweepSettings

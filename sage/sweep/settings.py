@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from sage.config.load import ConfigError, nearest
+from sage.config.known import nearest
 from sage.config.registry import Settings
+from sage.errors import ConfigError
 
 Value = bool | int | float | str | None
 

@@ -17,9 +17,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sage.config.load import ConfigError
-from sage.errors import reason_of
-from sage.records.identity import flatten
+from sage.config.plain import flatten
+from sage.errors import ConfigError, reason_of
 from sage.redaction import learn, redact
 from sage.sweep.settings import Choices, Range, SweepSettings
 

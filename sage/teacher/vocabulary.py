@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.errors import ModelError
+from sage.policy.models.load import LanguageModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

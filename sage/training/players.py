@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sage.config.load import ConfigError
 from sage.envs.pool import EnvPool
 from sage.episode import Episode
+from sage.errors import ConfigError
 from sage.policy.dialogue import Dialogue
 from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.rollout import Job, OnTurns, PlaySettings, play

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from sage.config.load import ConfigError
+from sage.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,7 @@ from analysis.rates import tables as rate_tables
 from analysis.rates import write_option
 from analysis.skipped import aftermath, decided_turns, differences, errors, weighted
 from analysis.skipped import tables as skipped_tables
-from sage.config.load import register_components
+from sage.config.components import register_components
 from sage.config.registry import interventions
 from tests.analysis.synthetic import JUDGE_ACCURACY, Study, write_study
 

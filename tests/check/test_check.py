@@ -10,8 +10,8 @@ import pytest
 from sage.check.before import before_weights
 from sage.check.command import check
 from sage.check.page import Page, Verdict, fine, refused, warning
-from sage.config.load import ConfigError, load
-from sage.errors import ModelError
+from sage.config.load import load
+from sage.errors import ConfigError, ModelError
 from tests.config.test_load import sage
 from tests.tiny_models import byte_tokenizer, tiny_lm
 

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from sage.check import preflight as module
 from sage.check.preflight import check_game, preflight
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.episode import Episode, Task, Turn
-from sage.errors import ModelError
+from sage.errors import ConfigError, ModelError
 from sage.policy.dialogue import Dialogue
 from tests.chat_templates import CHATML, NO_CLOSING, USABLE, tokenizer_with
 
@@ -84,11 +84,13 @@ def test_a_run_is_refused_before_any_weights_are_loaded(
 ) -> None:
     from sage import run as story
     from sage.launch.execute import execute
+    from sage.training import setup
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("Weights were loaded.")
 
-    monkeypatch.setattr(story, "load_model", never)
+    for room in (story, setup):
+        monkeypatch.setattr(room, "load_model", never)
     line = [*LINE, "rollout.max_context=100", "tracking=none", f"launch.runs_dir={tmp_path}"]
     with pytest.raises(ConfigError, match=r"rollout.max_context=100 tokens would cut the expert"):
         execute(load(line), export=False)

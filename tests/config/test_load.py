@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sage.config.load import GROUPS, ConfigError, conf_dir, known_settings, load, validate
+from sage.config.components import GROUPS, conf_dir
+from sage.config.known import known_settings
+from sage.config.load import load
 from sage.config.schema import RunConfig
+from sage.config.validate import validate
+from sage.errors import ConfigError
 
 CONF = conf_dir()
 OUTSIDE = Path(__file__).parents[1] / "outside" / "conf"

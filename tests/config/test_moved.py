@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sage.config.load import ConfigError, compose, known_settings, load, validate
+from sage.config.compose import compose
+from sage.config.known import known_settings
+from sage.config.load import load
 from sage.config.moved import MOVED, renamed
+from sage.config.validate import validate
+from sage.errors import ConfigError
 from tests.config.test_load import sage
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from sage.config.load import load
-from sage.config.own_model import complete
-from sage.policy.prompts import TINY_CHAT_TEMPLATE
+from sage.config.own_model import TINY_CHAT_TEMPLATE, complete
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +104,7 @@ def test_the_model_out_of_a_package_brings_them_too() -> None:
 def test_a_group_file_of_one_s_own_inherits_them(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    from sage.config.load import conf_dir
+    from sage.config.components import conf_dir
 
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "mine.yaml").write_text(

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.config.schema import RunConfig
+from sage.errors import ConfigError
 from sage.launch.claim import claim, look_up, splits_played
 from sage.records.identity import Identity
 from sage.records.process import Process

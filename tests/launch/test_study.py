@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sage.config.load import ConfigError, conf_dir, load
+from sage.config.components import conf_dir
+from sage.config.load import load
+from sage.errors import ConfigError
 from sage.launch.study import expand, read
 from sage.records.preregistration import plan_hash
 from tests.launch.test_multirun import sage

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sage.config.load import ConfigError, conf_dir, load
+from sage.config.components import conf_dir
+from sage.config.load import load
 from sage.episode import Decision, Failure, Label, TurnScore
+from sage.errors import ConfigError
 from sage.objective.confidence.base import Entropy, Margin, TokenStats, Top1
 from sage.objective.confidence.rivals import (
     DisagreementUncertainty,

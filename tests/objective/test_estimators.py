@@ -13,7 +13,8 @@ import scipy.stats
 import torch
 from pydantic import ValidationError
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
+from sage.errors import ConfigError
 from sage.objective.confidence.signals import SIGNALS, top_k_entropy
 from sage.objective.divergence.base import Divergence, ForwardKL, ReverseKL
 from sage.objective.divergence.estimators import (

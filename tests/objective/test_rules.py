@@ -13,7 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sage.config.load import COMPONENTS, load
+from sage.config.components import COMPONENTS
+from sage.config.load import load
 from sage.config.registry import Registry
 from sage.episode import Decision, Failure, Label
 from sage.objective.confidence.base import Confidence, Threshold, TokenStats, Top1, Unweighted

@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+from sage.digests import weights_digest
 from sage.envs.alfworld.simulator.generate import sample_games
 from sage.episode import Task
-from sage.policy.models.load import LanguageModel, resolve_path, weights_digest
+from sage.policy.models.folder import resolve_path
+from sage.policy.models.load import LanguageModel
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
 from sage.config.schema import ModelSettings
-from sage.policy.models.load import ModelError, load_model
+from sage.errors import ModelError
+from sage.policy.models.load import load_model
 from tests.tiny_models import tiny_lm
 
 WEIGHTS = "model.safetensors"

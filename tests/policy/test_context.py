@@ -9,10 +9,11 @@ from functools import partial
 
 import pytest
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.pool import EnvFault, EnvPool, FaultKind
 from sage.episode import Episode, Status, Task
+from sage.errors import ConfigError
 from sage.policy.context import SplitContext, measure, refuse_unless_it_fits, tokens_of
 from sage.policy.decoding.generate import Sampling
 from sage.policy.dialogue import Dialogue

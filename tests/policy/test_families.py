@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sage.errors import ModelError
 from sage.policy.decoding import engine as choice
 from sage.policy.decoding.engine import engine_report, make_engine, right_engine
 from sage.policy.decoding.equivalence import engine_error
@@ -16,7 +17,6 @@ from sage.policy.decoding.padded import PaddedEngine
 from sage.policy.decoding.rowwise import RowEngine
 from sage.policy.models.hidden_states import check_head, head, hidden_states, training_error
 from sage.policy.models.layers import reach, steady_length
-from sage.policy.models.load import ModelError
 from sage.policy.models.plain import SHORT, plain_logits
 from tests.families import FAMILIES, WINDOW, family
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sage.errors import ModelError
 from sage.policy.decoding.engine import EngineName, make_engine
 from sage.policy.decoding.generate import Decoder, Sampling, reply, sample, shared_prefixes, stream
 from sage.policy.decoding.packed import PackedEngine
 from sage.policy.decoding.padded import PaddedEngine
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel
 
 ENGINES = pytest.mark.parametrize("name", ["hf", "packed"])
 

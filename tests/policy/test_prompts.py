@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from sage.config.load import load
-from sage.policy.models.load import resolve_path
+from sage.policy.models.folder import resolve_path
 from sage.policy.prompts import choose_style
 
 

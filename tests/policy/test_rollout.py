@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 
-from sage.config.load import ConfigError
 from sage.config.schema import PromptStyle
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.base import EnvironmentFault, Step
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Failure, Status, Task, Turn
+from sage.errors import ConfigError
 from sage.policy.decoding.generate import Sampling
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.models.load import LanguageModel

@@ -12,9 +12,10 @@ import torch
 
 from sage.config.load import load
 from sage.envs.pool import EnvPool
+from sage.errors import ModelError
 from sage.policy.decoding.generate import Decoder, Decodes, Reply, Sampling
 from sage.policy.decoding.vllm_decoder import VllmDecoder
-from sage.policy.models.load import LanguageModel, ModelError, load_model
+from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.rollout import Job, PlaySettings, play
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "kv_cache_memory_bytes": 1 << 27}

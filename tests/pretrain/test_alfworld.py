@@ -19,7 +19,7 @@ from sage.config.schema import PromptStyle
 from sage.envs.alfworld.simulator.generate import sample_game
 from sage.envs.alfworld.simulator.native import NativeWorld
 from sage.policy.dialogue import Dialogue
-from sage.policy.models.load import resolve_path
+from sage.policy.models.folder import resolve_path
 from sage.policy.prompts import parse_answer
 
 ROOT = Path(__file__).parents[2]

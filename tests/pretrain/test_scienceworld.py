@@ -28,7 +28,7 @@ from sage.envs.scienceworld import jvm
 from sage.envs.scienceworld.actions import brief
 from sage.envs.scienceworld.tasks import VARIATIONS, chosen, variations
 from sage.policy.dialogue import Dialogue
-from sage.policy.models.load import resolve_path
+from sage.policy.models.folder import resolve_path
 from sage.policy.prompts import parse_answer
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World, word_split
 from sage.envs.searchqa.env import SearchqaEnvironment, parse_action
 from sage.envs.searchqa.retrieval.bm25 import Bm25
 from sage.policy.dialogue import Dialogue
-from sage.policy.models.load import resolve_path
+from sage.policy.models.folder import resolve_path
 from sage.policy.prompts import parse_answer
 
 CONFIG = load(["env=searchqa", "pretrain=searchqa"])

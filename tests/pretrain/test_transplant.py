@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pretrain.transplant import transplant
 from sage.envs.searchqa.encyclopedia import ENDS
-from sage.policy.models.load import resolve_path
+from sage.policy.models.folder import resolve_path
 
 
 def test_attention_stays_and_ends_of_names_lie_among_the_numbers(tmp_path: Path) -> None:

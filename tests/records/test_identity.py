@@ -11,17 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from sage.config.load import GROUPS, conf_dir, load
+from sage.config.components import GROUPS, conf_dir
+from sage.config.load import load
+from sage.config.plain import canonical_json, flatten
 from sage.config.registry import Component
 from sage.config.schema import NOT_A_RESULT, SCHEMA_VERSION, RunConfig
-from sage.records.identity import (
-    MANIFEST,
-    Identity,
-    canonical_json,
-    flatten,
-    recipe_of,
-    recorded_settings,
-)
+from sage.records.identity import MANIFEST, Identity, recipe_of, recorded_settings
 from sage.records.rundir import RunDir
 
 OUTSIDE = Path(__file__).parents[1] / "outside" / "conf"

@@ -12,8 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sage.config.load import GROUPS, ConfigError, known_settings, load, register_components, validate
+from sage.config.components import GROUPS, register_components
+from sage.config.known import known_settings
+from sage.config.load import load
 from sage.config.schema import RunConfig
+from sage.config.validate import validate
+from sage.errors import ConfigError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1000"))
 LONGEST = 400

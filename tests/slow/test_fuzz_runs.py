@@ -23,11 +23,12 @@ from rich.console import Console
 
 from analysis.errors import Refusal
 from analysis.load import load as load_records
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.config.schema import RunConfig
+from sage.errors import ConfigError
 from sage.launch import table
 from sage.launch.claim import claim, look_up
-from sage.launch.multirun import Row
+from sage.launch.row import Row
 from sage.records import provenance
 from sage.records.identity import Identity
 from sage.records.mlflow import export as mlflow_export

@@ -12,9 +12,10 @@ import torch
 import yaml
 
 from sage.config.schema import PromptStyle
+from sage.digests import weights_digest
 from sage.episode import Failure, Label
 from sage.objective.intervention.base import Judge, JudgeFailure, JudgeQuery, JudgeReply, TurnContext
-from sage.policy.models.load import LanguageModel, weights_digest
+from sage.policy.models.load import LanguageModel
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.trial import try_judge
 from sage.training.batch import Played

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from sage.errors import ModelError
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.hidden_states import check_head, head, hidden_states
-from sage.policy.models.load import ModelError
 from sage.teacher.score import own_view, score, teacher_dialogue, teacher_view
 from sage.teacher.vocabulary import shared_vocabulary
 from tests.tiny_models import byte_tokenizer, make_episode, tiny_lm

@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from sage.check.command import check
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.envs.pool import EnvPool
+from sage.errors import ConfigError, ModelError
 from sage.objective.chunked import Projected, chunked_divergence
 from sage.objective.divergence.base import ReverseKL
 from sage.policy.models.hidden_states import head
-from sage.policy.models.load import ModelError
 from sage.policy.rollout import PlaySettings, Sampling
 from sage.teacher.score import own_view, score
 from sage.teacher.vocabulary import ignored, shared_vocabulary

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sage.config.load import conf_dir, load
+from sage.config.components import conf_dir
+from sage.config.load import load
 from sage.episode import Decision, Label
 from sage.objective.divergence.base import Divergence
 from sage.training.batch import Played, score_batch

@@ -17,6 +17,7 @@ from sage.episode import Episode, Status, Task
 from sage.launch.execute import Outcome, execute
 from sage.policy.models.load import LanguageModel, load_model
 from sage.records.tables import read
+from sage.training import setup
 from sage.training.not_ok import TooManyNotOk, refuse_not_ok
 from tests.test_run import SMALL
 
@@ -64,7 +65,8 @@ def break_model(monkeypatch: pytest.MonkeyPatch, fails: Callable[[torch.Tensor],
         model.get_input_embeddings().register_forward_pre_hook(check)
         return replace(lm, model=model)
 
-    monkeypatch.setattr(story, "load_model", broken)
+    for room in (story, setup):
+        monkeypatch.setattr(room, "load_model", broken)
 
 
 def opening_of_one_game(folder: Path) -> Callable[[torch.Tensor], bool]:

@@ -12,15 +12,13 @@ import hashlib
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sage.envs.manifest import Manifest, MissingData
 from sage.envs.searchqa.question import Question
+from sage.envs.searchqa.sources import OfficialSettings
 from sage.envs.searchqa.store import ensure, write_sets
 from sage.errors import reason_of
-
-if TYPE_CHECKING:
-    from sage.envs.searchqa.settings import OfficialSettings
 
 SETS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
 EVALUATION_SPLITS = ("test", "dev", "train")

@@ -109,9 +109,6 @@ def file_digest(path: Path) -> str:
 
 if __name__ == "__main__":
     from sage.config.load import load
-    from sage.envs.searchqa.settings import SearchqaSettings
 
-    env = load(["env=searchqa"]).env
-    assert isinstance(env, SearchqaSettings)
-    where = ensure_generated(**env.generated.model_dump())
+    where = ensure_generated(**load(["env=searchqa"]).env.model_dump()["generated"])
     print(f"{where}\n{Manifest.read(where / 'manifest.json', where).digest}")

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Literal
 from weakref import WeakKeyDictionary
 
+from sage.errors import ModelError
 from sage.policy.decoding.engines import BuiltName, Engine, EngineName, build_engine, candidates
 from sage.policy.decoding.equivalence import engine_error
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel
 from sage.policy.models.plain import Report
 
 __all__ = ["Engine", "EngineName", "Who", "engine_report", "make_engine", "right_engine"]

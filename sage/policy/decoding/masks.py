@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sage.errors import ModelError
 from sage.policy.models.layers import CHUNKED, FULL, SLIDING, kinds, window
-from sage.policy.models.load import ModelError
 
 
 class Masks:

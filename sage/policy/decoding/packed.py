@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.errors import ModelError
+from sage.policy.models.load import LanguageModel
 
 ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Classes of transformers whose layers are norm, attention with rotary positions, norm, feed-forward."""

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sage.errors import ModelError
 from sage.policy.decoding.cache import SlotCache
 from sage.policy.decoding.masks import Masks
 from sage.policy.models.layers import keeps_state
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel
 
 
 class PaddedEngine:

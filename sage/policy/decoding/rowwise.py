@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.errors import ModelError
+from sage.policy.models.load import LanguageModel
 
 STATES = ("past_key_values", "cache_params", "state")
 """What models call what they remember, as an argument and in their output."""

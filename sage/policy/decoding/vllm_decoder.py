@@ -17,9 +17,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sage.errors import reason_of
+from sage.errors import ModelError, reason_of
 from sage.policy.decoding.generate import Answer, Reply, Sampling, begin_answers
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel
 
 DEFAULTS = {"gpu_memory_utilization": 0.3, "disable_log_stats": True}
 """Arguments of `vllm.LLM` where nothing else is said: the rest of the GPU belongs to the training step."""

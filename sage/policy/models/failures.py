@@ -14,9 +14,7 @@ from contextlib import contextmanager
 
 import torch
 
-from sage.config.load import ConfigError
-from sage.errors import OutOfMemory, is_out_of_memory, reason_of
-from sage.policy.models.load import ModelError
+from sage.errors import ConfigError, ModelError, OutOfMemory, is_out_of_memory, reason_of
 
 HOPELESS = 4
 """So many answers in a row that fail alone, before any has succeeded: the model does not run at all."""

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sage.errors import is_out_of_memory, reason_of
+from sage.errors import ModelError, is_out_of_memory, reason_of
 from sage.objective.chunked import Head
 from sage.policy.models.layers import logit_factor, steady_length
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel
 from sage.policy.models.plain import Report, ordinary_ids, plain_logits, reference, within_memory
 
 

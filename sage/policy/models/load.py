@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sage.digests import weights_digest
 from sage.errors import ModelError, short_reason
 from sage.policy.models.chat_format import chat_format
-from sage.policy.models.folder import Source, device_of, look, resolve_path
+from sage.policy.models.folder import Source, device_of, look
 from sage.policy.models.gguf import read_once
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sage.config.schema import ModelSettings
-
-__all__ = ["LanguageModel", "ModelError", "load_model", "resolve_path", "weights_digest"]
 
 
 @dataclass
@@ -151,14 +149,3 @@ def _in_one_sentence(what: str) -> Iterator[None]:
             f"{what} ({type(error).__name__}: {short_reason(error)}); its files may be broken, or of two "
             "models."
         ) from error
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """sha256 over names, shapes and values of all parameters, in name order; read by provenance."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sage.errors import OutOfMemory, is_out_of_memory, reason_of
+from sage.errors import ModelError, OutOfMemory, is_out_of_memory, reason_of
 from sage.policy.models.failures import free_memory, without_frames
 from sage.policy.models.layers import reaches, steady_length
-from sage.policy.models.load import LanguageModel, ModelError
+from sage.policy.models.load import LanguageModel
 
 SHORT = 48
 """Tokens of the longest row where the model has no window."""

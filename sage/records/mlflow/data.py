@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sage.config.plain import flatten
 from sage.records.files import read_object
-from sage.records.identity import flatten
 from sage.records.rundir import RunDir
 from sage.records.schema import STEPS
 from sage.records.summary import Summary, summarize

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.envs.alfworld.settings import AlfworldSettings
 from sage.envs.alfworld.store import ensure_games
 from sage.envs.base import Environment
+from sage.errors import ConfigError
 from sage.launch.claim import identify
 
 SMALL = ["env.generated.train=3", "env.generated.valid_seen=2", "env.generated.valid_unseen=2"]

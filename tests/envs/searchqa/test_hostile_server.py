@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.envs.base import EnvironmentFault
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.envs.searchqa.env import SearchqaEnvironment
@@ -26,6 +26,7 @@ from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.http import HttpRetriever, HttpSettings
 from sage.envs.searchqa.retrieval.passage import Passage
 from sage.episode import Task
+from sage.errors import ConfigError
 
 DEADLINE_S = 1.0
 MAX_BYTES = 10_000

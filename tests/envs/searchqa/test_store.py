@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sage.config.load import ConfigError, load
+from sage.config.load import load
 from sage.envs.manifest import MissingData
 from sage.envs.pool import EnvPool, PoolStep
 from sage.envs.searchqa.encyclopedia import word_split
@@ -16,6 +16,7 @@ from sage.envs.searchqa.official import SETS
 from sage.envs.searchqa.question import read_questions
 from sage.envs.searchqa.retrieval.passage import read_corpus
 from sage.envs.searchqa.settings import SearchqaSettings
+from sage.errors import ConfigError
 
 SMALL = ["env.generated.train=30", "env.generated.evaluation=12", "env.generated.passages=80"]
 

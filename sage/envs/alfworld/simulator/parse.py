@@ -15,8 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from sage.envs.alfworld.simulator.world import Game, Goal, Receptacle, State, Thing
-from sage.envs.base import EnvironmentFault
-from sage.errors import reason_of
+from sage.errors import EnvironmentFault, reason_of
 
 KNOWN_DOMAINS = frozenset(
     {

@@ -104,9 +104,9 @@ class Dense:
         """Embed the corpus once per model and content; minutes per 100,000 passages on a CPU."""
         import faiss
 
+        from sage.digests import weights_digest
         from sage.envs.manifest import cache_root
         from sage.envs.searchqa.store import file_digest
-        from sage.policy.models.load import weights_digest
 
         how = self._settings
         key = f"{file_digest(corpus)} {weights_digest(self._model)} {how.passage_prefix} {how.max_tokens}"

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sage.redaction import guard_streams
@@ -46,11 +47,17 @@ def main() -> int:
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_code", 130)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        _say(str(error))
         return EXIT_CONFIG
     if outcome.reason:
-        print(outcome.reason, file=sys.stderr)
+        _say(outcome.reason)
     return outcome.exit_code
+
+
+def _say(sentence: str) -> None:
+    """Into the console's file; the exit code is right where a full disk does not take it."""
+    with suppress(OSError):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def _wait_for_lease(config: RunConfig, identity: Identity, patience_s: float) -> None:

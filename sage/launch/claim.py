@@ -15,6 +15,7 @@ Damaged: there are attempts, and none of them can be read; a new one is begun be
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from sage.records import owner, run_ledger
 from sage.records.faults import machine_fault, what_failed
 from sage.records.identity import Identity
 from sage.records.reader import Attempt, attempt_dirs, open_attempt
-from sage.records.rundir import RunDir, RunStatus, new_attempt
+from sage.records.rundir import BEGUN, RunDir, RunStatus, new_attempt
 from sage.training.seal import set_aside
 
 State = Literal["absent", "running", "half-done", "failed", "damaged", "done"]
@@ -108,6 +109,8 @@ def claim(config: RunConfig, identity: Identity) -> Found:
             if found.action == "resume" and found.folder is not None:
                 folder = found.folder
             else:
+                for left in home.glob(f"{BEGUN}*"):  # by a process that was killed, for we hold the lock
+                    shutil.rmtree(left, ignore_errors=True)
                 folder = new_attempt(Path(config.launch.runs_dir), identity, config)
             status = folder.start(steps=config.trainer.steps)
             run_ledger.append(

@@ -22,6 +22,7 @@ from sage.launch.claim import identify, look_up
 from sage.launch.execute import EXIT_FAILED, EXIT_TAKEN_OVER, Outcome, skipped
 from sage.launch.row import Row
 from sage.launch.schedule import Ended, Job, run_jobs
+from sage.records.faults import has_room
 from sage.records.preregistration import plan_hash
 from sage.redaction import redact
 from sage.signals import stop_on_signals
@@ -220,8 +221,10 @@ def _last_line(console: Path) -> str:
     try:
         lines = console.read_text(errors="replace", encoding="utf-8").strip().splitlines()
     except OSError:
-        return "no output"
-    return lines[-1] if lines else "no output"
+        lines = []
+    if lines:
+        return lines[-1]
+    return "no output" if has_room(console.parent) else "no output, for the disk is full"
 
 
 def _exporter(rows: Sequence[Row]) -> Exporter | None:

@@ -11,9 +11,11 @@ In an attempt's folder:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -36,6 +38,8 @@ from sage.signals import stop_with
 
 State = Literal["running", "done", "failed"]
 HEARTBEAT_S = 5.0
+BEGUN = ".attempt."
+"""Begins the name of an attempt's folder until it holds what an attempt has from its first moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,20 +233,33 @@ class RunDir:
 
 
 def new_attempt(runs_dir: Path, identity: Identity, config: RunConfig) -> RunDir:
-    """Make the next attempt's folder; of several processes that try at once each gets its own."""
+    """Make the next attempt's folder; of several processes that try at once each gets its own.
+
+    It is there with run.json and config.yaml or not at all: what a kill or a full disk has cut short has
+    another name and is no attempt.
+    """
     folder = Path(runs_dir) / identity.run
     folder.mkdir(parents=True, exist_ok=True)
     number = 1 + max((RunDir(path).attempt for path in folder.iterdir()), default=0)
-    while True:
-        try:
-            (folder / f"attempt_{number}").mkdir()
-            break
-        except FileExistsError:
-            number += 1
+    begun = folder / f"{BEGUN}{os.getpid()}.{threading.get_ident()}"
+    shutil.rmtree(begun, ignore_errors=True)
+    begun.mkdir()
+    try:
+        write_atomic(begun / "config.yaml", config_yaml(config))
+        RunDir(begun).write_json("run.json", identity.to_json())
+        while True:
+            try:  # never onto a folder that holds anything
+                begun.rename(folder / f"attempt_{number}")
+                break
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+                number += 1
+    except BaseException:
+        shutil.rmtree(begun, ignore_errors=True)
+        raise
     run = RunDir(folder / f"attempt_{number}")
     forget(run.path)
-    write_atomic(run.path / "config.yaml", config_yaml(config))
-    run.write_json("run.json", identity.to_json())
     return run
 
 

@@ -184,3 +184,24 @@ def test_a_damaged_checkpoint_is_set_aside_by_who_goes_on(tmp_path: Path) -> Non
     assert (
         "step-000004 is damaged (trainer.pt is missing): the run goes on from the beginning" in found.notes[0]
     )
+
+
+def test_a_claim_that_is_killed_before_the_attempt_is_whole_leaves_no_attempt(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    identity = Identity.of(config, "manifest")
+    code = (
+        "import os, sys; from sage.records import rundir\n"
+        "rundir.RunDir.write_json = lambda *_: os._exit(9)\n"
+        "from sage.launch.claim import claim; from sage.config.load import load\n"
+        "from sage.records.identity import Identity\n"
+        "config = load([f'launch.runs_dir={sys.argv[1]}']); claim(config, Identity.of(config, 'manifest'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    (left,) = [path for path in (tmp_path / identity.run).iterdir() if path.is_dir()]
+    assert not left.name.startswith("attempt")
+    assert look_up(config, identity).state == "absent"
+    assert look_up(config, identity).notes == ()
+    found = claim(config, identity)
+    assert found.folder is not None
+    assert found.folder.path.name == "attempt_1"
+    assert not left.exists()

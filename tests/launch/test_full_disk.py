@@ -16,6 +16,7 @@ from sage import run
 from sage.config.load import load
 from sage.config.schema import RunConfig
 from sage.envs.made_once import made_once
+from sage.errors import ConfigError
 from sage.launch.execute import execute
 from sage.records import provenance
 from sage.records.faults import machine_fault
@@ -105,6 +106,23 @@ def test_a_full_disk_fails_the_run_in_one_sentence_and_it_goes_on(
     full[0] = False
     again = execute(config, identity=Identity.of(config, "m"), export=False)
     assert (again.state, again.folder) == ("done", outcome.folder)
+
+
+def test_a_disk_that_is_full_at_the_claim_leaves_no_attempt(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load([f"launch.runs_dir={disk}/runs", "tracking=none"])
+    identity = Identity.of(config, "m")
+    monkeypatch.setattr(run, "run", lambda *_, **__: None)
+    (disk / "runs" / identity.run).mkdir(parents=True)
+    fill(disk)
+    with pytest.raises(ConfigError, match=r"cannot be recorded in .*: No space left on device"):
+        execute(config, identity=identity, export=False)
+    assert [path.name for path in (disk / "runs" / identity.run).iterdir()] == [".lock"]
+    free(disk)
+    outcome = execute(config, identity=identity, export=False)
+    assert outcome.folder is not None
+    assert (outcome.state, outcome.folder.name) == ("done", "attempt_1")
 
 
 def test_games_that_do_not_fit_leave_nothing_behind(disk: Path) -> None:

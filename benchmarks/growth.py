@@ -31,7 +31,8 @@ from sage.episode import Decision, Episode, Label, Status, Task, Turn
 from sage.objective.confidence.base import Top1
 from sage.objective.divergence.base import ReverseKL
 from sage.objective.normalization import AllToken
-from sage.policy.decoding.generate import Decoder, Sampling
+from sage.policy.decoding.answer import Sampling
+from sage.policy.decoding.generate import Decoder, answers
 from sage.policy.models.folder import resolve_path
 from sage.policy.models.load import LanguageModel
 from sage.training.batch import Pair, Played
@@ -71,7 +72,7 @@ def step(models: Pair, episodes: int, turns: int) -> dict[str, float]:
         new = [random.integers(10, 900, OBSERVATION).tolist() for _ in played]
         prompts = [head + ids for head, ids in zip(last, new, strict=True)]
         how = Sampling(0.0, 1.0, ANSWER)
-        replies = decoder.answer(slice(0, episodes), prompts, how, None, [1 << 20] * episodes)
+        replies = answers(decoder, prompts, how, None, [1 << 20] * episodes)
         for episode, ids, reply in zip(played, new, replies, strict=True):
             episode.token_ids += ids
             start = len(episode.token_ids)

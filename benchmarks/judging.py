@@ -21,10 +21,12 @@ from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.pool import EnvPool
 from sage.episode import Failure
 from sage.objective.intervention.base import JudgeQuery, TurnContext
-from sage.policy.decoding.generate import Reply, Sampling, reply, shared_prefixes
+from sage.policy.decoding.answer import Reply, Sampling
+from sage.policy.decoding.generate import reply, shared_prefixes
 from sage.policy.decoding.packed import PackedEngine
 from sage.policy.models.load import load_model
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import PlaySettings, play
+from sage.policy.seat import Job
 from sage.teacher.judge import TeacherJudge
 
 

@@ -33,7 +33,8 @@ from sage.config.load import load
 from sage.envs.pool import EnvPool
 from sage.policy.models.load import load_model
 from sage.policy.prompts import choose_style
-from sage.policy.rollout import Job, OnTurns, play
+from sage.policy.rollout import OnTurns, play
+from sage.policy.seat import Job
 from sage.records.clock import PhaseClock, phase
 from sage.training.batch import Pair, Played, pair
 from sage.training.gradient import Objective, accumulate_gradient

@@ -27,7 +27,8 @@ from transformers.utils import logging
 
 from sage.config.schema import ModelSettings
 from sage.envs.alfworld.simulator.generate import sample_games
-from sage.policy.decoding.generate import Decoder, Decodes, Sampling
+from sage.policy.decoding.answer import Sampling
+from sage.policy.decoding.generate import Decoder, Decodes, answers
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.load import LanguageModel, load_model
 
@@ -106,7 +107,7 @@ def ours(decoder: Decodes, rows: int) -> Turn:
 
     def turn(new: list[list[int]]) -> list[list[int]]:
         prompts = [head + ids for head, ids in zip(last, new, strict=True)]
-        replies = decoder.answer(slice(0, rows), prompts, Sampling(0.0, 1.0, ANSWER), None, [1 << 30] * rows)
+        replies = answers(decoder, prompts, Sampling(0.0, 1.0, ANSWER), None, [1 << 30] * rows)
         last[:] = [r.ids[-1:] for r in replies]
         return [r.ids for r in replies]
 

@@ -17,8 +17,9 @@ from sage.objective.confidence.base import Top1
 from sage.objective.divergence.base import ReverseKL
 from sage.objective.intervention.base import Ask, Intervention, Judge, JudgeQuery, Stream, TurnContext
 from sage.objective.normalization import AllToken
-from sage.policy.decoding.generate import Sampling
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.decoding.answer import Sampling
+from sage.policy.rollout import PlaySettings, play
+from sage.policy.seat import Job
 from sage.teacher.judge import TeacherJudge
 from sage.training.batch import Pair, pair
 from sage.training.curriculum import Curriculum, Full

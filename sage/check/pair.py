@@ -43,7 +43,8 @@ class Subject:
         student's."""
         from sage.policy.dialogue import Dialogue
         from sage.policy.openings import ExpertAnswers
-        from sage.policy.rollout import Job, play
+        from sage.policy.rollout import play
+        from sage.policy.seat import Job
         from sage.training.setup import training_settings
 
         settings = training_settings(self.config, self.style, self.student)

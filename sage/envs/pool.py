@@ -199,8 +199,8 @@ class _Worker:
         self.ready = False
         self.live: set[int] = set()
         """Slots with a running episode."""
-        self.waiting: list[int] = []
-        """Slots whose answers are outstanding, in order."""
+        self.waiting: dict[int, float] = {}
+        """Slots whose answers are outstanding, in order, and how long each may take."""
         self.deadline = 0.0
 
     def kill(self) -> None:
@@ -263,6 +263,8 @@ class EnvPool:
         self._workers: dict[int, _Worker] = {}
         self._faults: dict[int, EnvFault] = {}
         """Why a slot of a lost worker has no running episode."""
+        self._told: dict[int, _Answer] = {}
+        """Answers that nobody has taken yet."""
         self._closed = False
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
 
@@ -279,78 +281,131 @@ class EnvPool:
         requests: list[_Request] = [(slot, _Ask.EXPERT) for slot in slots]
         return cast("dict[int, Advice | EnvFault]", self._serve(requests, self._step_timeout_s))
 
+    def ask_resets(self, requests: Iterable[tuple[int, Task]]) -> None:
+        """As `reset_many`, without waiting: `answers` hands out what comes."""
+        self._ask(list(requests), self._reset_timeout_s)
+
+    def ask_steps(self, requests: Iterable[tuple[int, str]]) -> None:
+        """As `step_many`, without waiting: `answers` hands out what comes."""
+        self._ask(list(requests), self._step_timeout_s)
+
+    def answers(self, wait: bool) -> dict[int, Result]:
+        """What has come of what was asked and not yet taken; `wait` until there is some, if any is out."""
+        self._drop_dead()
+        self._collect(0.0)
+        while wait and not self._told and self._out():
+            self._collect(None)
+        told, self._told = self._told, {}
+        return cast("dict[int, Result]", told)
+
+    def forget(self) -> None:
+        """Whoever asked will not take the answers: they must not be taken for later ones."""
+        self._kill_busy()
+        self._told.clear()
+
     def _serve(self, requests: list[_Request], timeout_s: float) -> dict[int, _Answer]:
+        if self._host is not None:
+            self._refuse_twice(requests)
+            return {slot: self._host.serve(slot, request) for slot, request in requests}
+        self._refuse_twice(requests)
+        try:
+            self._ask(requests, timeout_s)
+            while any(slot not in self._told for slot, _ in requests):
+                self._collect(None)
+        except BaseException:
+            self._kill_busy()  # interrupted in between: late answers must not be taken for later ones
+            raise
+        return {slot: self._told.pop(slot) for slot, _ in requests}
+
+    def _refuse_twice(self, requests: list[_Request]) -> None:
         if self._closed:
             raise ValueError("The pool is closed.")
-        if len(dict(requests)) < len(requests):
-            raise ValueError("A slot occurs twice in one call; an episode takes one command at a time.")
+        out = self._out() | self._told.keys()
+        if len(dict(requests)) < len(requests) or any(slot in out for slot, _ in requests):
+            raise ValueError("A slot is asked twice at a time; an episode takes one command at a time.")
+
+    def _out(self) -> set[int]:
+        """Slots whose answers have not come."""
+        return {slot for worker in self._workers.values() for slot in worker.waiting}
+
+    def _ask(self, requests: list[_Request], timeout_s: float) -> None:
         if self._host is not None:
-            return {slot: self._host.serve(slot, request) for slot, request in requests}
-        results: dict[int, _Answer] = {}
-        for number, worker in list(self._workers.items()):
-            if not worker.process.is_alive():  # killed between two calls
-                self._lose(number, FaultKind.DIED, self._death(worker), results)
+            self._told.update(self._serve(requests, timeout_s))
+            return
+        self._refuse_twice(requests)
+        self._drop_dead()
         batches: dict[int, list[_Request]] = {}
         for slot, request in requests:
             number = slot % self._n_workers
             host = self._workers.get(number)
             if not isinstance(request, Task) and (host is None or slot not in host.live):
-                results[slot] = self._faults.get(slot, _not_running(slot))
+                self._told[slot] = self._faults.get(slot, _not_running(slot))
             else:
                 batches.setdefault(number, []).append((slot, request))
-        try:
-            for number, batch in batches.items():
-                self._send(number, batch, timeout_s, results)
-            self._collect(timeout_s, results)
-        except BaseException:
-            self._kill_busy()  # interrupted in between: late answers must not be taken for later ones
-            raise
-        return {slot: results[slot] for slot, _ in requests}
+        for number, batch in batches.items():
+            self._send(number, batch, timeout_s)
 
-    def _send(
-        self, number: int, batch: list[_Request], timeout_s: float, results: dict[int, _Answer]
-    ) -> None:
+    def _drop_dead(self) -> None:
+        for number, worker in list(self._workers.items()):
+            if worker.process.is_alive():
+                continue
+            while self._workers.get(number) is worker and worker.connection.poll():
+                self._receive(number)  # what it said before it died, and then that it has
+            if self._workers.get(number) is worker:
+                self._lose(number, FaultKind.DIED, self._death(worker))
+
+    def _send(self, number: int, batch: list[_Request], timeout_s: float) -> None:
         worker = self._workers.get(number)
         if worker is None:
             worker = self._workers[number] = _Worker(self._factory, self._distances)
-        worker.waiting = [slot for slot, _ in batch]
-        worker.deadline = time.monotonic() + (timeout_s if worker.ready else START_TIMEOUT_S)
+        if not worker.waiting:
+            worker.deadline = time.monotonic() + (timeout_s if worker.ready else START_TIMEOUT_S)
+        worker.waiting.update({slot: timeout_s for slot, _ in batch})
         try:
             worker.connection.send(batch)
         except OSError:
             worker.process.join(1.0)
-            self._lose(number, FaultKind.DIED, self._death(worker), results)
+            self._lose(number, FaultKind.DIED, self._death(worker))
 
-    def _collect(self, timeout_s: float, results: dict[int, _Answer]) -> None:
-        while busy := {number: worker for number, worker in self._workers.items() if worker.waiting}:
-            by_connection = {worker.connection: number for number, worker in busy.items()}
-            now = time.monotonic()
-            first_deadline = min(worker.deadline for worker in busy.values())
-            for connection in wait(list(by_connection), max(0.0, first_deadline - now)):
-                assert isinstance(connection, Connection)
-                self._receive(by_connection[connection], timeout_s, results)
-            now = time.monotonic()
-            for number, worker in busy.items():
-                if worker.waiting and now >= worker.deadline and not worker.connection.poll():
-                    limit = timeout_s if worker.ready else START_TIMEOUT_S
-                    what = f"slot {worker.waiting[0]}" if worker.ready else "a worker process that starts"
-                    self._lose(number, FaultKind.TIMED_OUT, f"No answer from {what} in {limit:g} s.", results)
+    def _collect(self, most_s: float | None) -> None:
+        """Wait for some answer, at most so long (None: as long as one may take), and take what is there."""
+        busy = {number: worker for number, worker in self._workers.items() if worker.waiting}
+        if not busy:
+            return
+        by_connection = {worker.connection: number for number, worker in busy.items()}
+        left = max(0.0, min(worker.deadline for worker in busy.values()) - time.monotonic())
+        for connection in wait(list(by_connection), left if most_s is None else min(left, most_s)):
+            assert isinstance(connection, Connection)
+            self._receive(by_connection[connection])
+        now = time.monotonic()
+        for number, worker in busy.items():
+            if self._workers.get(number) is not worker or now < worker.deadline:
+                continue
+            if worker.waiting and not worker.connection.poll():
+                slot, limit = next(iter(worker.waiting.items()))
+                what = f"slot {slot}" if worker.ready else "a worker process that starts"
+                limit = limit if worker.ready else START_TIMEOUT_S
+                self._lose(number, FaultKind.TIMED_OUT, f"No answer from {what} in {limit:g} s.")
 
-    def _receive(self, number: int, timeout_s: float, results: dict[int, _Answer]) -> None:
+    def _receive(self, number: int) -> None:
         worker = self._workers[number]
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
             worker.process.join(1.0)
-            self._lose(number, FaultKind.DIED, self._death(worker), results)
+            self._lose(number, FaultKind.DIED, self._death(worker))
             return
-        worker.deadline = time.monotonic() + timeout_s
         if message is None:
             worker.ready = True
-            return
-        slot, result = message
-        results[slot] = result
-        worker.waiting.remove(slot)
+        else:
+            slot, result = message
+            self._told[slot] = result
+            del worker.waiting[slot]
+            self._note(worker, slot, result)
+        worker.deadline = time.monotonic() + next(iter(worker.waiting.values()), 0.0)
+
+    def _note(self, worker: _Worker, slot: int, result: _Answer) -> None:
+        """Whether the slot has a running episode now."""
         if isinstance(result, EnvFault):
             worker.live.discard(slot)
             self._faults[slot] = result
@@ -361,20 +416,20 @@ class EnvPool:
     def _death(self, worker: _Worker) -> str:
         return f"The worker process ended with exit code {worker.process.exitcode}."
 
-    def _lose(self, number: int, kind: FaultKind, reason: str, results: dict[int, _Answer]) -> None:
+    def _lose(self, number: int, kind: FaultKind, reason: str) -> None:
         """Give up a worker: every episode it played becomes a fault; the next reset starts another."""
         worker = self._workers.pop(number)
         worker.kill()
-        culprit = worker.waiting[0] if worker.waiting else None
+        culprit = next(iter(worker.waiting), None)
         for slot in {*worker.live, *worker.waiting}:
             text = reason if culprit in (slot, None) else f"{reason} This episode shared its process."
             self._faults[slot] = EnvFault(kind, text)
             if slot in worker.waiting:
-                results[slot] = self._faults[slot]
+                self._told[slot] = self._faults[slot]
 
     def _kill_busy(self) -> None:
         for number in [number for number, worker in self._workers.items() if worker.waiting]:
-            self._lose(number, FaultKind.DIED, "The run was interrupted.", {})
+            self._lose(number, FaultKind.DIED, "The run was interrupted.")
 
     def close(self) -> None:
         """Close all environments and end all processes; may be called again."""

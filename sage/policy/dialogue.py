@@ -187,7 +187,8 @@ class Dialogue:
         that no single token stands for."""
         found = [pattern] if pattern else []
         if pattern and self.thinking:
-            ended = rf"(?s:.*(?:{_THOUGHT_ENDS.pattern}).*?)(?:{pattern})"
+            # Tried from the beginning only: from every place it would take seconds a token in a long thought.
+            ended = rf"\A(?s:.*(?:{_THOUGHT_ENDS.pattern}).*?)(?:{pattern})"
             silent = rf"\A(?!\s*(?:{_THOUGHT_BEGINS.pattern}))(?s:.*?)(?:{pattern})"
             found = [ended] if self.format.opens_thinking else [ended, silent]
         closing = self.format.closing

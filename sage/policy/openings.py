@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sage.envs.pool import EnvFault, EnvPool, FaultKind
 from sage.episode import Episode, Status
-from sage.policy.decoding.generate import Reply
+from sage.policy.decoding.answer import Reply
 from sage.policy.dialogue import Dialogue
 from sage.policy.prompts import fill, parse_answer
 from sage.policy.rollout import Given, Waiting

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from sage.config.schema import PromptStyle
 from sage.objective.intervention.base import JudgeFailure, JudgeQuery, JudgeReply, TurnContext
+from sage.policy.decoding.answer import Reply
 from sage.policy.decoding.engine import EngineName
-from sage.policy.decoding.generate import Reply, reply
+from sage.policy.decoding.generate import reply
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import OURS, Patience, failure_of, free_memory, without_frames
 from sage.policy.models.layers import reach

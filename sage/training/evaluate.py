@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Task
 from sage.policy.models.load import LanguageModel
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import PlaySettings, play
+from sage.policy.seat import Job
 from sage.training.processes import Processes
 
 

@@ -20,7 +20,7 @@ from sage.objective.confidence.base import Unweighted
 from sage.objective.divergence.estimators import NegativeLogLikelihood
 from sage.objective.intervention.base import Ask, Intervention, JudgeFailure, Stream, TurnContext
 from sage.objective.normalization import Unnormalized
-from sage.policy.rollout import Job
+from sage.policy.seat import Job
 from sage.records.clock import phase, take_seconds
 from sage.records.ledger import TEACHER
 from sage.records.rows import label_shares

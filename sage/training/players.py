@@ -12,7 +12,8 @@ from sage.episode import Episode
 from sage.errors import ConfigError
 from sage.policy.dialogue import Dialogue
 from sage.policy.openings import ExpertAnswers, FirstTurns
-from sage.policy.rollout import Job, OnTurns, PlaySettings, play
+from sage.policy.rollout import OnTurns, PlaySettings, play
+from sage.policy.seat import Job
 from sage.teacher.vocabulary import added_words
 from sage.training.batch import Pair
 from sage.training.loop import Gold, Play

@@ -9,7 +9,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from sage.config.schema import RunConfig
-from sage.policy.decoding.generate import Sampling
+from sage.policy.decoding.answer import Sampling
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.rollout import PlaySettings

@@ -18,7 +18,7 @@ from sage.episode import Task
 
 
 class Counter:
-    """Counts commands. `raise`, `exit`, `hang` and `unpicklable` do what they say; done after ten."""
+    """Counts commands. `raise`, `exit`, `hang`, `late` and `unpicklable` do what they say; done after ten."""
 
     def __init__(self) -> None:
         self.goal = ""
@@ -37,6 +37,8 @@ class Counter:
             os._exit(7)
         if action == "hang":
             time.sleep(600)
+        if action == "late":
+            time.sleep(1.5)
         if action == "leave":
             sys.exit("enough")
         if action == "unpicklable":
@@ -215,3 +217,59 @@ def test_no_orphans_however_the_parent_ends(ending: str, tmp_path: Path) -> None
     finally:
         parent.kill()
         parent.wait()
+
+
+def taken(pool: EnvPool, count: int) -> list[dict[int, str]]:
+    """What comes until so many slots have answered, as it comes."""
+    got: list[dict[int, str]] = []
+    while sum(map(len, got)) < count:
+        got.append(texts(pool.answers(wait=True)))
+    return got
+
+
+def test_who_is_fast_is_heard_while_others_still_answer() -> None:
+    with EnvPool(Counter, 2, 20) as pool:
+        pool.reset_many(tasks(0, 1, 2))
+        pool.ask_steps([(0, "late"), (1, "a"), (2, "b")])  # 2 stands behind 0 in one process
+        assert taken(pool, 1) == [{1: "a 1"}]
+        pool.ask_steps([(1, "c")])
+        assert taken(pool, 1) == [{1: "c 2"}]
+        assert texts(pool.step_many([(1, "d")])) == {1: "d 3"}  # and one may wait for some of them
+        with pytest.raises(ValueError, match="asked twice"):
+            pool.ask_steps([(0, "e")])
+        late = {slot: text for part in taken(pool, 2) for slot, text in part.items()}
+        assert late == {0: "late 1", 2: "b 1"}
+        assert pool.answers(wait=True) == {}  # nothing is out
+
+
+def test_a_process_that_dies_is_heard_of_with_what_it_had_said(workers: int) -> None:
+    with EnvPool(Counter, workers, 20) as pool:
+        pool.ask_resets(tasks(0, 1))
+        assert sorted(slot for part in taken(pool, 2) for slot in part) == [0, 1]
+        if not workers:
+            return  # it would be this process
+        pool.ask_steps([(0, "a"), (1, "exit")])
+        heard = {slot: text for part in taken(pool, 2) for slot, text in part.items()}
+        assert heard == {0: "a 1", 1: "died"}
+
+
+def test_answers_that_nobody_will_take_are_not_taken_for_later_ones() -> None:
+    with EnvPool(Counter, 2, 20) as pool:
+        pool.reset_many(tasks(0, 1))
+        pool.ask_steps([(0, "late"), (1, "a")])
+        pool.forget()
+        assert texts(pool.reset_many(tasks(0, 1))) == {0: "start t0", 1: "start t1"}
+        assert texts(pool.step_many([(0, "b"), (1, "c")])) == {0: "b 1", 1: "c 1"}
+
+
+def test_a_step_that_hangs_beside_others_that_are_asked_meanwhile_is_given_up_in_time() -> None:
+    with EnvPool(Counter, 2, 0.5) as pool:
+        pool.reset_many(tasks(0, 1))
+        pool.ask_steps([(0, "hang")])
+        started = time.monotonic()
+        while time.monotonic() - started < 60:
+            pool.ask_steps([(1, "a")])
+            heard = texts(pool.answers(wait=True))
+            if 0 in heard:
+                break
+        assert heard[0] == "timed_out"

@@ -15,12 +15,13 @@ from sage.envs.pool import EnvFault, EnvPool, FaultKind
 from sage.episode import Episode, Status, Task
 from sage.errors import ConfigError
 from sage.policy.context import SplitContext, measure, refuse_unless_it_fits, tokens_of
-from sage.policy.decoding.generate import Sampling
+from sage.policy.decoding.answer import Sampling
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.load import LanguageModel
 from sage.policy.openings import ExpertAnswers
 from sage.policy.preview import expert_games
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import PlaySettings, play
+from sage.policy.seat import Job
 from tests.letters import STYLE as LETTERS_STYLE
 from tests.letters import Letters
 from tests.letters import tasks as letters_tasks

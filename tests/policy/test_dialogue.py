@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sage.errors import ModelError
-from sage.policy.decoding.generate import Answer, Decoder, Sampling
+from sage.policy.decoding.answer import Answer, Sampling
+from sage.policy.decoding.generate import Decoder, answers
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.chat_format import PINNED_DATE, chat_format, dated, render
 from sage.policy.models.time_limit import TookTooLong, time_limit
@@ -261,7 +262,7 @@ def test_ids_beyond_the_tokenizer_are_never_sampled() -> None:
         import numpy as np
 
         uniforms = np.random.default_rng(0).random((2, 40)) if temperature else None
-        replies = Decoder(lm, 2).answer(slice(0, 2), [[5, 6], [7, 8, 9]], sampling, uniforms, [100, 100])
+        replies = answers(Decoder(lm, 2), [[5, 6], [7, 8, 9]], sampling, uniforms, [100, 100])
         assert all(i < beyond for r in replies for i in r.ids)
 
 

@@ -14,10 +14,11 @@ import torch
 
 from sage.episode import Episode, Status, Task
 from sage.errors import NotFinite
+from sage.policy.decoding.answer import Sampling
 from sage.policy.decoding.engine import EngineName, right_engine
-from sage.policy.decoding.generate import Sampling, sample
+from sage.policy.decoding.generate import sample
 from sage.policy.models.load import LanguageModel
-from sage.policy.rollout import Job
+from sage.policy.seat import Job
 from tests.policy.test_rollout import play_alfworld, settings
 
 

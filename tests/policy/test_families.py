@@ -9,9 +9,10 @@ import torch
 
 from sage.errors import ModelError
 from sage.policy.decoding import engine as choice
+from sage.policy.decoding.answer import Sampling
 from sage.policy.decoding.engine import engine_report, make_engine, right_engine
 from sage.policy.decoding.equivalence import engine_error
-from sage.policy.decoding.generate import Decoder, Sampling
+from sage.policy.decoding.generate import Decoder, answers
 from sage.policy.decoding.masks import Masks
 from sage.policy.decoding.padded import PaddedEngine
 from sage.policy.decoding.rowwise import RowEngine
@@ -69,7 +70,7 @@ def test_greedy_answers_past_the_window_are_the_plain_forward_s(name: str) -> No
         unseen = [
             h[decoder.lengths[row] :] + p for row, (h, p) in enumerate(zip(history, prompts, strict=True))
         ]
-        replies = decoder.answer(slice(0, 3), unseen, GREEDY, None, [500] * 3)
+        replies = answers(decoder, unseen, GREEDY, None, [500] * 3)
         for row in range(3):
             history[row] += prompts[row]
             for token in replies[row].ids:

@@ -8,13 +8,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sage.errors import ModelError
+from sage.policy.decoding.answer import Sampling
 from sage.policy.decoding.engine import EngineName, make_engine
-from sage.policy.decoding.generate import Decoder, Sampling, reply, sample, shared_prefixes, stream
+from sage.policy.decoding.generate import Decoder, answers, reply, sample, shared_prefixes, stream
 from sage.policy.decoding.packed import PackedEngine
 from sage.policy.decoding.padded import PaddedEngine
 from sage.policy.models.load import LanguageModel
 
-ENGINES = pytest.mark.parametrize("name", ["hf", "packed"])
+ENGINES = pytest.mark.parametrize("name", ["hf", "packed", "static"])
 
 
 def plain(lm: LanguageModel, ids: list[int], keep: int = 1) -> torch.Tensor:
@@ -145,7 +146,7 @@ def test_guesses_do_not_change_answers(lm: LanguageModel, name: EngineName) -> N
             for turn in range(2):
                 uniforms = np.random.default_rng(turn).random((3, 12))
                 how = Sampling(temperature, 1.0, 12)
-                replies = decoder.answer(slice(0, 3), prompts, how, uniforms, [500, 500, 500])
+                replies = answers(decoder, prompts, how, uniforms, [500, 500, 500])
                 said += [r.ids for r in replies]
                 prompts = [[r.ids[-1], *random_ids(b, 4)] for b, r in enumerate(replies)]
         return said, list(decoder.lengths), forwards

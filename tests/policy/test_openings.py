@@ -14,12 +14,13 @@ from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.base import expert_move
 from sage.envs.pool import Advice, EnvFault, EnvPool
 from sage.episode import Episode, Status, Task
-from sage.policy.decoding.generate import Sampling
+from sage.policy.decoding.answer import Sampling
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.models.load import LanguageModel
 from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.prompts import fill, parse_answer
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import PlaySettings, play
+from sage.policy.seat import Job
 from sage.teacher.score import own_view, teacher_view
 from tests.letters import STYLE as LETTERS_STYLE
 from tests.letters import Letters

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from sage.envs.base import EnvironmentFault, Step
 from sage.envs.pool import EnvPool
 from sage.episode import Episode, Failure, Status, Task, Turn
 from sage.errors import ConfigError
-from sage.policy.decoding.generate import Sampling
+from sage.policy.decoding.answer import Reply, Sampling
+from sage.policy.decoding.generate import Decoder
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.models.load import LanguageModel
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import PlaySettings, play
+from sage.policy.seat import Job
 
 ROOT = Path(__file__).parents[2]
 SHORT = PromptStyle(**yaml.safe_load((ROOT / "conf/prompt/alfworld.yaml").read_text())["styles"]["short"])
@@ -171,6 +175,66 @@ def test_a_failing_environment_costs_only_its_own_episode(lm: LanguageModel) -> 
     played = [(e, t) for e in episodes for t in e.turns if not (e is episodes[2] and t is e.turns[-1])]
     assert sorted((id(e), t.index) for e, t in told) == sorted((id(e), t.index) for e, t in played)
     assert all(t is e.turns[t.index] and t.feedback == "You see a wall." for e, t in told)
+
+
+class Slow(Flaky):
+    """Its worker process takes a second for a step of the task `slow`; ten steps otherwise."""
+
+    def step(self, action: str) -> Step:
+        if self.task.id == "slow":
+            time.sleep(1.0)
+        self.steps += 1
+        done = self.steps == (2 if self.task.id == "slow" else 10)
+        return Step(f"You see wall {self.steps}.", done=done, won=done, reward=float(done), score=float(done))
+
+
+def test_nobody_waits_for_a_slow_environment_and_answers_are_the_same(lm: LanguageModel) -> None:
+    style = SHORT.model_copy(update={"action_pattern": r"(?s)(.+)"})
+    how = PlaySettings(Sampling(1.0, 1.0, 6), style, 0, "test", 20, 2000, 2)
+    jobs = [Job(Task(i, "slow", "train", "door", "test")) for i in ("slow", "quick")]
+    told: list[tuple[Episode, Turn]] = []
+    with EnvPool(Slow, 2, 30.0) as pool:
+        together = play(lm, pool, jobs, how, on_turns=told.extend)
+        alone = [play(lm, pool, [job], how)[0] for job in jobs]
+    assert [e.token_ids for e in together] == [e.token_ids for e in alone]
+    assert all(e.won for e in together)
+    order = [(episode.task.id, turn.index) for episode, turn in told]
+    # While the slow one takes its first step, the other plays on (here: most of its ten turns).
+    assert order.index(("quick", 4)) < order.index(("slow", 0))
+    assert len(order) == 12
+
+
+def test_nobody_waits_for_a_long_answer(lm: LanguageModel, tasks: list[Task]) -> None:
+    """Side by side the decoder takes as many steps as the longest episode alone, however answers differ."""
+    how = PlaySettings(Sampling(1.0, 1.0, 9, "[aeiou]"), SHORT, 0, "test", 20, 2000, 3)
+    jobs = [Job(t) for t in tasks[:3]]
+    longest = 0
+    with EnvPool(partial(AlfworldEnvironment, "native"), 0, 30.0, distances=True) as pool:
+        alone = []
+        for job in jobs:
+            with counted_steps() as steps:
+                alone += play(lm, pool, [job], how)
+            longest = max(longest, len(steps))
+        with counted_steps() as steps:
+            together = play(lm, pool, jobs, how)
+    assert [e.token_ids for e in together] == [e.token_ids for e in alone]
+    lengths = {turn.answer_end - turn.answer_start for e in together for turn in e.turns}
+    assert len(lengths) > 1
+    assert len(steps) <= longest + 2
+
+
+@contextmanager
+def counted_steps() -> Iterator[list[int]]:
+    steps: list[int] = []
+    step = Decoder.step
+
+    def counted(self: Decoder, *given: object) -> list[tuple[int, Reply]]:
+        steps.append(1)
+        return step(self, *given)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Decoder, "step", counted)
+        yield steps
 
 
 def test_a_model_that_cannot_run_at_all_is_an_error_not_an_episode(

@@ -13,10 +13,12 @@ import torch
 from sage.config.load import load
 from sage.envs.pool import EnvPool
 from sage.errors import ModelError
-from sage.policy.decoding.generate import Decoder, Decodes, Reply, Sampling
+from sage.policy.decoding.answer import Reply, Sampling
+from sage.policy.decoding.generate import Decoder, Decodes, answers
 from sage.policy.decoding.vllm_decoder import VllmDecoder
 from sage.policy.models.load import LanguageModel, load_model
-from sage.policy.rollout import Job, PlaySettings, play
+from sage.policy.rollout import PlaySettings, play
+from sage.policy.seat import Job
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "kv_cache_memory_bytes": 1 << 27}
 GREEDY = Sampling(0.0, 1.0, 24)
@@ -58,9 +60,8 @@ def converse(lm: LanguageModel, decoder: Decodes, sampling: Sampling = GREEDY) -
     said, prompts = [], openings(lm)
     follow = lm.tokenizer("<|end|><|user|>Nothing happens.<|end|><|assistant|>", add_special_tokens=False)
     for turn in range(3):
-        rows = slice(0, len(prompts))
         uniforms = np.random.default_rng(turn).random((3, 24))[: len(prompts)]
-        said.append(decoder.answer(rows, prompts, sampling, uniforms, ROOM[: len(prompts)]))
+        said.append(answers(decoder, prompts, sampling, uniforms, ROOM[: len(prompts)]))
         prompts = [[*reply.ids[-1:], *follow["input_ids"]] for reply in said[-1]]
         if turn == 1:
             decoder.release(0, 2)
@@ -92,7 +93,7 @@ def test_answers_end_where_ours_do(student: LanguageModel, how: Sampling) -> Non
 def test_a_row_without_room_is_silent_and_keeps_its_history(student: LanguageModel) -> None:
     prompts = openings(student)[:2]
     decoder = VllmDecoder(student, 2, OPTIONS)
-    silent, other = decoder.answer(slice(0, 2), prompts, GREEDY, None, [len(prompts[0]), 900])
+    silent, other = answers(decoder, prompts, GREEDY, None, [len(prompts[0]), 900])
     assert silent == Reply([], "", False)
     assert other.ids
     assert decoder.lengths == [len(prompts[0]), len(prompts[1]) + len(other.ids) - 1]
@@ -103,10 +104,10 @@ def test_a_sampled_answer_depends_on_its_random_numbers_and_not_on_its_neighbour
 ) -> None:
     prompts, warm = openings(student), Sampling(1.0, 0.95, 24)
     uniforms = np.random.default_rng(0).random((3, 24))
-    together = VllmDecoder(student, 3, OPTIONS).answer(slice(0, 3), prompts, warm, uniforms, ROOM)
-    alone = VllmDecoder(student, 1, OPTIONS).answer(slice(0, 1), prompts[2:], warm, uniforms[2:], ROOM[2:])
+    together = answers(VllmDecoder(student, 3, OPTIONS), prompts, warm, uniforms, ROOM)
+    alone = answers(VllmDecoder(student, 1, OPTIONS), prompts[2:], warm, uniforms[2:], ROOM[2:])
     assert alone == together[2:]
-    others = VllmDecoder(student, 3, OPTIONS).answer(slice(0, 3), prompts, warm, 1 - uniforms, ROOM)
+    others = answers(VllmDecoder(student, 3, OPTIONS), prompts, warm, 1 - uniforms, ROOM)
     assert others != together
 
 

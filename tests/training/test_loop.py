@@ -19,7 +19,7 @@ from sage.episode import Decision, Episode, Failure, Label, Status
 from sage.objective.intervention.base import Always, Ask, Judge, JudgeReply, Never, Stream, TurnContext
 from sage.objective.intervention.controls import Matched
 from sage.policy.models.load import LanguageModel
-from sage.policy.rollout import Job
+from sage.policy.seat import Job
 from sage.records.ledger import TEACHER
 from sage.records.schema import STEPS
 from sage.signals import Stopped, stop_on_signals

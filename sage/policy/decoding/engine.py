@@ -11,7 +11,7 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 from sage.errors import ModelError
-from sage.policy.decoding.engines import BuiltName, Engine, EngineName, build_engine, candidates
+from sage.policy.decoding.engines import FIXED, BuiltName, Engine, EngineName, build_engine, candidates
 from sage.policy.decoding.equivalence import engine_error
 from sage.policy.models.load import LanguageModel
 from sage.policy.models.plain import Report
@@ -61,6 +61,20 @@ def _measure(lm: LanguageModel, name: BuiltName) -> Report:
     return known[name]
 
 
-def make_engine(lm: LanguageModel, slots: int, name: EngineName) -> Engine:
-    """Room for `slots` rows on the engine that is right; raises what `right_engine` raises."""
-    return build_engine(lm, slots, right_engine(lm, name))
+def make_engine(
+    lm: LanguageModel,
+    slots: int,
+    name: EngineName,
+    *,
+    rows: int | None = None,
+    room: int | None = None,
+    guesses: int = 0,
+) -> Engine:
+    """`build_engine` of the one that is right; raises what `right_engine` raises.
+
+    rows: how many of the slots will be in use at a time; only an engine of fixed shapes makes the others.
+    """
+    right = right_engine(lm, name)
+    if rows is not None and right not in FIXED:
+        slots = min(slots, rows)
+    return build_engine(lm, slots, right, room=room, guesses=guesses)

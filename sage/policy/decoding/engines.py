@@ -1,9 +1,9 @@
 """The engines by name: rows of a key/value cache that is kept across turns, behind one interface.
 
 `hf` runs a causal LM through transformers, all rows padded into one rectangle; `packed` runs the modules of a
-plain Llama or Qwen one after another over packed rows; `rowwise` runs each row alone and never takes a token
-back, `stepwise` moreover one token at a time. Which of them is right for a model is measured
-(`sage.policy.decoding.equivalence`), never assumed.
+plain Llama or Qwen one after another over packed rows, `static` does so in forwards of fixed shape (CUDA
+graphs); `rowwise` runs each row alone and never takes a token back, `stepwise` moreover one token at a time.
+Which of them is right for a model is measured (`sage.policy.decoding.equivalence`), never assumed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from sage.policy.models.load import LanguageModel
 
-BuiltName = Literal["hf", "packed", "rowwise", "stepwise"]
+BuiltName = Literal["hf", "packed", "static", "rowwise", "stepwise"]
 EngineName = BuiltName | Literal["auto"]
+
+FIXED = frozenset[BuiltName]({"static"})
+"""Engines whose forwards take every slot, in use or not: there a row's result does not depend on its
+neighbours even in 16 bits, as long as the number of slots is the same."""
 
 
 class Engine(Protocol):
@@ -51,15 +55,21 @@ class Engine(Protocol):
         ...
 
 
-def build_engine(lm: LanguageModel, slots: int, name: BuiltName) -> Engine:
-    """Room for `slots` rows. Raises ModelError, in a few words, where the engine cannot run such a model."""
+def build_engine(
+    lm: LanguageModel, slots: int, name: BuiltName, *, room: int | None = None, guesses: int = 0
+) -> Engine:
+    """Room for `slots` rows, of about `room` tokens each (None: not known; it grows where that is not
+    enough), which are fed up to `guesses` guessed tokens at a time. Raises ModelError, in a few words, where
+    the engine cannot run such a model."""
     from sage.policy.decoding.packed import PackedEngine
     from sage.policy.decoding.padded import PaddedEngine
     from sage.policy.decoding.rowwise import RowEngine
+    from sage.policy.decoding.static import StaticEngine
 
     kinds: dict[BuiltName, Callable[[LanguageModel, int], Engine]] = {
         "packed": PackedEngine,
         "hf": PaddedEngine,
+        "static": partial(StaticEngine, room=room, width=1 + guesses),
         "rowwise": RowEngine,
         "stepwise": partial(RowEngine, one_by_one=True),
     }
@@ -73,6 +83,7 @@ def candidates(lm: LanguageModel) -> tuple[BuiltName, ...]:
 
     if keeps_state(lm) or steady_length(lm) is not None:
         return ("rowwise", "stepwise")
-    if knows(lm) and lm.device.type == "cpu":
-        return ("packed", "hf", "rowwise", "stepwise")
+    if knows(lm):
+        fastest: BuiltName = "packed" if lm.device.type == "cpu" else "static"
+        return (fastest, "hf", "rowwise", "stepwise")
     return ("hf", "rowwise", "stepwise")

@@ -10,81 +10,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from sage.errors import NotFinite
+from sage.policy.decoding.answer import Answer, Reply, Sampling, stop_pattern
 from sage.policy.decoding.drafts import CONTEXT, Drafts
 from sage.policy.decoding.engine import EngineName, make_engine
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel
+
+PIECE = 1024
+"""Most tokens of a prompt that go through one forward: those who are answering go on in between."""
 
 
 def stream(*key: object) -> np.random.Generator:
     """A random generator that depends on `key` alone, whatever is sampled before or beside it."""
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn. temperature 0 is greedy. `stop` is a regular expression that ends an answer
-    when it matches the answer's text (None: only the model's end tokens do)."""
-
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    stop: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Generated ids (end token included where sampled), their text, and whether the limit cut them."""
-
-    ids: list[int]
-    text: str
-    truncated: bool
-
-
-class Answer:
-    """One answer while it is decoded: `ids` so far, whether it goes on (`live`), its `limit` in tokens."""
-
-    def __init__(
-        self, tokenizer: Any, end_ids: frozenset[int], stop: re.Pattern[str] | None, limit: int
-    ) -> None:
-        self._tokenizer, self._end_ids, self._stop = tokenizer, end_ids, stop
-        self.limit = limit
-        self.ids: list[int] = []
-        self.live = limit > 0
-        self._truncated = False
-
-    def add(self, token: int) -> None:
-        """Append a sampled token; the answer ends with an end token, a match of `stop`, or at its limit."""
-        self.ids.append(token)
-        if token in self._end_ids or (self._stop is not None and self._stop.search(self._text())):
-            self.live = False
-        elif len(self.ids) >= self.limit:
-            self.live, self._truncated = False, True
-
-    def reply(self) -> Reply:
-        """What has been decoded."""
-        return Reply(self.ids, self._text() if self.ids else "", self._truncated)
-
-    def _text(self) -> str:
-        return str(self._tokenizer.decode(self.ids, skip_special_tokens=True))
-
-
-def begin_answers(
-    lm: LanguageModel, sampling: Sampling, prompts: Sequence[Sequence[int]], room: Sequence[int]
-) -> list[Answer]:
-    """One answer to each prompt, of at most `max_new_tokens` and what the prompt leaves of the `room`."""
-    end_ids, stop = lm.end_ids, re.compile(sampling.stop) if sampling.stop else None
-    return [
-        Answer(lm.tokenizer, end_ids, stop, min(sampling.max_new_tokens, space - len(prompt)))
-        for space, prompt in zip(room, prompts, strict=True)
-    ]
 
 
 class Decodes(Protocol):
@@ -99,37 +44,60 @@ class Decodes(Protocol):
         """Free `row` by giving its place to row `last` (the last one in use)."""
         ...
 
-    def answer(
-        self,
-        rows: slice,
-        prompts: list[list[int]],
-        sampling: Sampling,
-        uniforms_BT: np.ndarray | None,
-        room: list[int],
-    ) -> list[Reply]:
-        """Append `prompts` (what the rows have not seen yet) and decode one answer per row.
+    def begin(
+        self, row: int, prompt: list[int], sampling: Sampling, uniforms_T: np.ndarray | None, room: int
+    ) -> None:
+        """Ask `row` for an answer to `prompt` (what it has not seen yet); `step` decodes it.
 
-        uniforms_BT: one number in [0, 1) per row and token (None when greedy). room[b]: tokens that row b
-        may still hold, prompt included. The answer's last id has not been seen when this returns: it belongs
-        at the head of the row's next prompt.
+        uniforms_T: one number in [0, 1) per token (None when greedy). room: tokens that the row may still
+        hold, prompt included. All rows that are asked at a time share one `sampling`.
+        """
+        ...
+
+    def step(self) -> list[tuple[int, Reply]]:
+        """Go on with all rows that were asked; those whose answer is complete, with it.
+
+        The answer's last id has not been seen: it belongs at the head of the row's next prompt.
         """
         ...
 
 
+@dataclass(slots=True)
+class _Work:
+    """A row that was asked: `pending` goes through the model next."""
+
+    prompt: list[int]
+    answer: Answer
+    uniforms_T: np.ndarray | None
+    pending: list[int]
+
+
 class Decoder:
-    """`Decodes` over one engine with room for `slots` rows.
+    """`Decodes` over one engine with `slots` rows of about `room` tokens (None: not known), of which at most
+    `rows` (None: all) will be in use at a time.
 
     draft_tokens: most tokens that are guessed ahead (`sage.policy.decoding.drafts`), none on an engine that
     takes no token back; changes speed, never an answer.
     """
 
     def __init__(
-        self, lm: LanguageModel, slots: int, *, engine: EngineName = "auto", draft_tokens: int = 0
+        self,
+        lm: LanguageModel,
+        slots: int,
+        *,
+        engine: EngineName = "auto",
+        draft_tokens: int = 0,
+        rows: int | None = None,
+        room: int | None = None,
     ) -> None:
         self.lm = lm
-        self.engine = make_engine(lm, slots, engine)
+        self.engine = make_engine(lm, slots, engine, rows=rows, room=room, guesses=draft_tokens)
         self.draft_tokens = draft_tokens if self.engine.takes_back else 0
         self._drafts = Drafts(slots)
+        self._work: list[_Work | None] = [None] * slots
+        self._sampling: Sampling | None = None
+        self._stop: re.Pattern[str] | None = None
+        self._end_ids = lm.end_ids
 
     @property
     def lengths(self) -> list[int]:
@@ -140,61 +108,87 @@ class Decoder:
         """Free `row` by giving its place to row `last` (the last one in use)."""
         self.engine.release(row, last)
         self._drafts.release(row, last)
+        self._work[row], self._work[last] = self._work[last], None
 
-    def answer(
-        self,
-        rows: slice,
-        prompts: list[list[int]],
-        sampling: Sampling,
-        uniforms_BT: np.ndarray | None,
-        room: list[int],
-        shared: list[tuple[int, int]] | None = None,
-    ) -> list[Reply]:
-        """See `Decodes.answer`; `shared` is the engine's."""
-        lengths = self.engine.lengths
-        answers = begin_answers(self.lm, sampling, prompts, room)
+    def begin(
+        self, row: int, prompt: list[int], sampling: Sampling, uniforms_T: np.ndarray | None, room: int
+    ) -> None:
+        """See `Decodes.begin`. Raises ValueError where others are being sampled in another way."""
+        if sampling != self._sampling:
+            if any(self._work):
+                raise ValueError("Rows that are decoded side by side are sampled in one way.")
+            self._sampling, self._stop = sampling, stop_pattern(sampling)
+        answer = Answer(
+            self.lm.tokenizer, self._end_ids, self._stop, min(sampling.max_new_tokens, room - len(prompt))
+        )
+        self._work[row] = _Work(prompt, answer, uniforms_T, list(prompt))
 
+    def step(self, shared: list[tuple[int, int]] | None = None) -> list[tuple[int, Reply]]:
+        """One forward (see `Decodes.step`): a token for each row that is answering, with guesses behind it,
+        and of each new prompt the next `PIECE` tokens. `shared` is the engine's, where all prompts are
+        new."""
+        asked = [row for row, work in enumerate(self._work) if work is not None]
+        rows = slice(asked[0], asked[-1] + 1)
+        feed: list[list[int]] = []
+        drafts: list[list[int]] = []
+        for row in range(rows.start, rows.stop):
+            work = self._work[row]
+            new, draft = ([], []) if work is None else self._next(row, work, shared is not None)
+            feed.append(new + draft)
+            drafts.append(draft)
+        keep = [len(draft) + 1 if new else 0 for new, draft in zip(feed, drafts, strict=True)]
+        logits_NV = self.engine.extend(rows, feed, keep, shared)
+        # A padded vocabulary has rows that no tokenizer id stands for.
+        tokens = iter(self._sample(logits_NV[:, : self.lm.vocabulary], rows, keep))
+        done: list[tuple[int, Reply]] = []
+        for row, new, draft in zip(range(rows.start, rows.stop), feed, drafts, strict=True):
+            work = self._work[row]
+            if work is None or not new:
+                continue
+            sampled = [next(tokens) for _ in range(len(draft) + 1)]
+            work.pending = work.pending[len(new) - len(draft) :]
+            if not work.pending:
+                self._take(row, work, draft, sampled)
+            if not work.pending:
+                self._work[row] = None
+                self._drafts.learn(row, work.prompt, work.answer.ids)
+                done.append((row, work.answer.reply()))
+        return done
+
+    def _next(self, row: int, work: _Work, whole: bool) -> tuple[list[int], list[int]]:
+        """What goes through the model next, and guesses behind it."""
+        if len(work.pending) > PIECE and not whole:
+            return work.pending[:PIECE], []
+        return work.pending, self._draft(row, work.prompt, work.answer) if work.answer.live else []
+
+    def _sample(self, logits_NV: torch.Tensor, rows: slice, keep: Sequence[int]) -> list[int]:
+        sampling = self._sampling
+        assert sampling is not None
+        u_N = None
+        if sampling.temperature > 0:
+            parts = []
+            for work, kept in zip(self._work[rows], keep, strict=True):
+                if work is not None and work.uniforms_T is not None:
+                    first = len(work.answer.ids)
+                    parts.append(work.uniforms_T[first : first + kept])
+            u_N = np.concatenate(parts) if parts else None
+        return sample(logits_NV, sampling, u_N)
+
+    def _take(self, row: int, work: _Work, draft: list[int], sampled: list[int]) -> None:
+        """Append what was sampled, up to the first wrong guess; what follows it leaves the cache."""
+        answer = work.answer
         # Rows without room are fed all the same: their prompt belongs in the cache.
-        pending = [list(prompt) for prompt in prompts]
-        while any(pending):
-            drafts = [
-                self._draft(rows.start + b, prompts[b], answer) if answer.live else []
-                for b, answer in enumerate(answers)
-            ]
-            feed = [new + draft for new, draft in zip(pending, drafts, strict=True)]
-            keep = [len(draft) + 1 if new else 0 for new, draft in zip(pending, drafts, strict=True)]
-            logits_NV = self.engine.extend(rows, feed, keep, shared)
-            shared = None
-            u_N = None
-            if uniforms_BT is not None:
-                u_N = np.concatenate(
-                    [
-                        uniforms_BT[b, len(answer.ids) : len(answer.ids) + kept]
-                        for b, (answer, kept) in enumerate(zip(answers, keep, strict=True))
-                    ]
-                )
-            # A padded vocabulary has rows that no tokenizer id stands for.
-            tokens = iter(sample(logits_NV[:, : self.lm.vocabulary], sampling, u_N))
-            for b, draft in enumerate(drafts):
-                if not pending[b]:
-                    continue
-                sampled = [next(tokens) for _ in range(len(draft) + 1)]
-                pending[b] = []
-                answer = answers[b]
-                if not answer.live:
-                    continue
-                right = 0
-                for guess, token in zip([*draft, None], sampled, strict=True):
-                    answer.add(token)
-                    if not answer.live or token != guess:
-                        break
-                    right += 1
-                lengths[rows.start + b] -= len(draft) - right
-                if answer.live:
-                    pending[b] = answer.ids[-1:]
-        for b, answer in enumerate(answers):
-            self._drafts.learn(rows.start + b, prompts[b], answer.ids)
-        return [answer.reply() for answer in answers]
+        if not answer.live:
+            return
+        right = 0
+        for guess, token in zip([*draft, None], sampled, strict=True):
+            answer.add(token)
+            if not answer.live or token != guess:
+                break
+            right += 1
+        self.engine.lengths[row] -= len(draft) - right
+        if answer.live:
+            work.pending = answer.ids[-1:]
 
     def _draft(self, row: int, prompt: list[int], answer: Answer) -> list[int]:
         """What may follow; it leaves one token of the limit, for the one sampled after the last guess."""
@@ -202,6 +196,26 @@ class Decoder:
         if most <= 0:
             return []
         return self._drafts.draft(row, [*prompt[-CONTEXT:], *answer.ids[-CONTEXT:]], most)
+
+
+def answers(
+    decoder: Decodes,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    uniforms_BT: np.ndarray | None,
+    room: list[int],
+    shared: list[tuple[int, int]] | None = None,
+) -> list[Reply]:
+    """One answer of each of the first rows, all begun together; `shared` is the engine's, where the decoder
+    is one of ours."""
+    for row, prompt in enumerate(prompts):
+        decoder.begin(row, prompt, sampling, None if uniforms_BT is None else uniforms_BT[row], room[row])
+    done: dict[int, Reply] = {}
+    if shared is not None and isinstance(decoder, Decoder):
+        done.update(decoder.step(shared))
+    while len(done) < len(prompts):
+        done.update(decoder.step())
+    return [done[row] for row in range(len(prompts))]
 
 
 def sample(logits_BV: torch.Tensor, sampling: Sampling, u_B: np.ndarray | None) -> list[int]:
@@ -247,7 +261,15 @@ def reply(
     replies: dict[int, Reply] = {}
     sampling = Sampling(0.0, 1.0, max_new_tokens, stop)
     limit = reach(lm) or 1 << 30
-    decoder = Decoder(lm, min(batch, len(prompts)), engine=engine, draft_tokens=draft_tokens)
+    longest = max(map(len, prompts))
+    decoder = Decoder(
+        lm,
+        batch,
+        engine=engine,
+        draft_tokens=draft_tokens,
+        rows=len(prompts),
+        room=max(longest, min(longest + max_new_tokens, limit)),
+    )
     # Neighbours in this order share the most; an engine that pads wants neighbours of one length.
     key = prompts.__getitem__ if decoder.engine.shares else lambda i: len(prompts[i])
     order = sorted(range(len(prompts)), key=key)
@@ -256,7 +278,7 @@ def reply(
         decoder.lengths[:] = [0] * len(decoder.lengths)
         room = [max(limit, len(prompt)) for prompt in chosen]
         shared = shared_prefixes(chosen) if decoder.engine.shares else None
-        done = decoder.answer(slice(0, len(chosen)), chosen, sampling, None, room, shared)
+        done = answers(decoder, chosen, sampling, None, room, shared)
         replies.update(zip(order[start : start + batch], done, strict=True))
     return [replies[i] for i in range(len(prompts))]
 

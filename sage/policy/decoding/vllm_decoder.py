@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from sage.errors import ModelError, reason_of
-from sage.policy.decoding.generate import Answer, Reply, Sampling, begin_answers
+from sage.policy.decoding.answer import Answer, Reply, Sampling, stop_pattern
 from sage.policy.models.load import LanguageModel
 
 DEFAULTS = {"gpu_memory_utilization": 0.3, "disable_log_stats": True}
@@ -26,6 +27,14 @@ DEFAULTS = {"gpu_memory_utilization": 0.3, "disable_log_stats": True}
 
 _served: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 """vLLM's own copy of each model of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A row's answer, and its name in vLLM."""
+
+    name: str
+    answer: Answer
 
 
 class VllmDecoder:
@@ -36,7 +45,9 @@ class VllmDecoder:
         self.lm = lm
         self._llm = _serve(lm, options)
         self._history: list[list[int]] = [[] for _ in range(slots)]
-        self._requests = count()
+        self._numbers = count()
+        self._asked: list[_Request | None] = [None] * slots
+        """By row."""
 
     @property
     def lengths(self) -> list[int]:
@@ -45,45 +56,46 @@ class VllmDecoder:
 
     def release(self, row: int, last: int) -> None:
         """Free `row` by giving its place to row `last` (the last one in use)."""
-        self._history[row] = self._history[last]
-        self._history[last] = []
+        self._history[row], self._asked[row] = self._history[last], self._asked[last]
+        self._history[last], self._asked[last] = [], None
 
-    def answer(
-        self,
-        rows: slice,
-        prompts: list[list[int]],
-        sampling: Sampling,
-        uniforms_BT: np.ndarray | None,
-        room: list[int],
-    ) -> list[Reply]:
-        """One answer per row; see `Decoder.answer`. An answer's seed is its first number of `uniforms_BT`."""
+    def begin(
+        self, row: int, prompt: list[int], sampling: Sampling, uniforms_T: np.ndarray | None, room: int
+    ) -> None:
+        """See `Decodes.begin`. An answer's seed is its first number of `uniforms_T`."""
+        limit = min(sampling.max_new_tokens, room - len(prompt))
+        answer = Answer(self.lm.tokenizer, self.lm.end_ids, stop_pattern(sampling), limit)
+        self._history[row] = self._history[row] + prompt
+        request = self._asked[row] = _Request(str(next(self._numbers)), answer)
+        if answer.live:
+            engine = self._llm.llm_engine
+            seed = None if uniforms_T is None else int(uniforms_T[0] * 2**53)
+            (rendered,) = engine.renderer.render_cmpl([{"prompt_token_ids": self._history[row]}])
+            engine.add_request(request.name, rendered, self._parameters(sampling, limit, seed))
+
+    def step(self) -> list[tuple[int, Reply]]:
+        """See `Decodes.step`."""
         engine = self._llm.llm_engine
-        answers = begin_answers(self.lm, sampling, prompts, room)
-        waiting: dict[str, Answer] = {}
-        for b, (row, prompt) in enumerate(zip(range(len(self._history))[rows], prompts, strict=True)):
-            self._history[row] = self._history[row] + prompt
-            if answers[b].live:
-                name = str(next(self._requests))
-                seed = None if uniforms_BT is None else int(uniforms_BT[b, 0] * 2**53)
-                waiting[name] = answers[b]
-                (request,) = engine.renderer.render_cmpl([{"prompt_token_ids": self._history[row]}])
-                engine.add_request(name, request, self._parameters(sampling, answers[b].limit, seed))
-        while waiting:
-            for output in engine.step():
-                answer = waiting.get(output.request_id)
-                if answer is None:
-                    continue
-                # Each step shows the whole answer; what it shows beyond the answer's end is not the answer's.
-                for token in output.outputs[0].token_ids[len(answer.ids) :]:
-                    if answer.live:
-                        answer.add(token)
-                if not answer.live or output.finished:
-                    del waiting[output.request_id]
-                    if not output.finished:
-                        engine.abort_request([output.request_id])
-        for row, answer in zip(range(len(self._history))[rows], answers, strict=True):
-            self._history[row] = self._history[row] + answer.ids[:-1]
-        return [answer.reply() for answer in answers]
+        by_name = {request.name: request for request in self._asked if request and request.answer.live}
+        for output in engine.step() if by_name else ():
+            if output.request_id not in by_name:
+                continue
+            answer = by_name[output.request_id].answer
+            # Each step shows the whole answer; what it shows beyond the answer's end is not the answer's.
+            for token in output.outputs[0].token_ids[len(answer.ids) :]:
+                if answer.live:
+                    answer.add(token)
+            if output.finished:
+                answer.live = False
+            elif not answer.live:
+                engine.abort_request([output.request_id])
+        done: list[tuple[int, Reply]] = []
+        for row, request in enumerate(self._asked):
+            if request is not None and not request.answer.live:
+                self._asked[row] = None
+                self._history[row] = self._history[row] + request.answer.ids[:-1]
+                done.append((row, request.answer.reply()))
+        return done
 
     def _allowed(self) -> list[int] | None:
         """The tokenizer's ids, where the model has rows beyond them."""

@@ -249,12 +249,13 @@ VLLM_SPEED = frozenset(
 class SpeedSettings(Settings):
     """How fast a run goes and how much memory it takes; never a result, and so no part of its identity."""
 
-    engine: Literal["auto", "hf", "packed", "rowwise", "stepwise"]
+    engine: Literal["auto", "hf", "packed", "static", "rowwise", "stepwise"]
     """What runs our own decoding: `hf` is transformers' own forward over padded rows; `packed` runs a plain
-    Llama's or Qwen's modules without padding, for small models on a CPU; `rowwise` runs each row alone and
-    `stepwise` moreover one token at a time, for models with a running state. They agree to rounding, which is
-    measured before anything is played: `auto` takes the first that is right. Where `rollout.decoder=vllm` it
-    serves the teacher alone."""
+    Llama's or Qwen's modules without padding, for small models on a CPU; `static` runs them in forwards of
+    fixed shape, as CUDA graphs on a GPU, where a row never depends on its neighbours; `rowwise` runs each row
+    alone and `stepwise` moreover one token at a time, for models with a running state. They agree to
+    rounding, which is measured before anything is played: `auto` takes the first that is right. Where
+    `rollout.decoder=vllm` it serves the teacher alone."""
     vllm: dict[str, Any]
     """Arguments of `vllm.LLM` where `rollout.decoder=vllm`: those about memory and speed (max_model_len,
     gpu_memory_utilization, ...). What would change a sample is refused: weights and numbers are the

@@ -14,8 +14,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 22
-"""Weights rounded at a time: about 100 MB of temporary memory."""
+_CHUNK = {"cpu": 1 << 16, "cuda": 1 << 22}
+"""Weights rounded at a time: what stays near a processor, and what keeps a GPU busy in 100 MB."""
 
 
 def _signed(number: int) -> int:
@@ -41,26 +41,27 @@ def thresholds(key: int, start: int, count: int, device: torch.device | str = "c
     """
     first, last = start // 4, -(-(start + count) // 4)
     x = torch.arange(first + 1, last + 1, dtype=torch.int64, device=device).mul_(_STEP).add_(key)
-    x = (x ^ _shifted(x, 30)).mul_(_FIRST)
-    x = (x ^ _shifted(x, 27)).mul_(_SECOND)
-    x = x ^ _shifted(x, 31)
-    return x.view(torch.int16)[start - 4 * first :][:count].to(torch.int32) & 0xFFFF
+    _mix(x, 30).mul_(_FIRST)
+    _mix(x, 27).mul_(_SECOND)
+    _mix(x, 31)
+    return x.view(torch.int16)[start - 4 * first :][:count].to(torch.int32).bitwise_and_(0xFFFF)
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+def _mix(x: Tensor, bits: int) -> Tensor:
+    """x ^ (x >> bits) in place; the shift is a logical one, and torch's keeps the sign."""
+    return x.bitwise_xor_((x >> bits).bitwise_and_((1 << (64 - bits)) - 1))
 
 
 def dithered(weights: Tensor, key: int, start: int = 0) -> Tensor:
     """`weights` (float32) in bfloat16, the first of them being weight `start` of its parameter, row-major."""
     flat = weights.detach().contiguous().view(-1)
     rounded = torch.empty_like(flat, dtype=torch.bfloat16)
-    for begin in range(0, len(flat), _CHUNK):
-        part = flat[begin : begin + _CHUNK]
+    size = _CHUNK.get(flat.device.type, _CHUNK["cuda"])
+    for begin in range(0, len(flat), size):
+        part = flat[begin : begin + size]
         # bfloat16 is the upper half of float32: what is added to the lower half carries over or does not.
         draws = thresholds(key, start + begin, len(part), part.device)
-        bits = (part.view(torch.int32) + draws) >> 16
+        bits = draws.add_(part.view(torch.int32)).bitwise_right_shift_(16)
         made = bits.to(torch.int16).view(torch.bfloat16)
-        rounded[begin : begin + _CHUNK] = torch.where(made.isfinite(), made, part.to(torch.bfloat16))
+        torch.where(made.isfinite(), made, part.to(torch.bfloat16), out=rounded[begin : begin + size])
     return rounded.view(weights.shape)

@@ -108,14 +108,16 @@ def vllm(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def real(session: nox.Session) -> None:
-    """A pair of real models: SAGE_REAL_STUDENT and SAGE_REAL_TEACHER, a folder or a GGUF file each."""
+    """A pair of real models: SAGE_REAL_STUDENT and SAGE_REAL_TEACHER, a folder or a GGUF file each; and the
+    templates of the real tokenizers that SAGE_TOKENIZERS names a folder of, where it does."""
     missing = [name for name in ("SAGE_REAL_STUDENT", "SAGE_REAL_TEACHER") if not os.environ.get(name)]
     if missing:
         session.skip(f"{' and '.join(missing)} name no model: a folder, or a GGUF file in it")
     prepare(session, "test,textworld,scienceworld")
     if any(os.environ[name].endswith(".gguf") for name in ("SAGE_REAL_STUDENT", "SAGE_REAL_TEACHER")):
         session.run(PYTHON, *PIP_INSTALL, "gguf", external=True)
-    session.run(PYTHON, "-m", "pytest", "-m", "slow", "-s", "tests/real", *session.posargs, external=True)
+    tests = ("tests/policy/test_real_tokenizers.py", "tests/real")
+    session.run(PYTHON, "-m", "pytest", "-m", "", "-s", "-rs", *tests, *session.posargs, external=True)
 
 
 @nox.session(python=False)

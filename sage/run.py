@@ -113,7 +113,8 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
         if main:
             for split in checked.context:
                 folder.log(split.line())
-            for sentence in (_shorter_context(config, student, models), _ignored_tokens(models)):
+            sentences = (_shorter_context(config, student, models), _ignored_tokens(models))
+            for sentence in (*sentences, *_left_out(student, models)):
                 if sentence:
                     folder.log(sentence)
                     view.say(sentence)
@@ -324,6 +325,12 @@ def _ignored_tokens(models: Pair | None) -> str:
     if models is None:
         return ""
     return ignored(models.student.tokenizer, models.teacher.tokenizer, models.teacher.name)
+
+
+def _left_out(student: LanguageModel, models: Pair | None) -> list[str]:
+    """About the weights of each checkpoint that take no part, once each."""
+    read = [student, models.teacher] if models else [student]
+    return list(dict.fromkeys(lm.left_out for lm in read))
 
 
 def _template_dates(student: LanguageModel, models: Pair | None) -> dict[str, str]:

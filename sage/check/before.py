@@ -50,7 +50,7 @@ def before_weights(config: RunConfig) -> Iterator[Line]:
             look(settings)
         except ModelError as error:
             raise ModelError(f"{role.capitalize()}: {error}") from error
-    if config.launch.judge_cache and config.intervention.query is not None:
+    if config.launch.judge_cache and config.intervention.query is not None and trains(config):
         ReplyFile(Path(config.launch.judge_cache).expanduser()).close()
     found = ", ".join(f"{role} {settings.path}" for role, settings in models.items())
     yield fine(f"{found}: config, files and device are there.")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from sage.check.page import Line, fine, warning
 from sage.check.room import free_bytes, gib, training_bytes
-from sage.teacher.vocabulary import ignored
 
 if TYPE_CHECKING:
     from sage.check.pair import Subject
@@ -21,15 +20,11 @@ def numbers(subject: Subject) -> Iterator[Line]:
         models["teacher"] = subject.models.teacher
     for role, lm in models.items():
         yield fine(f"The {role}'s weights are all from its files and finite: {described(lm)}.")
+        if lm.left_out:
+            yield fine(lm.left_out)
     if subject.models is None:
         return
-    yield fine(
-        f"Both mean the same by every token ({subject.models.vocabulary:,} ids); hidden states times the"
-        " output layer are the logits of both."
-    )
-    pair = subject.models
-    if sentence := ignored(pair.student.tokenizer, pair.teacher.tokenizer, pair.teacher.name):
-        yield fine(sentence)
+    yield fine("Hidden states times the output layer are the logits of both.")
     needed, free = training_bytes(subject.student), free_bytes(subject.student.device)
     text = f"A step takes {gib(needed)} beside the student's weights, {gib(free)} are free"
     if needed > free:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from sage.check.before import models_of
 from sage.envs.pool import EnvFault, EnvPool
 from sage.episode import Episode, Task
 from sage.errors import ModelError, short_reason
@@ -23,6 +24,7 @@ from sage.policy.models.chat_format import render
 from sage.policy.models.load import load_tokenizer
 from sage.policy.preview import expert_games
 from sage.policy.prompts import choose_style, parse_answer
+from sage.teacher.vocabulary import common_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,13 +56,27 @@ def preflight(config: RunConfig, tasks: Callable[[str], Sequence[Task]]) -> Pref
     return found
 
 
-def look_ahead(config: RunConfig, tasks: Callable[[str], Sequence[Task]]) -> Preflight:
-    """`preflight` for a page: games that do not fit are among what is found. Raises ModelError where a prompt
-    cannot be rendered."""
+def tokenizers(config: RunConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None]:
+    """The student's and, in a training, the teacher's. Raises ModelError where the models of the run have
+    different vocabularies: that is known before any weights are."""
+    read = {role: load_tokenizer(model, role=role) for role, model in models_of(config).items()}
+    student = read.pop("student")
+    for role, other in read.items():
+        names = (config.student.path, models_of(config)[role].path)
+        common_ids(student, other, names)
+    return student, read.get("teacher")
+
+
+def look_ahead(
+    config: RunConfig,
+    tasks: Callable[[str], Sequence[Task]],
+    loaded: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None] | None = None,
+) -> Preflight:
+    """`preflight` for a page: games that do not fit are among what is found. `loaded`: what `tokenizers` has
+    given. Raises ModelError where a prompt cannot be rendered."""
     style = choose_style(config.prompt, config.student.path)
     trains = config.task == "train" and config.trainer.steps > 0
-    student = load_tokenizer(config.student, role="student")
-    teacher = load_tokenizer(config.teacher, role="teacher") if trains else None
+    student, teacher = loaded or tokenizers(config)
     own = Dialogue(student, config.student.thinking)
     templates = {"student": own}
     if teacher is not None:
@@ -104,9 +120,7 @@ def reach(settings: ModelSettings) -> int | None:
     return None if config is None else getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def check_game(
-    dialogue: Dialogue, role: str, style: PromptStyle, game: Episode, sees_feedback: bool
-) -> int:
+def check_game(dialogue: Dialogue, role: str, style: PromptStyle, game: Episode, sees_feedback: bool) -> int:
     """Compare a game's prompts, put together from the template's pieces, with the template's own rendering.
 
     Returns how many were compared. Raises ModelError at the first that differs.

@@ -80,9 +80,7 @@ def _moved(
     norm: float,
 ) -> Iterator[Line]:
     """How far the step went: the float32 masters, and the weights that play; both began at `before`."""
-    of_masters, of_weights = _relative(masters, before), _relative(weights, before)
-    changed = sum(int((a != b).sum()) for a, b in zip(weights, before, strict=True))
-    share = changed / sum(w.numel() for w in weights)
+    of_masters, of_weights, share = _movement(masters, weights, before)
     text = (
         f"Loss {loss:.4g}, gradient norm {norm:.3g}; relative movement of the masters {of_masters:.2e}, "
         "of what plays "
@@ -96,13 +94,27 @@ def _moved(
         yield fine(f"{text}.")
 
 
-def _relative(now: Sequence[torch.Tensor], before: Sequence[torch.Tensor]) -> float:
-    """‖now − before‖ / ‖before‖ over all tensors."""
-    moved = total = 0.0
-    for a, b in zip(now, before, strict=True):
-        moved += float((a.detach().float() - b.float()).norm()) ** 2
-        total += float(b.float().norm()) ** 2
-    return float((moved / max(total, 1e-30)) ** 0.5)
+PIECE = 1 << 20
+"""Weights compared at a time: a second copy of an embedding costs more than reading it."""
+
+
+def _movement(
+    masters: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], before: Sequence[torch.Tensor]
+) -> tuple[float, float, float]:
+    """‖now − before‖ / ‖before‖ of the masters and of the weights, and the share of the weights that
+    changed."""
+    of_masters = of_weights = total = 0.0
+    changed = count = 0
+    for three in zip(masters, weights, before, strict=True):
+        for master, weight, old in zip(*(t.detach().view(-1).split(PIECE) for t in three), strict=True):
+            start = old.float()
+            of_masters += float((master - start).norm()) ** 2
+            total += float(start.norm()) ** 2
+            of_weights += float((start - weight).norm()) ** 2
+            changed += int((weight != old).sum())
+            count += len(old)
+    size = max(total, 1e-30)
+    return (of_masters / size) ** 0.5, (of_weights / size) ** 0.5, changed / count
 
 
 def _saved(subject: Subject, episode: Episode) -> Iterator[Line]:
@@ -128,7 +140,8 @@ def _saved(subject: Subject, episode: Episode) -> Iterator[Line]:
         again = load_model(
             subject.config.student.model_copy(
                 update={"path": folder, "gguf_file": None, "revision": None, "device": str(student.device)}
-            )
+            ),
+            digest=False,
         )
         apart = float((plain_logits(again, ids, 16) - wanted).abs().max())
     same = torch.equal(

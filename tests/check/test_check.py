@@ -6,7 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from sage.check import step as step_module
 from sage.check.before import before_weights
 from sage.check.command import check
 from sage.check.page import Page, Verdict, fine, refused, warning
@@ -78,9 +80,9 @@ def test_models_of_two_vocabularies_are_refused_and_the_rest_is_not_asked(tmp_pa
     student = save(tmp_path / "s", 1)
     teacher = save(tmp_path / "t", 2, tokenizer=byte_tokenizer(("extra",)))
     page = check(load([*GAMES, f"student.path={student}", f"teacher.path={teacher}"]))
-    assert verdicts(page, "Numbers") == {"refused"}
-    assert "only the teacher knows 'extra'" in texts(page, "Numbers")
-    assert "Engine" not in page.lines
+    assert verdicts(page, "Vocabulary") == {"refused"}
+    assert "only the teacher knows 'extra'" in texts(page, "Vocabulary")
+    assert "Numbers" not in page.lines, "weights were loaded"
     assert page.exit_code == 2
 
 
@@ -104,6 +106,17 @@ def test_an_evaluation_needs_no_teacher(tmp_path: Path) -> None:
     page = check(load([*line, "prompt.style=short"]))  # one token a byte leaves no room for more
     assert page.count(Verdict.REFUSED) == 0
     assert "nothing is trained" in texts(page, "A step")
+
+
+def test_the_movement_of_a_step_is_that_of_all_weights_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_module, "PIECE", 3)
+    before = [torch.tensor([[3.0, 0.0], [0.0, 0.0]]).bfloat16(), torch.tensor([4.0]).bfloat16()]
+    masters = [torch.tensor([[3.0, 0.0], [0.03, 0.04]]), torch.tensor([4.0])]
+    weights = [torch.tensor([[3.0, 0.0], [0.0, 0.0]]).bfloat16(), torch.tensor([4.5]).bfloat16()]
+    of_masters, of_weights, share = step_module._movement(masters, weights, before)
+    assert of_masters == pytest.approx(0.05 / 5)
+    assert of_weights == pytest.approx(0.5 / 5)
+    assert share == 1 / 5
 
 
 def test_a_part_that_breaks_is_a_refused_line() -> None:

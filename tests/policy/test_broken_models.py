@@ -18,6 +18,7 @@ from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditional
 from sage.config.schema import ModelSettings
 from sage.errors import ModelError
 from sage.policy.models.load import load_model
+from sage.policy.models.loaded import left_out
 from tests.tiny_models import tiny_lm
 
 WEIGHTS = "model.safetensors"
@@ -56,6 +57,30 @@ def test_the_sound_folders_load(sound: Path, sharded: Path) -> None:
         load_model(settings(sound)).digest
         == load_model(settings(sharded)).digest
         == tiny_lm(0, tie=False).digest
+    )
+
+
+@pytest.mark.parametrize("name", ["visual.blocks.0.attn.qkv.weight", "model.vision_tower.patch.weight"])
+def test_weights_that_reading_text_does_not_need_are_named(sound: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(sound, tmp_path / "model")
+    tensors = load_file(folder / WEIGHTS)
+    extra = {name: torch.ones(2, 2), name.replace("weight", "bias"): torch.ones(2)}
+    save_file(tensors | extra, folder / WEIGHTS, metadata={"format": "pt"})
+    loaded = load_model(settings(folder))
+    assert loaded.digest == load_model(settings(sound)).digest
+    module = "visual" if name.startswith("visual") else "vision_tower"
+    assert loaded.left_out.endswith(f"2 tensors take no part, for a run reads text only: {module}.")
+    assert load_model(settings(sound)).left_out == ""
+
+
+def test_what_transformers_drops_without_a_word_and_what_is_loaded_in_vain_are_named() -> None:
+    model = tiny_lm(0, tie=False).model
+    model._keys_to_ignore_on_load_unexpected = {r"^mtp\."}
+    model.vision_tower = torch.nn.Linear(2, 2)
+    info = {"unexpected_keys": set()}
+    said = left_out("m", model, info, ["mtp.layers.0.weight", "lm_head.weight", "a.rotary_emb.inv_freq"])
+    assert said == (
+        "Of the weights of 'm' 3 tensors take no part, for a run reads text only: mtp, vision_tower."
     )
 
 

@@ -18,7 +18,7 @@ from sage.policy.decoding.padded import PaddedEngine
 from sage.policy.decoding.rowwise import RowEngine
 from sage.policy.models.hidden_states import check_head, head, hidden_states, training_error
 from sage.policy.models.layers import reach, steady_length
-from sage.policy.models.plain import SHORT, plain_logits
+from sage.policy.models.plain import HEAD, SHORT, TAIL, plain_logits, reference
 from tests.families import FAMILIES, WINDOW, family
 
 # Reference implementations of recurrent layers say that a faster package is missing.
@@ -146,6 +146,19 @@ def test_half_precision_is_judged_by_its_own_rounding(monkeypatch: pytest.Monkey
     assert report.equal, report.finding()
     monkeypatch.setattr(Masks, "at", lambda self, position, kv_length: None)
     assert not engine_error(lm, "hf").equal
+
+
+def test_in_half_precision_a_lost_token_and_a_fault_in_the_last_ones_are_more_than_rounding() -> None:
+    lm = family("Qwen2", dtype=torch.bfloat16)
+    count = HEAD + TAIL
+    with reference(lm, "another way") as plain:
+        same = [plain_logits(lm, ids, count) for ids in plain.rows]
+        assert plain.report(same).equal
+        lost = plain_logits(lm, plain.rows[0][1:], count)
+        assert not plain.report([lost, *same[1:]]).equal
+        wrong = plain_logits(lm, [*plain.rows[1][:-9], 5, *plain.rows[1][-8:]], count)
+        assert 0 < int((wrong != same[1]).any(-1).sum()) <= 9
+        assert not plain.report([same[0], wrong, same[2]]).equal
 
 
 @pytest.mark.parametrize("name", ["Llama", "Gemma 3"])

@@ -105,4 +105,4 @@ def test_the_page_about_a_pair_says_what_is_ignored(tmp_path: Path, monkeypatch:
     line = ["tracking=none", "env.games=generated", "env.turn_budget=2", "intervention.max_new_tokens=4"]
     line += [f"env.generated.{split}=4" for split in ("train", "valid_seen", "valid_unseen")]
     page = check(load([*line, f"student.path={tmp_path / 's'}", f"teacher.path={tmp_path / 't'}"]))
-    assert any("knows 4 added tokens" in line.text for line in page.lines["Numbers"])
+    assert any("knows 4 added tokens" in line.text for line in page.lines["Vocabulary"])

@@ -14,6 +14,7 @@ from sage.errors import ModelError, short_reason
 from sage.policy.models.chat_format import chat_format
 from sage.policy.models.folder import Source, device_of, look
 from sage.policy.models.gguf import read_once
+from sage.policy.models.weights import held_in
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ class LanguageModel:
     device: torch.device
     thinking: bool = False
     """Whether its chat template is asked for a thought before the answer."""
+    left_out: str = ""
+    """The sentence about weights of its files that take no part; empty where all do."""
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -80,26 +83,31 @@ def _tokenizer(settings: ModelSettings, source: Source) -> PreTrainedTokenizerBa
 
 
 def load_model(
-    settings: ModelSettings, *, role: str = "", tokenizer: PreTrainedTokenizerBase | None = None
+    settings: ModelSettings,
+    *,
+    role: str = "",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    digest: bool = True,
 ) -> LanguageModel:
     """Weights in evaluation mode on their device; every one of them from its file, finite, and causal.
 
     Raises ModelError, in one sentence, where the path or hub name cannot be loaded or has no chat template.
     `role` (student, teacher) goes in front of it. `tokenizer`: the model's, where it has been loaded before.
+    Without `digest` that is empty: a second for every gigabyte, for a model that nothing is recorded of.
     """
     try:
         with read_once() if settings.gguf_file else nullcontext():
-            return _load(settings, tokenizer)
+            return _load(settings, tokenizer, digest)
     except ModelError as error:
         raise ModelError(f"{role.capitalize()}: {error}" if role else str(error)) from error
 
 
-def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
+def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, digest: bool) -> LanguageModel:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from sage.policy.models.loaded import check_complete, check_finite, check_speaks
+    from sage.policy.models.loaded import check_complete, check_finite, check_speaks, left_out
 
     logging.disable_progress_bar()  # the terminal belongs to the run's own display
     source, device = look(settings), device_of(settings.device)
@@ -124,7 +132,15 @@ def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None) ->
         model.to(device).eval()
     with _in_one_sentence(f"The model {named} cannot read eight tokens"):
         check_speaks(settings.path, model, tokenizer)
-    return LanguageModel(model, tokenizer, settings.path, weights_digest(model), device, settings.thinking)
+    return LanguageModel(
+        model,
+        tokenizer,
+        settings.path,
+        weights_digest(model) if digest else "",
+        device,
+        settings.thinking,
+        left_out(settings.path, model, info, held_in(source.path)),
+    )
 
 
 def _give_template(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> None:

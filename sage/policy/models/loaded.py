@@ -59,6 +59,46 @@ def _belongs(key: str) -> bool:
     )
 
 
+_NO_WEIGHT = re.compile(r"rotary_emb\.inv_freq|masked_bias|attn(ention)?\.bias$")
+"""Constants that old files hold beside the weights."""
+
+
+def left_out(name: str, model: PreTrainedModel, info: dict[str, Any], held: Iterable[str]) -> str:
+    """The sentence about the weights that take no part; empty where there are none.
+
+    They are those of the files that found no place in the model (`info` of transformers, and of `held`, all
+    names in the files, what it leaves out without a word), and those of the model that are no part of the
+    text model that runs.
+    """
+    silent = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    inside = dict(model.named_parameters())
+    lost = {*info["unexpected_keys"], *(key for key in held if any(p.search(key) for p in silent))}
+    lost = {key for key in lost if key not in inside and not _NO_WEIGHT.search(key)}
+    unused = set(inside) - _of_text(model, inside)
+    if not lost | unused:
+        return ""
+    return (
+        f"Of the weights of {name!r} {len(lost | unused)} tensors take no part, for a run reads text only: "
+        f"{some(sorted({_module_of(key) for key in lost | unused}))}."
+    )
+
+
+def _of_text(model: PreTrainedModel, inside: dict[str, torch.nn.Parameter]) -> set[str]:
+    """Names of the parameters of the decoder and of both ends of the vocabulary; all where none is told."""
+    decoder = model.get_decoder()
+    if decoder is None or decoder is model:
+        return set(inside)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    used = {id(p) for part in (decoder, *ends) if part is not None for p in part.parameters()}
+    return {key for key, parameter in inside.items() if id(parameter) in used}
+
+
+def _module_of(key: str) -> str:
+    """The part of a checkpoint that a tensor belongs to: `visual`, `vision_tower`, `layers.61`."""
+    parts = [part for part in key.split(".") if part not in ("model", "language_model")]
+    return ".".join(parts[:2] if parts[0] == "layers" else parts[:1])
+
+
 @torch.inference_mode()
 def check_finite(name: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Raises ModelError where a weight is NaN or infinite."""

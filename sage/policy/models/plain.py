@@ -40,6 +40,11 @@ FLOOR = 32
 """The least tolerance, in units of the dtype's epsilon times the largest logit."""
 AMPLIFIED = 16
 """How many times what one rounding at the input does an engine may differ by: it rounds in every layer."""
+TYPICAL = 3
+"""The same for the typical position in 16 bits, where one rounding at the input and the engines' other order
+of sums move the logits alike (docs/model_families.md has both, beside what a lost token does)."""
+LEAST_TYPICAL = 2
+"""The least of it, in units of the dtype's epsilon times the largest logit: the logits are rounded, too."""
 MOST = 0.1
 """No difference above this share of the largest logit is rounding, however unstable the model is."""
 
@@ -50,9 +55,9 @@ class Report:
 
     length: tokens of the longest row. window: the widest sliding window or chunk, None where the model has
     none; narrowed: it was set to `NARROW` for the comparison. took_back: guesses were fed and taken back.
-    difference: the largest |difference| of a logit; typical: that at the median position of the row where it
-    is largest. half: the weights are of 16 bits; tolerance: the most that is rounding. failure: why it
-    cannot at all, in a few words.
+    difference: the largest |difference| of a logit; typical: that at a median position, of the half row where
+    it is largest. half: the weights are of 16 bits; tolerance: the most that is rounding, of the typical
+    difference where `half`, else of the largest. failure: why it cannot at all, in a few words.
     """
 
     what: str
@@ -71,7 +76,8 @@ class Report:
         """Whether what plays is what trains, to rounding.
 
         In 16 bits the typical position decides: rounding sends single tokens of a mixture of experts to
-        another expert, which no tolerance covers, while a wrong mask or cache changes all of a row's tail.
+        another expert, which no tolerance covers, while a wrong mask or cache changes all that follows in a
+        row. Each half of a row has its own typical position, so that a fault in its last tokens counts, too.
         """
         decisive = self.typical if self.half else self.difference
         return not self.failure and decisive <= self.tolerance
@@ -85,11 +91,13 @@ class Report:
             tried += f", window {self.window}" + (f" narrowed to {NARROW}" if self.narrowed else "")
         tried += ", guesses taken back" if self.took_back else ""
         word = "equals" if self.equal else "differs from"
-        return (
-            f"{self.what} {word} the plain forward (largest logit difference {self.difference:.2g}"
-            + (f", typically {self.typical:.2g}" if self.half else "")
-            + f", rounding is up to {self.tolerance:.2g}; {tried})"
-        )
+        apart = f"largest logit difference {self.difference:.2g}, rounding is up to {self.tolerance:.2g}"
+        if self.half:
+            apart = (
+                f"logits typically {self.typical:.2g} apart, where 16 bits' rounding alone makes up to"
+                f" {self.tolerance:.2g}, and {self.difference:.2g} at most"
+            )
+        return f"{self.what} {word} the plain forward ({apart}; {tried})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ class Reference:
         return replace(
             self.blank,
             difference=max(float(row.max()) for row in apart),
-            typical=max(float(row.median()) for row in apart),
+            typical=max(map(_typical, apart)),
             took_back=took_back,
         )
 
@@ -196,10 +204,17 @@ def ordinary_ids(lm: LanguageModel) -> list[int]:
     return [i for i in range(rows) if i not in special]
 
 
+def _typical(apart_K: Tensor) -> float:
+    """The difference at a median position, of the half of a row where it is larger."""
+    middle = len(apart_K) // 2
+    return max(float(half.median()) for half in (apart_K[:middle], apart_K[middle:]))
+
+
 def _tolerance(lm: LanguageModel, rows: Sequence[list[int]], wanted: Sequence[Tensor]) -> float:
     """The most that is rounding: what rounding at the input does to the logits, several times over.
 
-    `rows` are the last ones of those whose plain logits are `wanted`.
+    `rows` are the last ones of those whose plain logits are `wanted`. In 16 bits it is the most that is
+    rounding at a typical position.
     """
     scale = max(float(logits.abs().max()) for logits in wanted)
     # Parts of most models (norms, rotary angles) are float32 whatever the weights are.
@@ -219,8 +234,12 @@ def _tolerance(lm: LanguageModel, rows: Sequence[list[int]], wanted: Sequence[Te
         nudged = [plain_logits(lm, ids, HEAD + TAIL) for ids in rows]
     finally:
         handle.remove()
-    moved = max(float((a - b).abs().max()) for a, b in zip(nudged, wanted[-len(rows) :], strict=True))
-    return min(max(FLOOR * epsilon * scale, AMPLIFIED * moved), MOST * scale)
+    apart = [(a - b).abs().amax(-1) for a, b in zip(nudged, wanted[-len(rows) :], strict=True)]
+    if lm.model.dtype.itemsize == 2:
+        rounding = max(LEAST_TYPICAL * epsilon * scale, TYPICAL * max(map(_typical, apart)))
+    else:
+        rounding = max(FLOOR * epsilon * scale, AMPLIFIED * max(float(row.max()) for row in apart))
+    return min(rounding, MOST * scale)
 
 
 @contextmanager

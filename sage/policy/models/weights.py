@@ -74,6 +74,14 @@ def check_safetensors(folder: Path) -> None:
             )
 
 
+def held_in(path: str) -> list[str]:
+    """Names of all tensors in a folder's safetensors files; none where that is no such folder."""
+    folder = Path(path)
+    if (folder / INDEX).is_file():
+        return list(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"])
+    return list(_header(folder / SINGLE)) if (folder / SINGLE).is_file() else []
+
+
 def _header(file: Path) -> dict[str, Any]:
     """The tensors that a safetensors file names. Raises ModelError."""
     again = "fetch it again"

@@ -24,6 +24,7 @@ from analysis.plan_looks import FIELD, boundaries, check_looks, expected, schedu
 from analysis.power import binomial_residual, standard_error
 from analysis.power_designs import plannable_in
 from analysis.question import AVERAGES, DESIGNS
+from sage.config.moved import modern_label
 
 FORMAT_VERSION = 2
 """Of new plans. One without the field `format` is of format 1: it stays readable, and what it does not say
@@ -111,6 +112,7 @@ def read_plan(path: str | Path) -> Plan:
     if content.get("average", "micro") not in AVERAGES:
         raise Refusal(f"{path.name}: average is one of {', '.join(AVERAGES)}.")
     _check_hypotheses(content["hypotheses"], path.name)
+    _call_as_today(content)
     if content["estimand"] not in ESTIMANDS:
         raise Refusal(f"{path.name}: estimand is one of {', '.join(map(repr, ESTIMANDS))}.")
     if len(set(content["seeds"])) != len(content["seeds"]) or len(content["seeds"]) < 2:
@@ -121,6 +123,14 @@ def read_plan(path: str | Path) -> Plan:
         raise Refusal(f"{path.name}: assumptions lacks {', '.join(lacking)}.")
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Plan(content, hashlib.sha256(canonical.encode()).hexdigest(), path)
+
+
+def _call_as_today(content: dict[str, Any]) -> None:
+    """Methods by the names that loaded records give them, where an option in one is called otherwise now."""
+    for hypothesis in content["hypotheses"]:
+        hypothesis |= {side: modern_label(hypothesis[side]) for side in ("method", "baseline")}
+    if isinstance(content.get("arms"), dict):
+        content["arms"] = {modern_label(str(name)): keys for name, keys in content["arms"].items()}
 
 
 def _check_hypotheses(hypotheses: list[Any], where: str) -> None:

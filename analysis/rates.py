@@ -60,7 +60,7 @@ def write_option(rates: pd.DataFrame, path: Path) -> None:
         f"# Labels at the rates of {whole['method']} on {whole['env']} ({int(whole['n'])} turns); no query.",
         "defaults:",
         "  - /intervention@rule: never",
-        "name: explore",
+        "name: randomized",
         "weak_weight: 0.5",
         "epsilon: 1.0",
         f"rates: {{skip: {skip}, weak: {weak}, strong: {strong}, by_turn: {positions}}}",

@@ -18,6 +18,7 @@ from analysis.episodes import complete_episodes
 from analysis.errors import Refusal
 from analysis.records import NOTHING, TABLES, Records, concat
 from analysis.touched import contradictions, touched_files, touched_identity
+from sage.config.moved import modern_label
 from sage.records.below import attempts_below
 from sage.records.files import Unreadable
 from sage.records.identity import pair_of, recipe_of, recorded_settings
@@ -153,6 +154,9 @@ def _check(reading: _Reading, tables: tuple[str, ...]) -> None:
     reading.odd = touched_identity(directory, attempt.record)
     reading.odd += touched_files(directory, {"sha256": written}, attempt.provenance, tables)
     reading.wrong = contradictions(attempt.record, reading.frames)
+    for name, frame in reading.frames.items():
+        if "method" in frame:  # an option's old name in it
+            reading.frames[name] = frame.assign(method=frame["method"].map(modern_label, na_action="ignore"))
     episodes = reading.frames.get("episodes", pd.DataFrame())
     if reading.wrong:
         reading.some = pd.DataFrame()
@@ -175,7 +179,7 @@ def _run_row(reading: _Reading) -> dict[str, Any]:
     return {
         "run": str(named["run"]) if named is not None and "run" in some else digest[:12],
         "attempt": attempt.number,
-        "method": _called(flat) if named is None else str(named["method"]),
+        "method": _called(flat) if named is None else modern_label(str(named["method"])),
         "env": str(flat.get("env.name", flat.get("env", "unknown"))) if named is None else str(named["env"]),
         "seed": int(seed) if str(seed).lstrip("-").isdigit() else -1,
         "state": reading.state,

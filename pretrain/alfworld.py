@@ -136,7 +136,7 @@ _NAMED = re.compile(r"([a-z]+) (\d+)")
 
 
 def renumber(played: Play, game: Game, rng: random.Random) -> Play:
-    """The same episode with the numbers of every kind of thing and receptacle dealt anew, 1 to 9 or more.
+    """The same episode with the numbers of every kind of thing and receptacle drawn anew, 1 to 9 or more.
 
     In the games most numbers are 1, and a small model learns to say 1 instead of reading; with numbers that
     say nothing beforehand it has to copy them.

@@ -3,7 +3,7 @@
     python -m sage                                       one run
     python -m sage method=opd trainer.steps=2            another preset, another value
     python -m sage -m method=opd,sage_opd seed=0,1,2     many runs, each in its own process
-    python -m sage plan method=opd,sage_opd seed=0,1,2   list them with their states, run nothing
+    python -m sage list method=opd,sage_opd seed=0,1,2   list them with their states, run nothing
     python -m sage check student.path=DIR …              is this pair of models right? one page, run nothing
     python -m sage --help
 

@@ -90,15 +90,15 @@ UNSURE = {"confidence.tau": 2.65}
 COMPONENT_CASES: dict[str, Case] = {
     **{
         f"intervention.{rule}.weak_weight": Case(0.2)
-        for rule in ("judge", "dealt", "matched", "explore", "inverted", "oracle")
+        for rule in ("judge", "permuted", "rate_matched", "randomized", "inverted", "oracle")
     },
     "intervention.learned.weak_weight": Case(0.2, {"intervention.intercepts": [0.0, 1e6, 0.0]}),
     "intervention.disagreement.weak_weight": Case(0.2, {"intervention.strong_at": 2.0}),
     "intervention.judge.sees_feedback": Case(False),
     "intervention.judge.max_new_tokens": Case(7),
-    "intervention.dealt.by_turn": Case(False),
-    "intervention.matched.by_turn": Case(False),
-    "intervention.explore.epsilon": Case(0.9),
+    "intervention.permuted.by_turn": Case(False),
+    "intervention.rate_matched.by_turn": Case(False),
+    "intervention.randomized.epsilon": Case(0.9),
     "intervention.disagreement.weak_at": Case(1.2, {"intervention.strong_at": 2.0}),
     "intervention.disagreement.strong_at": Case(9.0),
     "intervention.learned.ask_below": Case(1.0),
@@ -147,14 +147,14 @@ COMPONENT_CASES: dict[str, Case] = {
 
 REFUSED = {
     "intervention.learned.features": Case(["position"]),
-    "intervention.explore.rates.skip": Case(0.9),
-    "intervention.explore.rates.weak": Case(0.9),
-    "intervention.explore.rates.strong": Case(0.9),
+    "intervention.randomized.rates.skip": Case(0.9),
+    "intervention.randomized.rates.weak": Case(0.9),
+    "intervention.randomized.rates.strong": Case(0.9),
 }
 """Settings that cannot be changed by themselves: another value is refused, not ignored."""
 
 ELSEWHERE = {
-    "intervention.explore.rates.by_turn": "tests/objective/test_controls.py",
+    "intervention.randomized.rates.by_turn": "tests/objective/test_controls.py",
     "divergence.anchored.reference": "tests/objective/test_anchored.py",
     "divergence.extrapolated.reference": "tests/objective/test_anchored.py",
 }

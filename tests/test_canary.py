@@ -90,7 +90,7 @@ def test_many_runs_and_the_commands_after_them_tell_no_secret(tmp_path: Path) ->
     output = ""
     for words in (
         ["sage", "-m", *several, f"tracking.uri='{address}'"],
-        ["sage", "plan", *several, f"tracking.uri='{address}'"],
+        ["sage", "list", *several, f"tracking.uri='{address}'"],
         ["sage", *SMALL, f"trainer.steps={CANARY}", f"tracking.uri='{address}'"],
         ["sage", *SMALL, "trainer.stepz=3", f"+tracking.url='{address}'"],
         ["sage", *SMALL, "--api-key", CANARY],

@@ -69,10 +69,10 @@ def batch() -> list[Played]:
 
 @cache
 def judge(query: JudgeQuery) -> Ask:
-    """The teacher is asked and answers; as it was never taught, its words are dealt by what it says."""
+    """The teacher is asked and answers; as it was never taught, its words are given by what it says."""
     ask = TeacherJudge(models().teacher, JUDGE, query)
 
-    def dealt(turns: Sequence[TurnContext]) -> list[JudgeReply]:
+    def answered(turns: Sequence[TurnContext]) -> list[JudgeReply]:
         replies = ask(turns)
         words = [Label.SKIP, Label.WEAK, Label.STRONG]
         chosen = []
@@ -81,7 +81,7 @@ def judge(query: JudgeQuery) -> Ask:
             chosen.append(words[hashlib.sha256(key.encode()).digest()[0] % 3])
         return [JudgeReply(label, reply.text) for label, reply in zip(chosen, replies, strict=True)]
 
-    return dealt
+    return answered
 
 
 def outcome(config: RunConfig) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_an_ignored_setting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert issubclass(type(load(["method=random_intervention"]).intervention), Wrapper)
     with monkeypatch.context() as patch:
         patch.setattr(Judge, "weight", lambda self, label: {Label.SKIP: 0.0, Label.WEAK: 0.5}.get(label, 1.0))
-        with pytest.raises(AssertionError, match=r"intervention\.dealt\.weak_weight changes nothing"):
+        with pytest.raises(AssertionError, match=r"intervention\.permuted\.weak_weight changes nothing"):
             walk("method=random_intervention")
     with monkeypatch.context() as patch:
         patch.setattr(Mixture, "value", lambda self, *given: ReverseKL(name="x").value(*given))

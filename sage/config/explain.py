@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sage.config.components import conf_dir, register_components
 from sage.config.known import known_settings, nearest, unknown_setting
+from sage.config.moved import new_option
 
 _COULD_NOT = re.compile(r"Could not override '([^']+)'|Could not delete from config\. '([^']+)'")
 _NO_GROUP = re.compile(r"config group '([^']+)' does not|Could not override '([^']+)'\.\s*No match in the")
@@ -57,6 +58,8 @@ def _missing_option(file: str, options: list[str], text: str) -> str:
     group, name = path.parent.as_posix(), path.name
     if not options:
         return _end(f"There is no config file {file!r} ({text.splitlines()[0]})")
+    if new := new_option(group, name):
+        return f"{group}={name} is {group}={new} now; write it so in the file that names it."
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.4)
     hint = f"did you mean {group}={near[0]}?" if near else f"it is one of {', '.join(options)}."
     return f"{group}={name} is not known; {hint}"

@@ -11,6 +11,7 @@ import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from sage.config.moved import as_hashed
 from sage.config.plain import canonical_json, flatten
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def automatic_name(config: RunConfig) -> str:
     name = "+".join([config.method, *words])
     if len(name) <= LONGEST:
         return name
-    digest = hashlib.sha256(canonical_json(differing).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(canonical_json(as_hashed(differing)).encode()).hexdigest()[:6]
     return f"{config.method}+{len(words)} settings ({digest})"
 
 

@@ -389,7 +389,7 @@ class PretrainSettings(Settings):
     judged: float = Field(ge=0, le=1)
     """Share of games that become judged turns instead of an episode."""
     renumbered: float = Field(ge=0, le=1)
-    """Share of games whose object and receptacle numbers are dealt anew, so that they must be read."""
+    """Share of games whose object and receptacle numbers are drawn anew, so that they must be read."""
     observation_weight: float = Field(ge=0, le=1)
     """Loss weight of the environment's words. They teach its grammar; but what lies where is chance, and late
     in training the gradient from it is mostly noise."""

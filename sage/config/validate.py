@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from sage.config.components import register_components
 from sage.config.known import known_settings, nearest, unknown_setting
+from sage.config.moved import modern
 from sage.config.schema import RunConfig
 from sage.errors import ConfigError
 from sage.redaction import learn
@@ -21,6 +23,9 @@ def validate(plain: Any) -> RunConfig:
     """`RunConfig` of plain data, its plugins imported first. Raises ConfigError."""
     if not isinstance(plain, Mapping):
         raise ConfigError(f"A config is a mapping of settings, not {type(plain).__name__}.")
+    plain, notes = modern(plain)
+    for note in notes:
+        print(note, file=sys.stderr)
     learn(plain)
     register_components(plain.get("plugins") or ())
     try:

@@ -83,11 +83,11 @@ def run_task(composed: DictConfig) -> float | None:
 
 def guarded(hydra_main: Callable[[], Any]) -> int:
     """Run Hydra's entry point with `sys.argv`; the exit code. Errors of the config are one line on stderr."""
-    arguments = sys.argv[1:]
-    if arguments[:1] in (["plan"], ["confirm"]):
+    arguments = _command_of_today(sys.argv[1:])
+    if arguments[:1] in (["list"], ["confirm"]):
         from sage.launch.multirun import LEDGER
 
-        LEDGER.plan_only, LEDGER.confirm = arguments[0] == "plan", arguments[0] == "confirm"
+        LEDGER.list_only, LEDGER.confirm = arguments[0] == "list", arguments[0] == "confirm"
         if LEDGER.confirm and not any(a.startswith("sweep=") for a in arguments):
             print(
                 "confirm needs the study: python -m sage confirm sweep=<a file in sweeps/>.", file=sys.stderr
@@ -137,6 +137,14 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
         return _Single.outcome.exit_code
     module = sys.modules.get("sage.launch.multirun")
     return module.LEDGER.exit_code if module is not None else 0
+
+
+def _command_of_today(arguments: list[str]) -> list[str]:
+    """The words with the command by its name of today, and a note where it had the old one."""
+    if arguments[:1] != ["plan"]:
+        return arguments
+    print("plan is list now; its old name is read for one release more.", file=sys.stderr)
+    return ["list", *arguments[1:]]
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:

@@ -42,11 +42,11 @@ _OWN = re.compile(r"^(hydra[./]|launch\.|tracking[.=])")
 
 @dataclass(slots=True)
 class Ledger:
-    """Every outcome of this process's multiruns, and what was asked for: `python -m sage plan` only lists the
+    """Every outcome of this process's multiruns, and what was asked for: `python -m sage list` only lists the
     runs, `python -m sage confirm` holds a study's winner against its rivals."""
 
     rows: list[Row] = field(default_factory=list)
-    plan_only: bool = False
+    list_only: bool = False
     confirm: bool = False
     common: frozenset[str] = frozenset()
     """Overrides that all runs of a study share, so that they name none of them."""
@@ -75,14 +75,14 @@ def launch(
     if rows:
         open_to(rows[0].config.launch.access)
     for row in rows:
-        if row.found.state == "running" and not LEDGER.plan_only:  # all heartbeats are watched at once
+        if row.found.state == "running" and not LEDGER.list_only:  # all heartbeats are watched at once
             row.found = look_up(row.config, row.identity, wait=True)
     unique = list({row.identity.run: row for row in rows}.values())
-    with stop_on_signals(), open_board(rows, plan_only=LEDGER.plan_only) as board:
+    with stop_on_signals(), open_board(rows, list_only=LEDGER.list_only) as board:
         for row in unique:
             for note in row.found.notes:
                 board.note(f"{row.name}: {note}")
-        if not LEDGER.plan_only:
+        if not LEDGER.list_only:
             _run(unique, board, engine)
             outcomes = {row.identity.run: row.outcome for row in unique}
             for row in rows:

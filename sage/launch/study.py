@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sage.config.moved import renamed
 from sage.config.schema import NOT_A_RESULT
 from sage.errors import ConfigError
 
@@ -74,9 +75,9 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
     """
     given = _given(arguments)
     if study.budget is not None and "budget" not in given:
-        fixed = [*study.fixed, f"budget={study.budget}"]
+        fixed = [*renamed(study.fixed)[0], f"budget={study.budget}"]
     else:
-        fixed = list(study.fixed)
+        fixed = renamed(study.fixed)[0]
     fixed = [word for word in fixed if word.partition("=")[0] not in given]
     strangers = [key for key in given if not _HARMLESS.match(key) and key not in _SELECTS]
     plans = {matrix.get(PLAN) for matrix in study.matrices} - {None}
@@ -163,7 +164,8 @@ def _given(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _words(key: str, values: Sequence[Value]) -> list[str]:
-    return [f"{key}={literal(value)}" for value in values]
+    """The overrides of one axis, under today's names."""
+    return renamed([f"{key}={literal(value)}" for value in values])[0]
 
 
 def literal(value: Value) -> str:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_board(rows: Sequence[Row], plan_only: bool) -> Iterator[Board]:
+def open_board(rows: Sequence[Row], list_only: bool) -> Iterator[Board]:
     """The board of a multirun; its final table is printed when the block ends, also by an error."""
     board = Board(rows, make_console())
     try:
         with board.live:
             yield board
     finally:
-        board.close(plan_only)
+        board.close(list_only)
 
 
 class Board:
@@ -60,19 +60,19 @@ class Board:
     def refresh(self) -> None:
         self.live.update(self._table(), refresh=True)
 
-    def close(self, plan_only: bool) -> None:
+    def close(self, list_only: bool) -> None:
         """Print the table, then every failure with where to look."""
         self._console.print()
         self._console.print(self._table())
         each = {row.identity.run: row for row in self._rows}.values()
         states = Counter(row.outcome.state if row.outcome else row.found.state for row in each)
         told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        took = "nothing was run" if plan_only else f"in {duration(time.monotonic() - self._since)}"
+        took = "nothing was run" if list_only else f"in {duration(time.monotonic() - self._since)}"
         different = len({row.identity.run for row in self._rows})
         repeated = f" ({different} different)" if different < len(self._rows) else ""
         count = f"{len(self._rows)} runs{repeated}"
         self._console.print(f"{count}: {told}; {took}.", soft_wrap=True)
-        if plan_only:
+        if list_only:
             self._console.print(self._estimate(), soft_wrap=True)
         for row in self._rows:
             if row.outcome is not None and row.outcome.exit_code:

@@ -18,7 +18,7 @@ sage: selective on-policy distillation of LLM agents.
   python -m sage                                      one run: evaluate, distil, evaluate
   python -m sage method=opd seed=1                    another preset, another seed
   python -m sage -m method=opd,sage_opd seed=0,1,2    many runs, each in its own process
-  python -m sage plan method=opd,sage_opd seed=0,1,2  list them with their states, run nothing
+  python -m sage list method=opd,sage_opd seed=0,1,2  list them with their states, run nothing
   python -m sage -m study=table4                      the runs that a study file declares
   python -m sage -m study=table4 hydra/launcher=ray   on a cluster: ray, submitit_slurm
   python -m sage -m sweep=confidence_threshold        an Optuna study of runs

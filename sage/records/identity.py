@@ -6,8 +6,10 @@ manifest. A recipe is the same without the seed and the version: runs of one rec
 their luck. What provenance.json records beside it is in neither: the code's commit, package versions,
 hardware, and the content of model folders.
 
-Records of schema version 1 are read as this version would have written them, so that the two are of one
-recipe exactly where every key agrees. A setting that version 1 did not have is a key that does not agree.
+Options that are called otherwise now are hashed under the names that they had (`sage.config.moved`), so that
+a run keeps its id. Records of schema version 1 are read as this version would have written them, so that the
+two are of one recipe exactly where every key agrees. A setting that version 1 did not have is a key that does
+not agree.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sage.config.moved import as_hashed, modern
 from sage.config.plain import canonical_json, flatten
 from sage.config.schema import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without
 from sage.redaction import redact_data
@@ -56,7 +59,7 @@ class Identity:
             "identity": IDENTITY_VERSION,
             "schema": self.schema_version,
             "manifest": self.manifest_digest,
-            "config": self.fields,
+            "config": as_hashed(self.fields),
         }
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
@@ -105,7 +108,7 @@ def recorded_settings(run_json: Mapping[str, Any], config: Mapping[str, Any] | N
     `run_json` is the content of its run.json; where that is empty, `config` is the content of config.yaml.
     What is no result is what the record itself says.
     """
-    fields = copy.deepcopy(dict(run_json.get("fields") or config or {}))
+    fields, _ = modern(copy.deepcopy(dict(run_json.get("fields") or config or {})))
     version = run_json.get("schema_version", 2 if "speed" in fields else 1)
     if version < 2 and fields:
         fields = _as_version_2(fields)
@@ -118,7 +121,7 @@ def recipe_of(settings: Mapping[str, Any]) -> str:
     """First 12 hex digits of the sha256 of `recorded_settings` without the seed; empty for no settings."""
     if not settings:
         return ""
-    rest = {key: value for key, value in settings.items() if key != "seed"}
+    rest = as_hashed({key: value for key, value in settings.items() if key != "seed"})
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -39,7 +39,7 @@ def conduct(section: dict[str, Any], arguments: list[str], launcher: Any, contex
 
     url = store.storage_url(settings, runs_dir)
     study = store.open_study(settings, url, _fields(base, settings))
-    if LEDGER.plan_only:
+    if LEDGER.list_only:
         _print_state(settings, study, url)
         return
     runs_dir.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def shard(tensor: Tensor, mesh: DeviceMesh, kind: dtype) -> Tensor:
     """A DTensor with this process's rows of `tensor`, copied, in dtype `kind`. Not collective.
 
-    Rows are dealt out as `torch.chunk` does, so that a short tensor leaves some processes with none. A scalar
+    Rows are split as `torch.chunk` does, so that a short tensor leaves some processes with none. A scalar
     has no rows: everybody keeps it.
     """
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor

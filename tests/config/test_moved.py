@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,12 @@ from omegaconf import OmegaConf
 from sage.config.compose import compose
 from sage.config.known import known_settings
 from sage.config.load import load
-from sage.config.moved import MOVED, renamed
+from sage.config.moved import MOVED, modern_label, renamed
+from sage.config.plain import canonical_json
 from sage.config.validate import validate
 from sage.errors import ConfigError
+from sage.launch.study import expand, read
+from sage.records.identity import Identity, recorded_settings
 from tests.config.test_load import sage
 
 
@@ -64,3 +69,96 @@ def test_the_command_line_reads_an_old_name_and_says_so(tmp_path: Path) -> None:
     assert "threads: 3" in ended.stdout
     note = "trainer.threads is speed.threads now; its old name is read for one release more.\n"
     assert ended.stderr == note
+
+
+OLD_RULES = [("dealt", "permuted"), ("matched", "rate_matched"), ("explore", "randomized")]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_RULES)
+def test_the_old_name_of_a_rule_is_read_as_the_new_one_and_said(
+    old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load([f"intervention={old}"]) == load([f"intervention={new}"])
+    note = f"intervention={old} is intervention={new} now; its old name is read for one release more.\n"
+    assert capsys.readouterr().err == note
+
+
+def test_an_old_name_is_read_wherever_a_rule_is_chosen_on_the_line() -> None:
+    words = ["intervention=dealt,judge,explore", "intervention@intervention.rule=matched", "seed=0"]
+    now = ["intervention=permuted,judge,randomized", "intervention@intervention.rule=rate_matched", "seed=0"]
+    assert renamed(words)[0] == now
+    assert len(renamed(words)[1]) == 3
+    others = ["confidence=dealt", "method=matched", "name=opd+intervention=dealt", "--config-name=explore"]
+    assert renamed(others) == (others, [])
+
+
+def test_plain_data_with_the_old_name_of_a_rule_is_read_as_the_new_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = load(["intervention=inverted", "intervention@intervention.rule=permuted"]).model_dump(mode="json")
+    plain["intervention"]["rule"]["name"] = "dealt"
+    assert validate(plain).intervention.rule.name == "permuted"  # type: ignore[attr-defined]
+    assert "intervention=dealt is intervention=permuted now" in capsys.readouterr().err
+
+
+def test_a_file_of_options_that_names_an_old_rule_is_refused_with_the_new_one(tmp_path: Path) -> None:
+    preset = tmp_path / "conf" / "method" / "mine.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text(
+        "# @package _global_\ndefaults:\n  - override /intervention: dealt\nmethod: mine\n", encoding="utf-8"
+    )
+    ended = sage("--config-dir", str(tmp_path / "conf"), "method=mine", "--cfg", "job", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "intervention=dealt is intervention=permuted now" in ended.stderr
+
+
+def test_a_study_with_the_old_name_of_a_rule_makes_the_runs_of_the_new_one() -> None:
+    matrices = [{"plan": "mine", "seed": [0, 1], "intervention": ["dealt", "judge"]}]
+    study = read({"matrices": matrices, "budget": None, "fixed": ["trainer.threads=1"]})
+    jobs, note = expand(study, [])
+    assert note == ""
+    assert all({"speed.threads=1", "launch.plan=mine"} <= set(job) for job in jobs)
+    assert [word for job in jobs for word in job if word.startswith("intervention")] == [
+        *["intervention=permuted", "intervention=judge"] * 2
+    ]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_RULES)
+def test_a_run_keeps_the_id_that_it_had_under_the_old_name(old: str, new: str) -> None:
+    config = load(["intervention=inverted", f"intervention@intervention.rule={new}"])
+    now = Identity.of(config, "m" * 64)
+    assert now.fields["intervention"]["rule"]["name"] == new
+    fields = copy.deepcopy(now.fields)
+    fields["intervention"]["rule"]["name"] = old
+    fields["name"] = fields["name"].replace(f"name={new}", f"name={old}")
+    before = Identity(fields, "m" * 64)
+    by_hand = {"identity": 1, "schema": 2, "manifest": "m" * 64, "config": fields}
+    assert now.digest == before.digest == hashlib.sha256(canonical_json(by_hand).encode()).hexdigest()
+    assert recorded_settings(before.to_json()) == recorded_settings(now.to_json())
+    assert now.recipe == before.recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sage_opd+intervention=dealt", "sage_opd+intervention=permuted"),
+        ("opd+intervention=explore+confidence=none", "opd+intervention=randomized+confidence=none"),
+        ("opd+intervention.rule.name=matched+seed=1", "opd+intervention.rule.name=rate_matched+seed=1"),
+        ("sage_opd+intervention=dealt[trainer.steps=2]", "sage_opd+intervention=permuted[trainer.steps=2]"),
+        ("dealt", "dealt"),
+        ("my intervention=dealt", "my intervention=dealt"),
+        ("opd+intervention=dealt_by_me", "opd+intervention=dealt_by_me"),
+        ("opd+rule=dealt", "opd+rule=dealt"),
+    ],
+)
+def test_what_tables_call_a_run_has_todays_name_of_a_rule(name: str, expected: str) -> None:
+    assert modern_label(name) == expected
+    assert modern_label(expected) == expected
+
+
+def test_the_old_command_that_lists_runs_is_read_and_says_its_new_name(tmp_path: Path) -> None:
+    line = ("seed=0,1", "task=evaluate")
+    old, new = (sage(word, *line, folder=tmp_path) for word in ("plan", "list"))
+    assert old.returncode == new.returncode == 0
+    assert old.stdout == new.stdout
+    assert (old.stderr, new.stderr) == ("plan is list now; its old name is read for one release more.\n", "")

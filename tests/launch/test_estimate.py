@@ -68,11 +68,11 @@ def test_the_time_that_is_left(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_so(tmp_path: Path) -> None:
-    code, out, _ = sage(tmp_path, "plan", "seed=0,1")
+    code, out, _ = sage(tmp_path, "list", "seed=0,1")
     assert code == 0
     assert "No run like these is done in runs" in out
     dummy = load([f"hydra.searchpath=[file://{OUTSIDE}]", "env=dummy", "plugins=[tests.outside.plugin]"])
     leave_done(tmp_path / "runs", dummy, {"evaluation": 2.0, "rollout": 256.0}, 2)
-    code, out, _ = sage(tmp_path, "plan", "seed=0,1,2", "launch.workers=2")
+    code, out, _ = sage(tmp_path, "list", "seed=0,1,2", "launch.workers=2")
     # The done run was played on other games: it is none of the three. Each: 4 games, 256 episodes at 1 s.
     assert "About 6 min 30 s with launch.workers=2 for the 3 that are left, by runs like them in runs." in out

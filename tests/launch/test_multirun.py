@@ -59,7 +59,7 @@ def test_failures_stop_nobody_and_are_all_listed(tmp_path: Path) -> None:
 
     # The same line again repeats what failed and nothing else; its plan says so first.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/attempt_1/config.yaml")}
-    code, plan, err = sage(tmp_path, "plan", *line[1:])
+    code, plan, err = sage(tmp_path, "list", *line[1:])
     assert (code, err) == (0, "")
     assert "5 runs: 2 done, 3 failed; nothing was run." in plan
     code, out, _ = sage(tmp_path, *line)

@@ -163,7 +163,7 @@ def test_the_command_line_lists_and_runs_a_study(tmp_path: Path) -> None:
         "      - {seed: [0, 1], confidence: [none, top1]}\n      - {seed: [0, 5], confidence: [none]}\n"
     )
     place = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
-    code, out, err = sage(tmp_path, "plan", "study=mine", place)
+    code, out, err = sage(tmp_path, "list", "study=mine", place)
     assert (code, err) == (0, "")
     assert "5 runs: 5 absent; nothing was run" in out
     code, out, err = sage(tmp_path, "-m", "study=mine", place, "seed=1")

@@ -1,4 +1,4 @@
-"""Controls and rivals: rates, inversion, the oracle, dealt confidences; by hand and as properties."""
+"""Controls and rivals: rates, inversion, the oracle, permuted confidences; by hand and as properties."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from sage.objective.intervention.base import (
     weight_of,
 )
 from sage.objective.intervention.controls import (
-    Dealt,
     Disagreement,
-    Explore,
     FeedbackOnly,
     Inverted,
-    Matched,
     Oracle,
+    Permuted,
+    Randomized,
+    RateMatched,
 )
 from sage.objective.intervention.rates import WORDS, LabelRates
 from sage.objective.normalization import MatchedScale, Unnormalized, WeightSums
@@ -77,9 +77,9 @@ def inverted(rule: Intervention) -> Inverted:
     return Inverted(name="inverted", rule=rule, weak_weight=0.5)
 
 
-def explore(epsilon: float, rule: Intervention = JUDGE, **rates: object) -> Explore:
+def randomized(epsilon: float, rule: Intervention = JUDGE, **rates: object) -> Randomized:
     shares = LabelRates.model_validate({"skip": 0.2, "weak": 0.5, "strong": 0.3, "by_turn": None} | rates)
-    return Explore(name="explore", rule=rule, weak_weight=0.5, epsilon=epsilon, rates=shares)
+    return Randomized(name="randomized", rule=rule, weak_weight=0.5, epsilon=epsilon, rates=shares)
 
 
 # --- inverted
@@ -103,13 +103,13 @@ def test_failures_and_fallbacks_are_not_inverted() -> None:
     assert [d.label for d in found] == [Label.DET_FAIL, Label.FALLBACK]
 
 
-# --- dealt
+# --- permuted
 
 
 @calmly
 @given(labels_strategy, st.integers(0, 99))
 def test_a_deal_keeps_the_rates_exactly(labels: list[Label], seed: int) -> None:
-    rule = Dealt(name="dealt", rule=JUDGE, weak_weight=0.5, by_turn=False)
+    rule = Permuted(name="permuted", rule=JUDGE, weak_weight=0.5, by_turn=False)
     found = decide(rule, labels, seed)
     assert Counter(d.label for d in found) == Counter(labels)
     assert sum(d.weight for d in found) == sum(weight_of(label, 0.5) for label in labels)
@@ -128,7 +128,7 @@ def test_a_deal_by_turn_stays_at_its_position_and_leaves_failures() -> None:
 
         return [JudgeReply(word(c), "word") for c in asked]
 
-    rule = Dealt(name="dealt", rule=JUDGE, weak_weight=0.5, by_turn=True)
+    rule = Permuted(name="permuted", rule=JUDGE, weak_weight=0.5, by_turn=True)
     found = rule.decide(turns, ask, stream())
     pairs = list(zip(turns, found, strict=True))
     by_turn = [Counter(d.label for c, d in pairs if c.turn.index == t) for t in range(3)]
@@ -140,15 +140,15 @@ def test_a_deal_by_turn_stays_at_its_position_and_leaves_failures() -> None:
     assert Counter(d.label for d in backwards) == Counter(d.label for d in found)
 
 
-# --- matched
+# --- rate_matched
 
 
-def matched(by_turn: bool = False) -> Matched:
-    return Matched(name="matched", rule=JUDGE, weak_weight=0.5, by_turn=by_turn)
+def rate_matched(by_turn: bool = False) -> RateMatched:
+    return RateMatched(name="rate_matched", rule=JUDGE, weak_weight=0.5, by_turn=by_turn)
 
 
 def test_a_running_estimate_by_hand() -> None:
-    rule = matched()
+    rule = rate_matched()
     first = decide(rule, [Label.SKIP] * 3)
     assert [(d.label, d.propensity) for d in first] == [(Label.SKIP, 1.0)] * 3
     # Three SKIP and one STRONG so far: the rates of all four turns, not of the last batch.
@@ -158,7 +158,7 @@ def test_a_running_estimate_by_hand() -> None:
 
 
 def test_a_running_estimate_draws_at_the_rules_rates_and_leaves_failures() -> None:
-    rule = matched()
+    rule = rate_matched()
     turns = [c for n in range(800) for c in contexts(4, failures={3: Failure.EMPTY}, number=n)]
     labels = [Label.SKIP, Label.SKIP, Label.WEAK, Label.STRONG]
     found = rule.decide(turns, answering(labels), stream())
@@ -173,27 +173,27 @@ def test_a_running_estimate_draws_at_the_rules_rates_and_leaves_failures() -> No
 
 
 def test_a_running_estimate_by_turn_position_and_its_memory() -> None:
-    rule = matched(by_turn=True)
+    rule = rate_matched(by_turn=True)
     labels = [Label.SKIP, Label.WEAK, Label.STRONG]
     assert [d.label for d in decide(rule, labels)] == labels
-    again = matched(by_turn=True)
+    again = rate_matched(by_turn=True)
     again.load_state_dict(rule.state_dict())
     later = [Label.STRONG] * 3
     assert decide(again, later, seed=5) == decide(rule, later, seed=5)
-    assert again.state_dict() == rule.state_dict() != matched(by_turn=True).state_dict()
+    assert again.state_dict() == rule.state_dict() != rate_matched(by_turn=True).state_dict()
 
 
-# --- explore
+# --- randomized
 
 
 @calmly
 @given(labels_strategy, st.integers(0, 99))
 def test_no_exploration_is_the_rule(labels: list[Label], seed: int) -> None:
-    assert decide(explore(0.0), labels, seed) == decide(JUDGE, labels, seed)
+    assert decide(randomized(0.0), labels, seed) == decide(JUDGE, labels, seed)
 
 
 def test_full_exploration_has_the_stated_rates_and_asks_nobody() -> None:
-    rule = explore(1.0)
+    rule = randomized(1.0)
     assert rule.query is None
     turns = [c for n in range(600) for c in contexts(5, failures={4: Failure.EMPTY}, number=n)]
     found = rule.decide(turns, no_judge, stream())
@@ -210,7 +210,7 @@ def test_full_exploration_has_the_stated_rates_and_asks_nobody() -> None:
 
 def test_propensities_of_partial_exploration_by_hand() -> None:
     # ε = 0.4 over a judge that says SKIP: 0.6 + 0.4 · 0.2 = 0.68; WEAK 0.2; STRONG 0.12
-    rule, expected = explore(0.4), {Label.SKIP: 0.68, Label.WEAK: 0.2, Label.STRONG: 0.12}
+    rule, expected = randomized(0.4), {Label.SKIP: 0.68, Label.WEAK: 0.2, Label.STRONG: 0.12}
     turns = [c for n in range(2000) for c in contexts(1, number=n)]
     found = rule.decide(turns, lambda asked: [JudgeReply(Label.SKIP, "SKIP")] * len(asked), stream())
     assert {d.label: d.propensity for d in found} == pytest.approx(expected)
@@ -444,7 +444,7 @@ def test_a_rule_asks_about_the_turns_that_it_says_it_will(option: str, epsilon: 
     rule = load([f"intervention={option}"]).intervention
     if epsilon is not None:
         rates = LabelRates(skip=0.5, weak=0.5, strong=0.0, by_turn=None)
-        rule = Explore(name="explore", rule=rule, weak_weight=0.5, epsilon=epsilon, rates=rates)
+        rule = Randomized(name="randomized", rule=rule, weak_weight=0.5, epsilon=epsilon, rates=rates)
     turns = contexts(6, {1: Failure.EMPTY, 4: Failure.UNPARSED})
     score = TurnScore(student_logprob=-1.0, teacher_logprob=-1.5, student_entropy=0.3)
     turns = [c._replace(score=score if rule.needs_scores else None) for c in turns]
@@ -459,7 +459,7 @@ def test_a_rule_asks_about_the_turns_that_it_says_it_will(option: str, epsilon: 
     rule.decide(turns, ask, stream())
     sure = [c.turn.index for c in turns if rule.asks(c.turn)]
     assert set(sure) <= set(asked)
-    if option in ("judge", "inverted", "dealt", "matched") and epsilon != 1.0:
+    if option in ("judge", "inverted", "permuted", "rate_matched") and epsilon != 1.0:
         assert sure == [0, 2, 3, 5]
 
 
@@ -473,12 +473,12 @@ def composed(*overrides: str) -> Intervention:
 @pytest.mark.parametrize(
     "overrides",
     [
-        *([f"intervention={outer}"] for outer in ("judge", "dealt", "matched", "explore", "inverted")),
-        ["intervention=inverted", "intervention@intervention.rule=dealt"],
-        ["intervention=explore", "intervention.epsilon=1", "intervention@intervention.rule=never"],
+        *([f"intervention={one}"] for one in ("judge", "permuted", "rate_matched", "randomized", "inverted")),
+        ["intervention=inverted", "intervention@intervention.rule=permuted"],
+        ["intervention=randomized", "intervention.epsilon=1", "intervention@intervention.rule=never"],
         [
-            *("intervention=dealt", "intervention@intervention.rule=inverted"),
-            "intervention@intervention.rule.rule=explore",
+            *("intervention=permuted", "intervention@intervention.rule=inverted"),
+            "intervention@intervention.rule.rule=randomized",
         ],
     ],
     ids=" ".join,
@@ -491,9 +491,9 @@ def test_a_weak_turn_weighs_what_the_run_says_however_deep_the_rule(overrides: l
 
 
 def test_an_inner_rule_with_an_alpha_of_its_own_is_refused_and_one_that_knows_none_needs_none() -> None:
-    with pytest.raises(ConfigError, match=r"'judge' inside 'dealt' has weak_weight 0.2 and the outer"):
-        load(["intervention=dealt", "intervention.rule.weak_weight=0.2"])
+    with pytest.raises(ConfigError, match=r"'judge' inside 'permuted' has weak_weight 0.2 and the outer"):
+        load(["intervention=permuted", "intervention.rule.weak_weight=0.2"])
     with pytest.raises(ValidationError, match=r"set intervention.weak_weight alone"):
-        Dealt(name="dealt", rule=JUDGE, weak_weight=0.1, by_turn=True)
+        Permuted(name="permuted", rule=JUDGE, weak_weight=0.1, by_turn=True)
     rule = composed("intervention=inverted", "intervention@intervention.rule=always")
     assert rule.model_dump() == {"name": "inverted", "rule": {"name": "always"}, "weak_weight": 0.35}

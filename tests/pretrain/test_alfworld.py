@@ -101,5 +101,5 @@ def test_the_stream_is_the_same_every_time(dialogue: Dialogue) -> None:
 def test_an_environment_without_expert_play_is_refused_by_name() -> None:
     env = load([]).env
     assert find_corpus(env) == AlfworldCorpus()
-    with pytest.raises(ValueError, match=r"env=dummy; sage\.pretrain\.dummy would have to make it"):
+    with pytest.raises(ValueError, match=r"env=dummy; pretrain\.dummy would have to make it"):
         find_corpus(env.model_copy(update={"name": "dummy"}))

@@ -190,7 +190,7 @@ def config_of(root: Path, seed: int) -> RunConfig:
 def shown(rows: list[Row]) -> str:
     out = io.StringIO()
     board = table.Board(rows, Console(file=out, width=200))
-    board.close(plan_only=True)
+    board.close(list_only=True)
     return out.getvalue()
 
 

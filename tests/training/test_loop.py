@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sage.episode import Decision, Episode, Failure, Label, Status
 from sage.objective.intervention.base import Always, Ask, Judge, JudgeReply, Never, Stream, TurnContext
-from sage.objective.intervention.controls import Matched
+from sage.objective.intervention.controls import RateMatched
 from sage.policy.models.load import LanguageModel
 from sage.policy.seat import Job
 from sage.records.ledger import TEACHER
@@ -570,8 +570,8 @@ def test_too_many_golden_episodes_that_broke_fail_the_step(tmp_path: Path) -> No
 def test_a_rule_that_learns_goes_on_where_it_was(tmp_path: Path) -> None:
     """Running rates, interrupted after a checkpoint, decide as they would have without the interruption."""
 
-    def rule() -> Matched:
-        return Matched(name="matched", rule=JUDGE, weak_weight=0.5, by_turn=True)
+    def rule() -> RateMatched:
+        return RateMatched(name="rate_matched", rule=JUDGE, weak_weight=0.5, by_turn=True)
 
     _, whole, both = train(tmp_path / "whole", intervention=rule())
     train(tmp_path / "cut", intervention=rule(), trainer=TRAINER.model_copy(update={"steps": 2}))

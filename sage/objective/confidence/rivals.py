@@ -25,7 +25,7 @@ NestedConfidence = Annotated[SerializeAsAny[Confidence], BeforeValidator(confide
 
 @confidences.register("shuffled")
 class Shuffled(Confidence):
-    """Control: the c_t of another rule, dealt to other turns of the same episode.
+    """Control: the c_t of another rule, permuted among the turns of the same episode.
 
     Only turns with i_t > 0 take part, so that the supervised turns keep exactly their values of c_t and only
     which turn has which is by chance. Within the episode, because then no result depends on how a batch is
@@ -33,7 +33,7 @@ class Shuffled(Confidence):
     """
 
     rule: NestedConfidence
-    """The rule whose values are dealt."""
+    """The rule whose values are permuted."""
 
     @model_validator(mode="after")
     def _one_temperature(self) -> Shuffled:
@@ -60,9 +60,9 @@ class Shuffled(Confidence):
     ) -> list[Tensor]:
         own = self.rule.weigh_episode(turns, weights, rng)
         taking_part = [t for t, weight in enumerate(weights) if weight > 0 and len(own[t])]
-        dealt = rng.sample(taking_part, len(taking_part))
+        givers = rng.sample(taking_part, len(taking_part))
         result = list(own)
-        for t, giver in zip(taking_part, dealt, strict=True):
+        for t, giver in zip(taking_part, givers, strict=True):
             result[t] = own[t].new_full(own[t].shape, float(own[giver].mean()))
         return result
 

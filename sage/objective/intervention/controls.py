@@ -87,18 +87,17 @@ class Inverted(Wrapper):
         return decisions
 
 
-@interventions.register("dealt")
-class Dealt(Wrapper):
-    """The decisions of another rule, dealt anew among the turns of the batch: the same rates exactly, by
-    chance.
+@interventions.register("permuted")
+class Permuted(Wrapper):
+    """The decisions of another rule, permuted among the turns of the batch: its rates exactly, by chance.
 
     With `by_turn` only among turns at the same position. The judge is asked as always, so the price is the
-    same; `explore` with ε = 1 and counted rates needs no query. With several processes each deals out its
-    share of the batch. The propensity is the share of the label in the deal.
+    same; `randomized` with ε = 1 and counted rates needs no query. With several processes each permutes its
+    share of the batch. The propensity is the share of the label among them.
     """
 
     by_turn: bool
-    """Deal among equal turn positions only."""
+    """Permute among equal turn positions only."""
 
     def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
         decisions = self.rule.decide(turns, ask, stream)
@@ -107,10 +106,10 @@ class Dealt(Wrapper):
             if decision.label is not Label.DET_FAIL:
                 groups[context.turn.index if self.by_turn else 0].append(index)
         for group in groups.values():
-            # Each turn draws its own number, so the deal does not depend on the order of the turns.
+            # Each turn draws its own number, so the permutation does not depend on the order of the turns.
             order = sorted(group, key=lambda index: stream(turns[index]).random())
             labels = Counter(decisions[index].label for index in group)
-            dealt = [
+            permuted = [
                 replace(
                     decisions[target],
                     label=decisions[giver].label,
@@ -119,17 +118,17 @@ class Dealt(Wrapper):
                 )
                 for target, giver in zip(group, order, strict=True)
             ]
-            for target, decision in zip(group, dealt, strict=True):
+            for target, decision in zip(group, permuted, strict=True):
                 decisions[target] = decision
         return decisions
 
 
-@interventions.register("matched")
-class Matched(Wrapper):
+@interventions.register("rate_matched")
+class RateMatched(Wrapper):
     """Labels drawn at another rule's own rates, estimated over every turn it has decided so far, this batch
     included.
 
-    Where `dealt` keeps the rates of each batch exactly, this keeps those of the whole run on average, and a
+    Where `permuted` keeps the rates of each batch exactly, this keeps those of the whole run on average; a
     label may appear at a turn position that had none of it in this batch. The rule is asked as always. With
     several processes each estimates from its share. The estimate is part of the checkpoint; the propensity is
     the estimated rate.
@@ -170,8 +169,8 @@ class Matched(Wrapper):
         return drawn
 
 
-@interventions.register("explore")
-class Explore(Wrapper):
+@interventions.register("randomized")
+class Randomized(Wrapper):
     """With probability ε a decision is replaced by a draw from `rates`; the propensity is logged.
 
     The propensity of the label that was given, over a rule that decides for certain (p = 1):

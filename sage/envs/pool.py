@@ -377,11 +377,13 @@ class EnvPool:
         for connection in wait(list(by_connection), left if most_s is None else min(left, most_s)):
             assert isinstance(connection, Connection)
             self._receive(by_connection[connection])
+        self._drop_late()
+
+    def _drop_late(self) -> None:
+        """Give up the workers whose time is over."""
         now = time.monotonic()
-        for number, worker in busy.items():
-            if self._workers.get(number) is not worker or now < worker.deadline:
-                continue
-            if worker.waiting and not worker.connection.poll():
+        for number, worker in list(self._workers.items()):
+            if worker.waiting and now >= worker.deadline and not worker.connection.poll():
                 slot, limit = next(iter(worker.waiting.items()))
                 what = f"slot {slot}" if worker.ready else "a worker process that starts"
                 limit = limit if worker.ready else START_TIMEOUT_S

@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from timing import Timed, machine, print_table, take_turns
 
-from sage import run as story
 from sage.config.load import load
 from sage.envs.pool import EnvPool
 from sage.policy.models.load import load_model
@@ -38,7 +37,7 @@ from sage.policy.seat import Job
 from sage.records.clock import PhaseClock, phase
 from sage.training.batch import Pair, Played, pair
 from sage.training.gradient import Objective, accumulate_gradient
-from sage.training.loop import decide, turn_streams
+from sage.training.judging import decide, judge_ahead, judge_of, turn_streams
 from sage.training.optimizer import StudentOptimizer
 from sage.training.players import training_play
 from sage.training.setup import evaluation_settings, training_settings
@@ -77,8 +76,8 @@ class Step:
         """What the training episodes did and what was decided about each turn."""
         with ExitStack() as stack:
             rule = self.config.intervention
-            ask = story._judge(self.config, self.style, self.models.teacher, stack)
-            batch = [Played(e) for e in self.rollout(pool, story._ahead(self.config, ask))]
+            ask = judge_of(self.config, self.style, self.models.teacher, stack)
+            batch = [Played(e) for e in self.rollout(pool, judge_ahead(self.config, ask))]
             decide(batch, rule, ask, turn_streams(0, 1))
         said = [[(d.label, d.reply, d.judge_tokens) for d in played.decisions] for played in batch]
         return [(played.episode.token_ids, turns) for played, turns in zip(batch, said, strict=True)]
@@ -93,7 +92,7 @@ class Step:
         with phase("rollout"):
             batch = [Played(episode) for episode in self.rollout(pool)]
         with phase("judge"), ExitStack() as stack:
-            ask = story._judge(config, self.style, self.models.teacher, stack)
+            ask = judge_of(config, self.style, self.models.teacher, stack)
             decide(batch, config.intervention, ask, turn_streams(0, 1))
         self.optimizer.clear()
         rules = Objective(config.confidence, config.normalization, config.divergence)

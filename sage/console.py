@@ -246,46 +246,75 @@ def score_table(summary: Summary) -> Table:
 
 def summary_lines(summary: Summary) -> list[str]:
     """What stands below the table: labels, time, and what a reader must know to read it."""
-    lines = ["Success in % with Wilson 95 % intervals: this checkpoint on games like these, not other seeds."]
+    lines = (
+        "Success in % with Wilson 95 % intervals: this checkpoint on games like these, not other seeds.",
+        _sources_line(summary),
+        _average_line(summary),
+        _labels_line(summary),
+        _training_line(summary),
+        fallback_warning(summary.judged, summary.fallback),
+        slip_line(summary),
+        retry_line(summary),
+        *_not_ok_lines(summary),
+        context_line(summary) if any(summary.context_full) else "",
+        _skipped_line(summary),
+        token_line(summary.ledger) if summary.ledger is not None else "",
+        _time_line(summary),
+    )
+    return [line for line in lines if line]
+
+
+def _sources_line(summary: Summary) -> str:
     sources = {source for split in summary.splits for source in split.sources}
-    if sources - {"official"}:
-        lines.append(f"Games were {' and '.join(sorted(sources))}: not scores of the official benchmark.")
-    averages = [(when, summary.macro_rate(when)) for when in ("before", "after")]
-    if len(summary.splits) > 2 and any(rate is not None for _, rate in averages):
-        told = ", ".join(f"{100 * rate:.1f} {when}" for when, rate in averages if rate is not None)
-        lines.append(f"Macro-average of the {len(summary.splits)} splits' success in %: {told}.")
-    if summary.label_shares:
-        shares = ", ".join(f"{label} {share:.1%}" for label, share in summary.label_shares.items())
-        lines.append(f"Labels of {summary.labelled_turns:,} training turns: {shares}.")
-    if summary.train is not None:
-        train = summary.train
-        lines.append(f"Training episodes: {train.won} of {train.n} won, {train.not_ok} not ok.")
-    if warning := fallback_warning(summary.judged, summary.fallback):
-        lines.append(warning)
-    if slips := slip_line(summary):
-        lines.append(slips)
-    if retries := retry_line(summary):
-        lines.append(retries)
-    if summary.not_ok:
-        lines += bounds_lines(summary)
-        lines.append(
-            f"Not ok (environment or model trouble): {summary.not_ok} episodes, counted in no rate; "
-            "`error` in episodes.parquet says why."
-        )
-    if any(summary.context_full):
-        lines.append(context_line(summary))
-    if summary.skipped_steps:
-        lines.append(
-            f"{summary.skipped_steps} of {summary.steps} steps made no update: every turn was skipped."
-        )
-    if summary.ledger is not None:
-        lines.append(token_line(summary.ledger))
+    if not sources - {"official"}:
+        return ""
+    return f"Games were {' and '.join(sorted(sources))}: not scores of the official benchmark."
+
+
+def _average_line(summary: Summary) -> str:
+    """Of more than two splits."""
+    averages = (("before", summary.macro_rate("before")), ("after", summary.macro_rate("after")))
+    told = ", ".join(f"{100 * rate:.1f} {when}" for when, rate in averages if rate is not None)
+    if len(summary.splits) <= 2 or not told:
+        return ""
+    return f"Macro-average of the {len(summary.splits)} splits' success in %: {told}."
+
+
+def _labels_line(summary: Summary) -> str:
+    if not summary.label_shares:
+        return ""
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in summary.label_shares.items())
+    return f"Labels of {summary.labelled_turns:,} training turns: {shares}."
+
+
+def _training_line(summary: Summary) -> str:
+    train = summary.train
+    return f"Training episodes: {train.won} of {train.n} won, {train.not_ok} not ok." if train else ""
+
+
+def _not_ok_lines(summary: Summary) -> list[str]:
+    if not summary.not_ok:
+        return []
+    return [
+        *bounds_lines(summary),
+        f"Not ok (environment or model trouble): {summary.not_ok} episodes, counted in no rate; "
+        "`error` in episodes.parquet says why.",
+    ]
+
+
+def _skipped_line(summary: Summary) -> str:
+    if not summary.skipped_steps:
+        return ""
+    return f"{summary.skipped_steps} of {summary.steps} steps made no update: every turn was skipped."
+
+
+def _time_line(summary: Summary) -> str:
     total = sum(summary.seconds.values())
-    if total:
-        phases = [(name, summary.seconds.get(name, 0.0)) for name in PHASES]
-        told = ", ".join(f"{name} {duration(s)} ({s / total:.0%})" for name, s in phases if s)
-        lines.append(f"Time {duration(total)}: {told}.")
-    return lines
+    if not total:
+        return ""
+    phases = [(name, summary.seconds.get(name, 0.0)) for name in PHASES]
+    told = ", ".join(f"{name} {duration(s)} ({s / total:.0%})" for name, s in phases if s)
+    return f"Time {duration(total)}: {told}."
 
 
 def context_line(summary: Summary) -> str:

@@ -236,3 +236,14 @@ def effect_of(before: int | None, after: int | None, *, searched: bool = False) 
     if searched and after <= before + 1:
         return Effect.PROGRESS
     return Effect.NO_EFFECT if after == before else Effect.HARM
+
+
+@dataclass(slots=True)
+class TrainingEpisode:
+    """An episode of training and what is said about its turns, in order; nothing where it is not ok."""
+
+    episode: Episode
+    decisions: list[Decision] = field(default_factory=list)
+    scores: list[TurnScore] = field(default_factory=list)
+    effective_weights: list[float] = field(default_factory=list)
+    """Z s_t, mean over the turn's tokens."""

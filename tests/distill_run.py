@@ -20,13 +20,17 @@ from sage.objective.normalization import AllToken
 from sage.policy.decoding.answer import Sampling
 from sage.policy.rollout import PlaySettings, play
 from sage.policy.seat import Job
+from sage.records.recorder import StepReport
 from sage.teacher.judge import TeacherJudge
 from sage.training.batch import Pair, pair
 from sage.training.curriculum import Curriculum, Full
 from sage.training.gradient import Objective
-from sage.training.loop import Gold, Rules, StepReport, Summary, distill
+from sage.training.jobs import Schedule
+from sage.training.loop import distill
+from sage.training.parts import Demonstrations, Rules, Training
 from sage.training.processes import Processes
 from sage.training.sharding import full_tensor
+from sage.training.state import Progress
 from tests.letters import STYLE, Letters, tasks
 from tests.tiny_models import tiny_lm
 
@@ -93,9 +97,9 @@ def train(
     ask: Ask | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     after_step: Callable[[int, bool], None] | None = None,
-    gold: Gold | None = None,
+    demonstrations: Demonstrations | None = None,
     max_not_ok: float | None = None,
-) -> tuple[Summary, list[StepReport], Pair]:
+) -> tuple[Progress, list[StepReport], Pair]:
     """Rollouts with the real student, pool, judge and teacher; everything small."""
     both = models or fresh_models()
     query = JudgeQuery(sees_feedback=True, max_new_tokens=4)
@@ -119,25 +123,20 @@ def train(
         if on_step is not None:
             on_step(step)
 
-    summary = distill(
+    training = Training(
         models=both,
         rules=Rules(intervention, curriculum or Full(name="full"), OBJECTIVE),
         trainer=trainer,
         speed=speed,
-        seed=0,
-        tasks=chosen or tasks(6),
-        episodes_per_task=1,
-        turn_budget=4,
+        schedule=Schedule(chosen or tasks(6), trainer.tasks_per_step, 1, turn_budget=4, seed=0),
         play=play_jobs,
-        ask=ask or TeacherJudge(both.teacher, STYLE, query),
+        judge=ask or TeacherJudge(both.teacher, STYLE, query),
         processes=Processes.start(both.student.device),
-        checkpoints=folder / "checkpoints",
-        on_step=report,
-        after_step=after_step,
-        gold=gold,
+        demonstrations=demonstrations,
         max_not_ok=max_not_ok,
     )
-    return summary, reports, both
+    done = distill(training, folder / "checkpoints", report, after_step)
+    return done, reports, both
 
 
 def plain(reports: Sequence[StepReport]) -> list[dict[str, Any]]:
@@ -162,7 +161,7 @@ def complete(folder: Path, steps: int, **changes: Any) -> dict[str, Any] | None:
         return None
     return {
         "rows": plain(reports),
-        "ids": [[p.episode.token_ids for p in r.played] for r in reports],
+        "ids": [[p.episode.token_ids for p in r.batch] for r in reports],
         "gradients": gradients,
         "weights": torch.cat([p.detach().flatten() for p in both.student.model.parameters()]),
         "stepped": summary.stepped,

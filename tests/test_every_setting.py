@@ -25,7 +25,8 @@ from sage.objective.intervention.base import Ask, JudgeQuery, JudgeReply, TurnCo
 from sage.teacher.judge import TeacherJudge
 from sage.training.batch import Pair, Played, pair, score_batch
 from sage.training.gradient import Objective, accumulate_gradient
-from sage.training.loop import decide, episode_streams, turn_streams
+from sage.training.judging import decide, turn_streams
+from sage.training.loop import episode_streams
 from tests.every_setting import (
     COMPONENT_CASES,
     ELSEWHERE,

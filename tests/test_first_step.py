@@ -89,7 +89,7 @@ def test_equal_weights_and_decisions_play_equal_token_ids(tmp_path: Path):
 
     def ids(rule: Any, name: str) -> list[list[list[int]]]:
         _, reports, _ = train(tmp_path / name, intervention=rule)
-        return [[list(p.episode.token_ids) for p in report.played] for report in reports]
+        return [[list(p.episode.token_ids) for p in report.batch] for report in reports]
 
     always, judged = ids(Always(name="always"), "a"), ids(JUDGE, "j")
     assert always[0] == judged[0]

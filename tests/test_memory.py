@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from sage import run as story
 from sage.check.page import Line, Page, fine
 from sage.config.load import load
 from sage.episode import Decision, Label
@@ -25,9 +24,9 @@ from sage.objective.normalization import AllToken
 from sage.policy.decoding.engine import right_engine
 from sage.policy.models.hidden_states import training_error
 from sage.policy.models.load import LanguageModel, load_model
-from sage.training import setup
 from sage.training.batch import Pair, Played, pair
 from sage.training.gradient import Objective, accumulate_gradient
+from sage.training.setup import shorter_context
 from tests.test_run import SMALL
 from tests.tiny_models import byte_tokenizer, make_episode, tiny_lm
 
@@ -191,8 +190,7 @@ def test_a_training_pass_that_does_not_fit_fails_the_run_and_a_smaller_one_goes_
 
         return breaking(lm, ERRORS[0], on)
 
-    for room in (story, setup):
-        monkeypatch.setattr(room, "load_model", broken)
+    monkeypatch.setattr("sage.training.setup.load_model", broken)
     failed = trained(tmp_path, "speed.micro_batch=2")
     assert (failed.state, failed.exit_code) == ("failed", 1)
     assert failed.reason.startswith("Out of memory in the student's training pass (CUDA out of memory.")
@@ -208,15 +206,15 @@ def test_a_training_pass_that_does_not_fit_fails_the_run_and_a_smaller_one_goes_
 def test_a_model_that_does_not_reach_max_context_shortens_episodes_and_that_is_said() -> None:
     student, teacher = tiny_lm(1), tiny_lm(2)
     models = Pair(student, teacher, len(student.tokenizer), None)
-    said = story._shorter_context(load(["rollout.max_context=9000"]), student, models)
+    said = shorter_context(load(["rollout.max_context=9000"]), student, models)
     assert said == (
         "rollout.max_context is 9,000, and the student reaches 4,096 tokens and the teacher reaches 4,096 "
         "tokens: training episodes end context_full at 4,096, evaluations at 4,096."
     )
     teacher.model.config.max_position_embeddings = 600
-    said = story._shorter_context(load(["rollout.max_context=4096"]), student, models)
+    said = shorter_context(load(["rollout.max_context=4096"]), student, models)
     assert said == (
         "rollout.max_context is 4,096, and the teacher reaches 600 tokens: "
         "training episodes end context_full at 600."
     )
-    assert story._shorter_context(load(["rollout.max_context=600"]), student, models) == ""
+    assert shorter_context(load(["rollout.max_context=600"]), student, models) == ""

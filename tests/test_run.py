@@ -99,21 +99,21 @@ def test_a_run_killed_after_a_checkpoint_goes_on_to_the_same_numbers(
 ) -> None:
     whole = numbers(one(tmp_path / "whole"))
 
-    from sage import run as story
+    from sage.records.recorder import Recorder, StepReport
 
     class Killed(Exception):
         pass
 
-    real = story._Book.stepped
+    real = Recorder.stepped
 
-    def stepped(self: story._Book, report: story.StepReport) -> None:
+    def stepped(self: Recorder, report: StepReport) -> None:
         if report.step == 2:
             raise Killed("the power is gone")
         real(self, report)
 
     overrides = [*SMALL, f"launch.runs_dir={tmp_path / 'cut'}"]
     with monkeypatch.context() as patch:
-        patch.setattr(story._Book, "stepped", stepped)
+        patch.setattr(Recorder, "stepped", stepped)
         outcome = execute(load(overrides), export=False)
     assert outcome.state == "failed"
     assert "the power is gone" in outcome.reason
@@ -254,10 +254,10 @@ def test_the_judge_s_batch_and_guesses_are_the_run_s() -> None:
     from contextlib import ExitStack
 
     from sage.policy.prompts import choose_style
-    from sage.run import _judge
+    from sage.training.judging import judge_of
     from tests.tiny_models import tiny_lm
 
     config = load(["speed.judge_batch=3", "speed.draft_tokens=0", "launch.judge_cache=null"])
     with ExitStack() as stack:
-        judge = _judge(config, choose_style(config.prompt, config.student.path), tiny_lm(0), stack)
+        judge = judge_of(config, choose_style(config.prompt, config.student.path), tiny_lm(0), stack)
         assert (judge.batch, judge.draft_tokens) == (3, 0)  # type: ignore[attr-defined]

@@ -77,10 +77,10 @@ def chunk_size(vocabulary: int, tokens: int) -> int:
     return max(1, math.ceil(tokens / chunks))
 
 
-def chunks_of(index_T: Tensor, vocabulary: int, chunk_tokens: int | None) -> Iterator[Tensor]:
-    """Split indices into chunks of `chunk_tokens` (None: of `chunk_size`)."""
+def chunks_of(index_T: Tensor, vocabulary: int) -> Iterator[Tensor]:
+    """Split indices into chunks of `chunk_size` tokens."""
     if len(index_T):
-        yield from index_T.split(chunk_tokens or chunk_size(vocabulary, len(index_T)))
+        yield from index_T.split(chunk_size(vocabulary, len(index_T)))
 
 
 def chosen_logprob(logprob_CV: Tensor, target_C: Tensor) -> Tensor:
@@ -104,7 +104,6 @@ def chunked_divergence(
     weight_T: Tensor,
     *,
     vocabulary: int,
-    chunk_tokens: int | None = None,
     log_unweighted: bool = True,
 ) -> ChunkedResult:
     """Weighted sum of per-token divergences, with its gradient for the student's hidden states and head.
@@ -126,7 +125,7 @@ def chunked_divergence(
         student_head.weight_VD,
         student_head.bias_V,
         (divergence, teacher, target_T, weight_T.detach()),
-        (vocabulary, chunk_tokens, log_unweighted, torch.is_grad_enabled()),
+        (vocabulary, log_unweighted, torch.is_grad_enabled()),
     )
     return ChunkedResult(*outputs)
 
@@ -139,10 +138,10 @@ class _ChunkedDivergence(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         other: tuple[Divergence, Projected, Tensor, Tensor],
-        options: tuple[int, int | None, bool, bool],
+        options: tuple[int, bool, bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         divergence, teacher, target_T, token_weight_T = other
-        vocabulary, chunk_tokens, log_unweighted, grad_enabled = options
+        vocabulary, log_unweighted, grad_enabled = options
         head = Head(weight_VD, bias_V)
         # needs_input_grad does not know about no_grad.
         needs_hidden, needs_weight, needs_bias = (grad_enabled and need for need in ctx.needs_input_grad[:3])
@@ -165,7 +164,7 @@ class _ChunkedDivergence(torch.autograd.Function):
 
         any_gradient = needs_hidden or needs_weight or needs_bias
         if any_gradient:
-            for index_C in chunks_of(token_weight_T.nonzero().squeeze(-1), vocabulary, chunk_tokens):
+            for index_C in chunks_of(token_weight_T.nonzero().squeeze(-1), vocabulary):
                 both = logprobs(index_C)
                 divergence_T[index_C], slope_CV = divergence.value_and_slope(*both, target_T[index_C])
                 slope_CV = slope_CV.mul_(token_weight_T[index_C, None].to(slope_CV)).to(hidden_TD.dtype)
@@ -178,7 +177,7 @@ class _ChunkedDivergence(torch.autograd.Function):
         rest_T = token_weight_T == 0 if any_gradient else torch.ones_like(token_weight_T, dtype=torch.bool)
         if not log_unweighted:
             rest_T = rest_T & (token_weight_T != 0)
-        for index_C in chunks_of(rest_T.nonzero().squeeze(-1), vocabulary, chunk_tokens):
+        for index_C in chunks_of(rest_T.nonzero().squeeze(-1), vocabulary):
             divergence_T[index_C] = divergence.value(*logprobs(index_C), target_T[index_C])
 
         weighted_T = torch.where(

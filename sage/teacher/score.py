@@ -75,7 +75,6 @@ def score(
     vocabulary: int,
     temperature: float,
     read: Callable[[Tensor], Tensor] = top1,
-    chunk_tokens: int | None = None,
 ) -> list[TeacherPass]:
     """One padded forward over `views`; statistics at the student tokens of `turns[b]` of each.
 
@@ -103,9 +102,7 @@ def score(
             all_TE = part_TE.new_zeros(len(asked_T), part_TE.shape[-1])
             all_TE[asked_T] = part_TE
         target_T = torch.tensor(view.targets(), dtype=torch.long, device=teacher.device)
-        stats = token_stats(
-            all_TE, head(teacher), target_T, asked_T, vocabulary, temperature, read, chunk_tokens
-        )
+        stats = token_stats(all_TE, head(teacher), target_T, asked_T, vocabulary, temperature, read)
         # Further on NaN means that nobody asked.
         if not bool(stats.top1_T[asked_T].isfinite().all()):
             raise NotFinite(
@@ -125,13 +122,12 @@ def token_stats(
     vocabulary: int,
     temperature: float,
     read: Callable[[Tensor], Tensor] = top1,
-    chunk_tokens: int | None = None,
 ) -> TokenStats:
     """Top-1 probability and `read` at `temperature`, entropy and log-probability of `target_T`; NaN where not
     asked."""
     dtype = torch.promote_types(hidden_TE.dtype, torch.float32)
     top1_T, entropy_T, logprob_T, signal_T = hidden_TE.new_full((4, len(hidden_TE)), math.nan, dtype=dtype)
-    for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary, chunk_tokens):
+    for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary):
         logits_CV = projection.logits(hidden_TE[index_C], vocabulary)
         logprob_CV = logits_CV.log_softmax(-1)
         entropy_T[index_C] = entropy(logprob_CV)

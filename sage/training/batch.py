@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sage.episode import Decision, Episode, TurnScore
+from sage.episode import TrainingEpisode as Played
+from sage.episode import TurnScore
 from sage.objective.confidence.base import Confidence, TokenStats
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import memory_for, smaller_passes
@@ -47,17 +48,6 @@ def pair(student: LanguageModel, teacher: LanguageModel, reference: LanguageMode
     return Pair(student, teacher, vocabulary, teacher_dialogue(student, teacher), reference)
 
 
-@dataclass(slots=True)
-class Played:
-    """A training episode and what is said about its turns, in order; nothing where it is not ok."""
-
-    episode: Episode
-    decisions: list[Decision] = field(default_factory=list)
-    scores: list[TurnScore] = field(default_factory=list)
-    effective_weights: list[float] = field(default_factory=list)
-    """Z s_t, mean over the turn's tokens."""
-
-
 @dataclass(frozen=True, slots=True)
 class Scored:
     """The teacher pass of a batch, micro-batch by micro-batch.
@@ -81,7 +71,6 @@ def score_batch(
     micro_batch: int,
     only_supervised: bool = False,
     with_student: bool = False,
-    chunk_tokens: int | None = None,
 ) -> Scored:
     """Ask the teacher about every turn (or only those of weight > 0), and start `scores` of each episode.
 
@@ -104,7 +93,6 @@ def score_batch(
                 vocabulary=models.vocabulary,
                 temperature=confidence.teacher_temperature,
                 read=confidence.read,
-                chunk_tokens=chunk_tokens,
             )
         teacher_tokens += sum(
             max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)
@@ -118,7 +106,6 @@ def score_batch(
                     turns,
                     vocabulary=models.vocabulary,
                     temperature=1.0,
-                    chunk_tokens=chunk_tokens,
                 )
         passes.append(done)
         stats.append([_by_turn(*three) for three in zip(group, done, students, strict=True)])

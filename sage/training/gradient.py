@@ -52,6 +52,11 @@ class BatchLoss:
     sums: WeightSums
     teacher_tokens: int
 
+    @property
+    def supervised(self) -> bool:
+        """Whether any turn in any process has a weight, so that there is a gradient."""
+        return self.z is not None
+
 
 EpisodeStream = Callable[[Episode], random.Random]
 """The random stream of one episode, which depends on nothing but (run seed, step, task, rollout)."""
@@ -70,11 +75,11 @@ def accumulate_gradient(
     micro_batch: int,
     processes: Processes = ALONE,
     log_skipped: bool = True,
-    chunk_tokens: int | None = None,
     scored: Scored | None = None,
     stream: EpisodeStream = unseeded,
 ) -> BatchLoss:
     """Add this process's share of ∂L/∂θ to the student's `.grad` and fill in scores and weights of `batch`.
+    Collective.
 
     `batch` holds this process's ok episodes with their decisions. Nothing is added where no turn in any
     process is supervised. `log_skipped` also scores turns of weight 0 for the records; without it they cost
@@ -85,39 +90,31 @@ def accumulate_gradient(
     where the loss is no number; the gradient is then of no use.
     """
     if scored is None:
+        all_turns = log_skipped or objective.normalization.flat or objective.confidence.compares_turns
         scored = score_batch(
-            models,
-            objective.confidence,
-            batch,
-            micro_batch=micro_batch,
-            only_supervised=not (
-                log_skipped or objective.normalization.flat or objective.confidence.compares_turns
-            ),
-            chunk_tokens=chunk_tokens,
+            models, objective.confidence, batch, micro_batch=micro_batch, only_supervised=not all_turns
         )
-    groups, passes = scored.groups, scored.passes
     weights = [
-        [_weights(played, stats, objective.confidence, stream) for played, stats in zip(*part, strict=True)]
-        for part in zip(groups, scored.stats, strict=True)
+        _weights(played, stats, objective.confidence, stream)
+        for group, of_group in zip(scored.groups, scored.stats, strict=True)
+        for played, stats in zip(group, of_group, strict=True)
     ]
-
-    flat = [weights_T for part in weights for weights_T in part]
-    here = WeightSums.total([weight_sums(weights_T) for weights_T in flat])
+    here = WeightSums.total([weight_sums(weights_T) for weights_T in weights])
     sums = WeightSums(*processes.all_reduce_sum((here.tokens, here.active, here.weighted)))
-    scaled, z = token_weights(flat, sums, objective.normalization)
+    scaled, z = token_weights(weights, sums, objective.normalization)
 
-    loss = 0.0
+    share = 0.0
     remaining = iter(scaled)
     with phase("student"), memory_for("the student's training pass", smaller_passes(micro_batch)):
-        for group, part in zip(groups, passes, strict=True):
-            token_weights_T = [next(remaining) for _ in group]
-            loss += _student_pass(models, objective, group, part, token_weights_T, log_skipped, chunk_tokens)
-            for played, weights_T in zip(group, token_weights_T, strict=True):
+        for group, passes in zip(scored.groups, scored.passes, strict=True):
+            of_group = [next(remaining) for _ in group]
+            share += _student_pass(models, objective, group, passes, of_group, log_skipped)
+            for played, weights_T in zip(group, of_group, strict=True):
                 per_turn = (weights_T * sums.tokens).split(lengths_of(played))
                 played.effective_weights = [
                     float(turn_T.mean()) if len(turn_T) else 0.0 for turn_T in per_turn
                 ]
-    (loss,) = processes.all_reduce_sum((loss,))
+    (loss,) = processes.all_reduce_sum((share,))
     if not math.isfinite(loss):
         raise NotFinite(
             f"The loss of the batch is {loss}: a model's logits are not finite; "
@@ -150,7 +147,6 @@ def _student_pass(
     passes: Sequence[TeacherPass],
     weights: Sequence[Tensor],
     log_skipped: bool,
-    chunk_tokens: int | None,
 ) -> float:
     """Forward and backward of one micro-batch; returns its share of the loss."""
     student = models.student
@@ -177,7 +173,6 @@ def _student_pass(
             target_T.to(student.device),
             weight_T.to(student.device, torch.promote_types(hidden_TD.dtype, torch.float32)),
             vocabulary=models.vocabulary,
-            chunk_tokens=chunk_tokens,
             log_unweighted=log_skipped,
         )
     if result.weighted_sum.requires_grad:

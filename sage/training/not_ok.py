@@ -15,6 +15,7 @@ from sage.errors import RunFailure
 from sage.records.rows import RunKey, episode_rows
 from sage.records.rundir import RunDir
 from sage.records.tables import write_aside
+from sage.training.processes import Processes
 
 
 class TooManyNotOk(RunFailure):
@@ -47,6 +48,16 @@ def refuse_not_ok(episodes: Sequence[Episode], most: float, what: str, step: int
             f"The first, {first.task.id}, ended {first.status}: {first.error}"
         )
         raise TooManyNotOk(sentence, what, step, episodes)
+
+
+def refuse_not_ok_anywhere(
+    processes: Processes, mine: Sequence[Episode], most: float, what: str, step: int
+) -> None:
+    """`refuse_not_ok` over the episodes of all processes, in every one of them. Collective."""
+    bad = sum(not episode.status.is_ok for episode in mine)
+    bad_in_all, in_all = processes.all_reduce_sum((bad, len(mine)))
+    if too_many(int(bad_in_all), int(in_all), most):
+        refuse_not_ok(processes.gather(mine), most, what, step)
 
 
 @contextmanager

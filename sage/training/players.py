@@ -16,7 +16,7 @@ from sage.policy.rollout import OnTurns, PlaySettings, play
 from sage.policy.seat import Job
 from sage.teacher.vocabulary import added_words
 from sage.training.batch import Pair
-from sage.training.loop import Gold, Play
+from sage.training.parts import Demonstrations, Play
 
 if TYPE_CHECKING:
     from sage.config.schema import RunConfig
@@ -45,7 +45,9 @@ def training_play(
     return _by_student(models, pool, settings, guide, on_turns)
 
 
-def golden(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings) -> Gold | None:
+def demonstrations(
+    config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings
+) -> Demonstrations | None:
     """None where `rollout.gold` is off. Raises ConfigError as `training_play` does."""
     wanted = config.rollout.gold
     if wanted.player == "none" or wanted.weight == 0:
@@ -55,7 +57,7 @@ def golden(config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySetting
         by = _by_expert(models, pool, apart)
     else:
         by = _by_teacher(models, pool, apart, "rollout.gold.player=teacher")
-    return Gold(lambda jobs: by(jobs, settings.turn_budget), wanted.weight)
+    return Demonstrations(lambda jobs: by(jobs, settings.turn_budget), wanted.weight)
 
 
 def _by_student(

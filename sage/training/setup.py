@@ -1,4 +1,5 @@
-"""What a run makes of its config before anything is played: its models, and how episodes are played.
+"""What a run makes of its config before anything is played: its models, what is to be said about them, and
+how episodes are played.
 
 Shared by the story of a run (`sage.run`) and by the page about a pair of models (`sage.check`).
 """
@@ -6,25 +7,36 @@ Shared by the story of a run (`sage.run`) and by the page about a pair of models
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sage.config.schema import RunConfig
 from sage.policy.decoding.answer import Sampling
+from sage.policy.decoding.engine import right_engine
+from sage.policy.models.chat_format import dated
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.rollout import PlaySettings
+from sage.teacher.vocabulary import ignored
 from sage.training.batch import Pair, pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sage.config.schema import PromptStyle
+    from sage.config.schema import PromptStyle, RunConfig
+
+
+def load_student(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> LanguageModel:
+    """`tokenizer`: where it has been loaded already."""
+    return load_model(config.student, role="student", tokenizer=tokenizer)
 
 
 def load_models(
     config: RunConfig, student: LanguageModel, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Pair:
-    """Student, teacher, and the reference model where the divergence has one: as they are now."""
+    """Student, teacher, and the reference model where the divergence has one: as they are now.
+
+    `tokenizer`: the teacher's, where it has been loaded already.
+    """
     teacher = load_model(config.teacher, role="teacher", tokenizer=tokenizer)
     anchor = config.divergence.anchor
     if anchor is None:
@@ -34,21 +46,78 @@ def load_models(
     return pair(student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference})))
 
 
+def check_engines(config: RunConfig, student: LanguageModel, models: Pair | None) -> None:
+    """Raises ModelError where what would decode is not right for a model, before anything is played."""
+    engine = config.speed.engine
+    if config.rollout.decoder == "local":
+        right_engine(student, engine)
+    if models is not None and (config.intervention.query is not None or config.rollout.player == "teacher"):
+        right_engine(models.teacher, engine)
+
+
+def digests(student: LanguageModel, models: Pair | None) -> dict[str, str]:
+    """What each model's weights are, by role."""
+    found = {"student": student.digest}
+    if models is not None:
+        found["teacher"] = models.teacher.digest
+        if models.reference is not None:
+            found["reference"] = models.reference.digest
+    return found
+
+
+def template_dates(student: LanguageModel, models: Pair | None) -> dict[str, str]:
+    """The date that each chat template prints where it asks for today's."""
+    read = {"student": student} | ({"teacher": models.teacher} if models else {})
+    return {role: date for role, lm in read.items() if (date := dated(lm.tokenizer)) is not None}
+
+
+def shorter_context(config: RunConfig, student: LanguageModel, models: Pair | None) -> str:
+    """That episodes end before rollout.max_context, because a model does not reach that far; or nothing."""
+    read = {"student": student} | ({"teacher": models.teacher} if models else {})
+    reaches = {role: length for role, lm in read.items() if (length := reach(lm)) is not None}
+    short = {role: n for role, n in reaches.items() if n < config.rollout.max_context}
+    if not short:
+        return ""
+    ends = [f"training episodes end context_full at {min(short.values()):,}"] if models else []
+    ends += [f"evaluations at {short['student']:,}"] if "student" in short else []
+    models_end = " and ".join(f"the {role} reaches {n:,} tokens" for role, n in short.items())
+    return f"rollout.max_context is {config.rollout.max_context:,}, and {models_end}: {', '.join(ends)}."
+
+
+def ignored_tokens(models: Pair | None) -> str:
+    """What the teacher's tokenizer knows beyond the student's; empty where that is nothing."""
+    if models is None:
+        return ""
+    return ignored(models.student.tokenizer, models.teacher.tokenizer, models.teacher.name)
+
+
+def left_out_weights(student: LanguageModel, models: Pair | None) -> list[str]:
+    """About the weights of each checkpoint that take no part, once each."""
+    read = [student, models.teacher] if models else [student]
+    return list(dict.fromkeys(lm.left_out for lm in read))
+
+
 def training_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
-    """How training episodes are played."""
+    """How the student plays what it is trained on."""
     how = config.rollout
     sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens, style.stop or None)
-    return _play_settings(config, style, student, sampling, "train")
+    return _settings(config, style, student, sampling, "train")
 
 
 def evaluation_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:
-    """How evaluation episodes are played."""
+    """How the student plays what it is measured by."""
     how = config.evaluation
     sampling = Sampling(how.temperature, how.top_p, config.rollout.max_new_tokens, style.stop or None)
-    return _play_settings(config, style, student, sampling, "evaluation")
+    return _settings(config, style, student, sampling, "evaluation")
 
 
-def _play_settings(
+def read_by(teacher: LanguageModel, settings: PlaySettings) -> PlaySettings:
+    """`settings` for episodes that the teacher can read to their end."""
+    most = settings.max_context
+    return replace(settings, max_context=min(most, reach(teacher) or most))
+
+
+def _settings(
     config: RunConfig, style: PromptStyle, student: LanguageModel, sampling: Sampling, stream: str
 ) -> PlaySettings:
     return PlaySettings(

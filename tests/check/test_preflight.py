@@ -82,15 +82,12 @@ def test_the_shipped_models_pass_and_a_limit_that_cuts_the_expert_does_not() -> 
 def test_a_run_is_refused_before_any_weights_are_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from sage import run as story
     from sage.launch.execute import execute
-    from sage.training import setup
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("Weights were loaded.")
 
-    for room in (story, setup):
-        monkeypatch.setattr(room, "load_model", never)
+    monkeypatch.setattr("sage.training.setup.load_model", never)
     line = [*LINE, "rollout.max_context=100", "tracking=none", f"launch.runs_dir={tmp_path}"]
     with pytest.raises(ConfigError, match=r"rollout.max_context=100 tokens would cut the expert"):
         execute(load(line), export=False)

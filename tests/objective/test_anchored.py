@@ -16,6 +16,7 @@ from sage.objective.normalization import Unnormalized
 from sage.policy.models.load import LanguageModel
 from sage.training.batch import Pair, Played
 from sage.training.gradient import Objective
+from tests.chunks import chunks_of
 from tests.training.test_gradient import make_batch, models, objective, run
 
 REVERSE = ReverseKL(name="reverse_kl")
@@ -93,16 +94,16 @@ def test_a_blend_of_models_in_half_precision_is_widened() -> None:
     expected = own.logits(teacher, 16) / 2 + other.logits(reference, 16) / 2
     torch.testing.assert_close(logits, expected)
     student = torch.randn(5, 6, requires_grad=True)
-    result = chunked_divergence(
-        REVERSE,
-        student,
-        Head(torch.randn(16, 6)),
-        both,
-        torch.zeros(5, dtype=torch.long),
-        torch.ones(5),
-        vocabulary=16,
-        chunk_tokens=2,
-    )
+    with chunks_of(2):
+        result = chunked_divergence(
+            REVERSE,
+            student,
+            Head(torch.randn(16, 6)),
+            both,
+            torch.zeros(5, dtype=torch.long),
+            torch.ones(5),
+            vocabulary=16,
+        )
     result.weighted_sum.backward()
     assert student.grad is not None
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sage.objective.chunked import ChunkedResult, Head, Projected, chunked_divergence
 from sage.objective.divergence.base import JSD, Divergence, ForwardKL, ReverseKL
+from tests.chunks import chunks_of
 
 KINDS = [
     ReverseKL(name="reverse_kl"),
@@ -138,17 +139,17 @@ class Case:
         return [x for x in (self.hidden_TD, self.weight_VD, self.bias_V) if x is not None]
 
     def chunked(self, kind: Divergence, chunk_tokens: int | None, log: bool = True) -> ChunkedResult:
-        return chunked_divergence(
-            kind,
-            self.hidden_TD,
-            Head(self.weight_VD, self.bias_V),
-            Projected(self.teacher_TE, self.teacher_head),
-            self.target_T,
-            self.token_weight_T,
-            vocabulary=self.vocabulary,
-            chunk_tokens=chunk_tokens,
-            log_unweighted=log,
-        )
+        with chunks_of(chunk_tokens):
+            return chunked_divergence(
+                kind,
+                self.hidden_TD,
+                Head(self.weight_VD, self.bias_V),
+                Projected(self.teacher_TE, self.teacher_head),
+                self.target_T,
+                self.token_weight_T,
+                vocabulary=self.vocabulary,
+                log_unweighted=log,
+            )
 
     def dense(self, kind: Divergence) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(weighted sum, divergence per token, student log-probabilities) with everything in one matrix."""
@@ -244,9 +245,7 @@ def test_half_precision_logits_are_widened() -> None:
     head = Head(torch.randn(16, 8, dtype=torch.bfloat16, requires_grad=True))
     other = torch.randn(4, 8, dtype=torch.bfloat16)
     teacher, target_T = Projected(other, head), torch.zeros(4, dtype=torch.long)
-    result = chunked_divergence(
-        KINDS[0], hidden_TD, head, teacher, target_T, torch.ones(4), vocabulary=16
-    )
+    result = chunked_divergence(KINDS[0], hidden_TD, head, teacher, target_T, torch.ones(4), vocabulary=16)
     result.weighted_sum.backward()
     assert result.divergence_T.dtype == torch.float32
     assert hidden_TD.grad is not None

@@ -19,7 +19,7 @@ from sage.policy.models.load import LanguageModel
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.trial import try_judge
 from sage.training.batch import Played
-from sage.training.loop import decide, turn_streams
+from sage.training.judging import decide, turn_streams
 from tests.policy.test_failures import failing as broken
 from tests.tiny_models import make_episode, tiny_lm
 

@@ -12,6 +12,7 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.models.hidden_states import check_head, head, hidden_states
 from sage.teacher.score import own_view, score, teacher_dialogue, teacher_view
 from sage.teacher.vocabulary import shared_vocabulary
+from tests.chunks import chunks_of
 from tests.tiny_models import byte_tokenizer, make_episode, tiny_lm
 
 EPISODES = [make_episode(n, turns) for n, turns in enumerate((3, 1, 5))]
@@ -29,7 +30,8 @@ def test_statistics_equal_the_dense_computation(temperature: float, chunk_tokens
     V = len(lm.tokenizer)
     views = [own_view(e) for e in EPISODES]
     turns = [range(len(e.turns)) for e in EPISODES]
-    passes = score(lm, views, turns, vocabulary=V, temperature=temperature, chunk_tokens=chunk_tokens)
+    with chunks_of(chunk_tokens):
+        passes = score(lm, views, turns, vocabulary=V, temperature=temperature)
     for episode, got in zip(EPISODES, passes, strict=True):
         logp_LV = dense_logprobs(lm, episode.token_ids, V)
         positions = [j - 1 for turn in episode.turns for j in range(turn.answer_start, turn.answer_end)]

@@ -17,6 +17,7 @@ from sage.policy.models.load import LanguageModel
 from sage.training.batch import Pair, Played, pair
 from sage.training.gradient import BatchLoss, Objective, accumulate_gradient
 from sage.training.processes import Processes
+from tests.chunks import chunks_of
 from tests.tiny_models import make_episode, tiny_lm
 
 LABELS = {Label.SKIP: 0.0, Label.WEAK: 0.5, Label.STRONG: 1.0}
@@ -65,11 +66,16 @@ def models(dtype: torch.dtype = torch.float64, tie: bool = True) -> Pair:
 
 
 def run(
-    both: Pair, rules: Objective, batch: list[Played], **options: object
+    both: Pair,
+    rules: Objective,
+    batch: list[Played],
+    chunk_tokens: int | None = None,
+    **options: object,
 ) -> tuple[BatchLoss, torch.Tensor]:
     """(loss, flat gradient) of a batch."""
     both.student.model.zero_grad(set_to_none=True)
-    loss = accumulate_gradient(both, rules, batch, **{"micro_batch": 2, **options})  # type: ignore[arg-type]
+    with chunks_of(chunk_tokens):
+        loss = accumulate_gradient(both, rules, batch, **{"micro_batch": 2, **options})  # type: ignore[arg-type]
     return loss, flat_gradient(both.student)
 
 

@@ -21,14 +21,17 @@ from sage.objective.intervention.controls import RateMatched
 from sage.policy.models.load import LanguageModel
 from sage.policy.seat import Job
 from sage.records.ledger import TEACHER
+from sage.records.recorder import StepReport
 from sage.records.schema import STEPS
 from sage.signals import Stopped, stop_on_signals
 from sage.teacher.judge import JudgeQuery, TeacherJudge
 from sage.training import checkpoint
 from sage.training.curriculum import Curriculum
-from sage.training.loop import Gold, StepReport, jobs_of_step, turn_streams
+from sage.training.jobs import jobs_of_step
+from sage.training.judging import turn_streams
 from sage.training.not_ok import TooManyNotOk
 from sage.training.optimizer import StudentOptimizer, WeightChange, all_reduce_gradients
+from sage.training.parts import Demonstrations
 from tests.distill_run import JUDGE, SPEED, STYLE, TRAINER, fresh_models, plain, train
 from tests.letters import tasks
 from tests.tiny_models import make_episode, tiny_lm
@@ -70,15 +73,15 @@ def test_a_run_trains_and_reports(straight: tuple[Path, Any]) -> None:
         assert row["loss"] > 0
         assert row["grad_norm"] > 0
         assert row["episodes"] == 4
-        assert row["turns"] == sum(len(p.decisions) for p in report.played)
+        assert row["turns"] == sum(len(p.decisions) for p in report.batch)
         assert row["z"] * row["mean_weight"] == pytest.approx(1)
         total = sum(
             w * t.n_tokens
-            for p in report.played
+            for p in report.batch
             for w, t in zip(p.effective_weights, p.episode.turns, strict=True)
         )
         assert total == pytest.approx(row["student_tokens"])
-        for played in report.played:
+        for played in report.batch:
             for turn, decision, turn_score in zip(
                 played.episode.turns, played.decisions, played.scores, strict=True
             ):
@@ -105,7 +108,7 @@ def test_skipped_turns_left_out_of_the_records_do_not_change_training(
     for full, row in zip(plain(reports), plain(lean), strict=True):
         assert row["loss"] == pytest.approx(full["loss"], rel=1e-5)
         assert row["teacher_tokens"] <= full["teacher_tokens"]
-    scored = [(d.weight > 0, s.divergence is not None) for r in lean for p in r.played
+    scored = [(d.weight > 0, s.divergence is not None) for r in lean for p in r.batch
               for d, s in zip(p.decisions, p.scores, strict=True)]  # fmt: skip
     assert all(active == has for active, has in scored)
     assert {active for active, _ in scored} == {True, False}
@@ -271,8 +274,8 @@ def test_broken_episodes_are_reported_and_left_out(tmp_path: Path) -> None:
     always = Always(name="always")
     _, (report,), _ = train(tmp_path / "a", trainer=trainer, chosen=broken, intervention=always)
     assert (report.row["episodes"], report.row["episodes_not_ok"]) == (2, 2)
-    assert len(report.played) == 4
-    for played in report.played:
+    assert len(report.batch) == 4
+    for played in report.batch:
         assert bool(played.decisions) == played.episode.status.is_ok
     only_good = [t for t in broken if t.path != "broken"]
     trainer = trainer.model_copy(update={"tasks_per_step": 2})
@@ -313,7 +316,7 @@ def test_the_curriculum_limits_the_turns(tmp_path: Path) -> None:
 
     trainer = TRAINER.model_copy(update={"steps": 2})
     _, reports, _ = train(tmp_path, trainer=trainer, curriculum=Growing(name="growing"))
-    assert [max(len(p.episode.turns) for p in r.played) for r in reports] == [1, 2]
+    assert [max(len(p.episode.turns) for p in r.batch) for r in reports] == [1, 2]
 
 
 # --- the parts
@@ -483,18 +486,18 @@ def test_a_resumed_run_counts_what_was_spent_before(straight: tuple[Path, Any], 
     assert summary.teacher_tokens == sum(costs[:3])
 
 
-def gold_of(weight: float, won: bool = True) -> Gold:
-    """Golden episodes of random ids."""
+def demonstrations_of(weight: float, won: bool = True) -> Demonstrations:
+    """Demonstrations of random ids."""
 
     def play(jobs: Sequence[Job]) -> list[Episode]:
         status = Status.WON if won else Status.TURN_BUDGET
         episodes = [make_episode(int(job.task.id[1:]), 2, status=status) for job in jobs]
         return [replace(episode, teacher_tokens=11) for episode in episodes]
 
-    return Gold(play, weight)
+    return Demonstrations(play, weight)
 
 
-def test_golden_episodes_add_their_cross_entropy(tmp_path: Path) -> None:
+def test_demonstrations_add_their_cross_entropy(tmp_path: Path) -> None:
     """Nothing else moves the student here: the gradient is λ times that of the dense mean of −log p."""
     both, weight = fresh_models(), 0.25
     gradients: list[torch.Tensor] = []
@@ -507,11 +510,15 @@ def test_golden_episodes_add_their_cross_entropy(tmp_path: Path) -> None:
     hook = register_optimizer_step_pre_hook(keep)
     reference = copy.deepcopy(both.student.model)
     summary, (report,), _ = train(
-        tmp_path, models=both, trainer=trainer, intervention=Never(name="never"), gold=gold_of(weight)
+        tmp_path,
+        models=both,
+        trainer=trainer,
+        intervention=Never(name="never"),
+        demonstrations=demonstrations_of(weight),
     )
     hook.remove()
-    played = [p.episode for p in report.played]
-    episodes = gold_of(weight).play([Job(e.task, e.rollout_index) for e in played])
+    played = [p.episode for p in report.batch]
+    episodes = demonstrations_of(weight).play([Job(e.task, e.rollout_index) for e in played])
     total, tokens = torch.zeros(()), 0
     for episode in episodes:
         logp = reference(input_ids=torch.tensor([episode.token_ids])).logits[0, :, : both.vocabulary]
@@ -530,16 +537,18 @@ def test_golden_episodes_add_their_cross_entropy(tmp_path: Path) -> None:
     assert (report.row["loss"], report.row["stepped"], summary.stepped) == (0.0, True, 1)
 
 
-def test_golden_episodes_that_are_lost_teach_nothing(tmp_path: Path) -> None:
+def test_demonstrations_that_are_lost_teach_nothing(tmp_path: Path) -> None:
     trainer = TRAINER.model_copy(update={"steps": 1})
     never = Never(name="never")
-    _, (report,), _ = train(tmp_path, trainer=trainer, intervention=never, gold=gold_of(1.0, won=False))
+    _, (report,), _ = train(
+        tmp_path, trainer=trainer, intervention=never, demonstrations=demonstrations_of(1.0, won=False)
+    )
     assert (report.row["gold_tokens"], report.row["gold_loss"], report.row["stepped"]) == (0, 0.0, False)
 
 
-def broken_gold(count: int) -> Gold:
-    """Golden episodes of which the first `count` of a step broke."""
-    plain = gold_of(1.0)
+def broken_demonstrations(count: int) -> Demonstrations:
+    """Demonstrations of which the first `count` of a step broke."""
+    plain = demonstrations_of(1.0)
 
     def play(jobs: Sequence[Job]) -> list[Episode]:
         episodes = plain.play(jobs)
@@ -547,23 +556,33 @@ def broken_gold(count: int) -> Gold:
             episode.status, episode.error = Status.ENV_ERROR, "the kitchen fell silent"
         return episodes
 
-    return Gold(play, 1.0)
+    return Demonstrations(play, 1.0)
 
 
-def test_golden_episodes_that_broke_are_counted_and_teach_nothing(tmp_path: Path) -> None:
+def test_demonstrations_that_broke_are_counted_and_teach_nothing(tmp_path: Path) -> None:
     trainer = TRAINER.model_copy(update={"steps": 1})
     never = Never(name="never")
-    _, (whole,), _ = train(tmp_path / "a", trainer=trainer, intervention=never, gold=gold_of(1.0))
-    _, (report,), _ = train(tmp_path / "b", trainer=trainer, intervention=never, gold=broken_gold(1))
+    _, (whole,), _ = train(
+        tmp_path / "a", trainer=trainer, intervention=never, demonstrations=demonstrations_of(1.0)
+    )
+    _, (report,), _ = train(
+        tmp_path / "b", trainer=trainer, intervention=never, demonstrations=broken_demonstrations(1)
+    )
     assert (whole.row["gold_not_ok"], report.row["gold_not_ok"]) == (0, 1)
     assert 0 < report.row["gold_tokens"] < whole.row["gold_tokens"]
 
 
-def test_too_many_golden_episodes_that_broke_fail_the_step(tmp_path: Path) -> None:
+def test_too_many_demonstrations_that_broke_fail_the_step(tmp_path: Path) -> None:
     trainer = TRAINER.model_copy(update={"steps": 1})
     never = Never(name="never")
     with pytest.raises(TooManyNotOk, match=r"demonstrations of training step 1 .*fell silent") as caught:
-        train(tmp_path, trainer=trainer, intervention=never, gold=broken_gold(1), max_not_ok=0.05)
+        train(
+            tmp_path,
+            trainer=trainer,
+            intervention=never,
+            demonstrations=broken_demonstrations(1),
+            max_not_ok=0.05,
+        )
     assert caught.value.step == 0
 
 

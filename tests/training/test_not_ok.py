@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from sage import run as story
 from sage.config.load import load
 from sage.episode import Episode, Status, Task
 from sage.launch.execute import Outcome, execute
 from sage.policy.models.load import LanguageModel, load_model
 from sage.records.tables import read
-from sage.training import setup
 from sage.training.not_ok import TooManyNotOk, refuse_not_ok
 from tests.test_run import SMALL
 
@@ -65,8 +63,7 @@ def break_model(monkeypatch: pytest.MonkeyPatch, fails: Callable[[torch.Tensor],
         model.get_input_embeddings().register_forward_pre_hook(check)
         return replace(lm, model=model)
 
-    for room in (story, setup):
-        monkeypatch.setattr(room, "load_model", broken)
+    monkeypatch.setattr("sage.training.setup.load_model", broken)
 
 
 def opening_of_one_game(folder: Path) -> Callable[[torch.Tensor], bool]:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,8 @@ class Run:
     clock: PhaseClock
     recorder: Recorder
     exporter: Exporter | None
+    room: int | None
+    """Tokens that memory is planned with for each episode; None where it is not planned."""
 
 
 def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -> Run:
@@ -96,6 +98,8 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     tasks = cache(config.env.tasks)
     checked = preflight(config, tasks)
     student, models = _load_models(config, checked)
+    memory = setup.plan_memory(config, student, models, checked.context)
+    config = config if memory is None else setup.as_planned(config, memory)
     processes = _processes(config, student)
     exporter = None
     if processes.is_main:
@@ -105,15 +109,20 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     pool = stack.enter_context(_pool(config))
     stack.enter_context(set_aside(folder, recorder.key, processes.is_main))
     style = choose_style(config.prompt, config.student.path)
-    loaded = Run(config, folder, tasks, student, models, processes, style, pool, clock, recorder, exporter)
+    room = None if memory is None else memory.need.episode
+    loaded = Run(
+        config, folder, tasks, student, models, processes, style, pool, clock, recorder, exporter, room
+    )
     if processes.is_main:
         _say_what_is_shorter(loaded, checked)
+        for line in [] if memory is None else [*memory.lines(), memory.summary()]:
+            folder.log(f"memory: {line}")
     return loaded
 
 
 def evaluate(run: Run, step: int, limit: int | None) -> None:
     """Play every split (or `limit` games of each) after `step` steps, unless that is recorded already."""
-    settings = setup.evaluation_settings(run.config, run.style, run.student)
+    settings = replace(setup.evaluation_settings(run.config, run.style, run.student), room=run.room)
     evaluator = Evaluator(run.student, run.pool, settings, run.processes)
     for split in run.config.evaluation.splits:
         if not run.recorder.needs(step, split):
@@ -148,7 +157,8 @@ def train(run: Run, models: Pair, stack: ExitStack) -> Progress:
 def training_of(run: Run, models: Pair, stack: ExitStack) -> Training:
     """The training that the config describes; what it opens is closed with `stack`."""
     config = run.config
-    settings = setup.read_by(models.teacher, setup.training_settings(config, run.style, run.student))
+    settings = replace(setup.training_settings(config, run.style, run.student), room=run.room)
+    settings = setup.read_by(models.teacher, settings)
     judge = judge_of(config, run.style, models.teacher, stack)
     return Training(
         models=models,

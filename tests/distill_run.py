@@ -46,6 +46,7 @@ TRAINER = TrainerSettings(
     log_skipped=True,
 )
 SPEED = SpeedSettings(
+    fit_memory=True,
     engine="auto",
     vllm={},
     draft_tokens=0,

@@ -112,6 +112,7 @@ FASTER = {
     "speed.engine": "hf",
     "speed.draft_tokens": 0,
     "speed.slots": 1,
+    "speed.fit_memory": False,
     "speed.judge_batch": 1,
     "speed.judge_ahead": True,
     "speed.micro_batch": 1,

@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from sage.config.schema import RunConfig
 
 
-def check(config: RunConfig, say: Callable[[str], None] = print) -> Page:
-    """Print the page about the config's models; raises nothing about them."""
+def check(
+    config: RunConfig, say: Callable[[str], None] = print, *, card_gib: float | None = None
+) -> Page:
+    """Print the page about the config's models; raises nothing about them. card_gib: only the memory that a
+    run would take on a device of that size, from shapes alone."""
     started = time.perf_counter()
     page = Page(say)
     say(f"Student {config.student.path}" + (f", teacher {config.teacher.path}" if trains(config) else ""))
+    if card_gib is not None:
+        from sage.check.memory import memory
+
+        page.part(f"Memory on a device of {card_gib:g} GiB", lambda: memory(config, card_gib))
+        page.end(time.perf_counter() - started)
+        return page
     found = _Found()
     if page.part("Before any weights are read", lambda: before_weights(config)) and page.part(
         "Vocabulary", lambda: _vocabulary(config, found)

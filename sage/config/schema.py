@@ -264,6 +264,10 @@ class SpeedSettings(Settings):
     """Most tokens guessed ahead from the agent's own habits and checked in one forward; 0 guesses none."""
     slots: int = Field(ge=1, le=100_000)
     """Episodes decoded side by side."""
+    fit_memory: bool
+    """On a GPU: whether `slots`, `micro_batch` and `judge_batch` are lowered to what fits its free memory, by
+    a plan made from the models' shapes before anything is played (`python -m sage check --memory 80`).
+    `false` takes them as they are."""
     workers: int = Field(ge=0, le=1_024)
     """Environment processes; 0 plays in this process."""
     step_timeout_s: float = Field(gt=0, le=86_400)

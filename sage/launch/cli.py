@@ -6,6 +6,7 @@ Exit codes: 0 all done (or done before), 1 a run failed, 2 the config or the dat
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ class _Single:
     refusal: str = ""
     check: bool = False
     """Whether the models are only to be looked at: `python -m sage check`."""
+    card_gib: float | None = None
+    """Of `check --memory N`: the device that memory is planned for."""
     checked: int = 0
     """That page's exit code."""
 
@@ -63,7 +66,7 @@ def run_task(composed: DictConfig) -> float | None:
         if _Single.check:
             from sage.check.command import check
 
-            _Single.checked = check(config).exit_code
+            _Single.checked = check(config, card_gib=_Single.card_gib).exit_code
             return None
         from sage.launch.execute import execute
 
@@ -95,9 +98,9 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
             return EXIT_CONFIG
         arguments = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
     if arguments[:1] == ["check"]:
-        _Single.check, arguments = True, arguments[1:]
-        if {"-m", "--multirun"} & set(arguments):
-            print("check looks at one pair of models: leave out -m.", file=sys.stderr)
+        arguments, refusal = _of_check(arguments[1:])
+        if refusal:
+            print(refusal, file=sys.stderr)
             return EXIT_CONFIG
     arguments, notes = renamed(arguments)
     arguments, fitting = complete(arguments)
@@ -147,6 +150,32 @@ def _command_of_today(arguments: list[str]) -> list[str]:
     return ["list", *arguments[1:]]
 
 
+def _of_check(arguments: list[str]) -> tuple[list[str], str]:
+    """Take `--memory N` (GiB of a device) out of the arguments of `check`; what is left, and a refusal."""
+    _Single.check = True
+    if {"-m", "--multirun"} & set(arguments):
+        return [], "check looks at one pair of models: leave out -m."
+    text: str | None = None
+    rest: list[str] = []
+    given = iter(arguments)
+    for argument in given:
+        if argument == "--memory":
+            text = next(given, "")
+        elif argument.startswith("--memory="):
+            text = argument.removeprefix("--memory=")
+        else:
+            rest.append(argument)
+    if text is None:
+        return rest, ""
+    try:
+        _Single.card_gib = float(text)
+    except ValueError:
+        _Single.card_gib = math.nan
+    if not 0 < _Single.card_gib < math.inf:
+        return [], f"--memory takes the GiB of a device, as --memory 80, and not {text!r}."
+    return rest, ""
+
+
 def _flags_first(arguments: Sequence[str]) -> list[str]:
     """Hydra's parser wants all key=value words in one place; people do not type that way."""
     flags, words, rest = [], [], list(arguments)
@@ -163,7 +192,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 def _missing_folder(flags: Sequence[str]) -> str:
     """The sentence about a --config-dir that is not there, which Hydra would pass over; else nothing."""
-    for word, following in zip(flags, [*flags[1:], ""], strict=True):
+    for word, following in zip(flags, [*flags[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         folder = value if equals else following
         if name in ("--config-dir", "-cd") and not (folder and Path(folder).expanduser().is_dir()):

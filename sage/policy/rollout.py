@@ -97,7 +97,13 @@ def play(
     the same. An episode whose answer fails alone ends `policy_error`. A model that answers nothing at all is
     the caller's error: what it raised.
     """
-    return _Batch(lm, pool, jobs, settings, on_episode, opening, on_turns).play()
+    batch = _Batch(lm, pool, jobs, settings, on_episode, opening, on_turns)
+    try:
+        return batch.play()
+    finally:
+        del batch
+        if lm.device.type == "cuda":
+            free_memory()  # the training pass wants what the keys and values held
 
 
 class _Batch:

@@ -7,6 +7,7 @@ Shared by the story of a run (`sage.run`) and by the page about a pair of models
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,17 @@ from sage.policy.decoding.engine import right_engine
 from sage.policy.models.chat_format import dated
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel, load_model
+from sage.policy.models.shape import Shape, shape_of
 from sage.policy.rollout import PlaySettings
 from sage.teacher.vocabulary import ignored
 from sage.training.batch import Pair, pair
+from sage.training.memory import Plan, fitted, need_of, plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sage.config.schema import PromptStyle, RunConfig
+    from sage.policy.context import SplitContext
 
 
 def load_student(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> LanguageModel:
@@ -95,6 +99,33 @@ def left_out_weights(student: LanguageModel, models: Pair | None) -> list[str]:
     """About the weights of each checkpoint that take no part, once each."""
     read = [student, models.teacher] if models else [student]
     return list(dict.fromkeys(lm.left_out for lm in read))
+
+
+def plan_memory(
+    config: RunConfig, student: LanguageModel, models: Pair | None, context: Sequence[SplitContext]
+) -> Plan | None:
+    """The plan for the GPU that the loaded models are on, as `speed.fit_memory` says; None on a CPU, or where
+    the models are on two devices. A reference model counts as memory that is not free."""
+    import torch
+
+    if student.device.type != "cuda" or (models is not None and models.teacher.device != student.device):
+        return None
+    shapes = [_shape(lm) for lm in ([student] if models is None else [student, models.teacher])]
+    memory = torch.cuda.mem_get_info(student.device)[0] + sum(shape.weights for shape in shapes)
+    make = fitted if config.speed.fit_memory else plan
+    return make(shapes[0], shapes[1] if models is not None else None, need_of(config, context), memory)
+
+
+def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
+    """The config with the slots and batches of the plan; no result changes with them."""
+    need = plan.need
+    chosen = {"slots": need.slots, "micro_batch": need.micro_batch, "judge_batch": need.judge_batch}
+    return config.model_copy(update={"speed": config.speed.model_copy(update=chosen)})
+
+
+def _shape(lm: LanguageModel) -> Shape:
+    parameters = sum(p.numel() for p in lm.model.parameters())
+    return shape_of(lm.model.config, lm.model.dtype.itemsize, parameters)
 
 
 def training_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:

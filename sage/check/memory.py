@@ -1,0 +1,72 @@
+"""The memory of a run, planned for a card that need not be here, from the shapes of the models alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage.check.before import trains
+from sage.check.page import Line, fine, refused, warning
+from sage.errors import ModelError, reason_of, short_reason
+
+if TYPE_CHECKING:
+    from sage.config.schema import ModelSettings, RunConfig
+    from sage.policy.models.shape import Shape
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def memory(config: RunConfig, gib: float) -> Iterator[Line]:
+    """What a step would take on a device of so many GiB, and the slots and micro-batch that fit. Reads the
+    models' configs and tokenizers, no weights. Raises ModelError where a config cannot be read."""
+    from sage.check.preflight import look_ahead
+    from sage.training.memory import fitted, need_of
+
+    student = _shape(config.student)
+    teacher = _shape(config.teacher) if trains(config) else None
+    try:
+        context = look_ahead(config, config.env.tasks).context
+    except Exception as error:
+        context = []
+        yield warning(
+            f"The games' tokens were not counted ({short_reason(error)}): every episode is planned with "
+            f"rollout.max_context={config.rollout.max_context:,}."
+        )
+    plan = fitted(student, teacher, need_of(config, context), int(gib * 2**30))
+    for line in plan.lines():
+        yield fine(f"{line[:1].upper()}{line[1:]}.")
+    asked = (config.speed.slots, config.speed.micro_batch)
+    less = "" if (plan.slots, plan.micro_batch) == asked else f" (asked for: {asked[0]} and {asked[1]})"
+    if not plan.fits:
+        yield refused(
+            f"{plan.summary()}{less}; take a smaller student or teacher, lower rollout.max_context, or take a"
+            " larger device."
+        )
+    else:
+        yield fine(f"{plan.summary()}{less}.")
+
+
+def _shape(settings: ModelSettings) -> Shape:
+    from sage.policy.models.shape import shape_of
+
+    return shape_of(_config(settings), BYTES[settings.dtype])
+
+
+def _config(settings: ModelSettings) -> Any:
+    """A folder that holds a config.json alone will do."""
+    from transformers import AutoConfig
+
+    from sage.policy.models.folder import look, resolve_path
+
+    path = resolve_path(settings.path)
+    if not Path(path).expanduser().is_dir():
+        source = look(settings)
+        if source.config is not None:
+            return source.config
+        path = str(source.path)
+    gguf = {"gguf_file": settings.gguf_file} if settings.gguf_file else {}
+    try:
+        return AutoConfig.from_pretrained(Path(path).expanduser(), **gguf)
+    except Exception as error:
+        raise ModelError(f"The config of {settings.path!r} cannot be read: {reason_of(error)}.") from error

@@ -94,17 +94,20 @@ class Follower:
             return
         action = normal(action)
         self._room = room_of(action) or self._room
+        self._advance_by(action)
+        reached = [i for i, value in enumerate(self.path.scores) if value >= score]
+        if score > 0 and reached and (not self._next or score > self.path.scores[self._next - 1]):
+            self._next = max(self._next, reached[0] + 1)
+
+    def _advance_by(self, action: str) -> None:
         for ahead in range(self._next, len(self._actions)):
             if action == self._actions[ahead]:
                 # A movement that only passes through is not the one that the path waits for.
                 if ahead == self._next or room_of(action) is None:
                     self._next = ahead + 1
-                break
+                return
             if not (room_of(self._actions[ahead]) or _LOOKS.fullmatch(self._actions[ahead])):
-                break
-        reached = [i for i, value in enumerate(self.path.scores) if value >= score]
-        if score > 0 and reached and (not self._next or score > self.path.scores[self._next - 1]):
-            self._next = max(self._next, reached[0] + 1)
+                return
 
     @property
     def distance(self) -> int | None:

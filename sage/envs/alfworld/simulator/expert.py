@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -176,29 +177,40 @@ class SearchingExpert:
 
     def _learn_from_failure(self, command: str) -> None:
         """A refusal says something only where, as far as is known, the command should have worked."""
-        if m := _C_GO.fullmatch(command):
-            if m[1] in self.receptacles and m[1] not in self.here:
-                self.here.append(m[1])  # `go to` fails where the agent already stands: they share a place
-        elif m := _C_OPEN.fullmatch(command):
-            if m[1] in self.here:
-                self.closed.discard(m[1])
-        elif m := _C_EXAMINE.fullmatch(command):
-            if m[1] in self.here[1:]:
-                self.here.remove(m[1])
-        elif m := _C_TAKE.fullmatch(command):
-            if self._reaches(m[2]) and self.holding is None and m[1] in self.contents.get(m[2], ()):
-                self.stuck.add(m[1])
-        elif m := _C_MOVE.fullmatch(command):
-            if self._reaches(m[2]) and self.holding == m[1]:
-                self.refuses.add((kind_of(m[2]), kind_of(m[1])))
-        elif m := _C_CHANGE.fullmatch(command):
-            fits = m[1] == self.verb and m[3].startswith(STATION[m[1]])
-            if fits and m[3] in self.here and self.holding == m[2]:
-                self.stuck.add(m[2])
-        elif m := _C_USE.fullmatch(command):
-            place = self._place_of(m[1])
-            if kind_of(m[1]) == self.goal.lamp and place is not None and self._reaches(place):
-                self.stuck.add(m[1])
+        for pattern, learn in _FROM_REFUSED:
+            if found := pattern.fullmatch(command):
+                learn(self, *found.groups())
+                return
+
+    def _refused_go(self, place: str) -> None:
+        if place in self.receptacles and place not in self.here:
+            self.here.append(place)  # `go to` fails where the agent already stands: they share a place
+
+    def _refused_open(self, place: str) -> None:
+        if place in self.here:
+            self.closed.discard(place)
+
+    def _refused_examine(self, place: str) -> None:
+        if place in self.here[1:]:
+            self.here.remove(place)
+
+    def _refused_take(self, item: str, place: str) -> None:
+        if self._reaches(place) and self.holding is None and item in self.contents.get(place, ()):
+            self.stuck.add(item)
+
+    def _refused_move(self, item: str, place: str) -> None:
+        if self._reaches(place) and self.holding == item:
+            self.refuses.add((kind_of(place), kind_of(item)))
+
+    def _refused_change(self, verb: str, item: str, station: str) -> None:
+        fits = verb == self.verb and station.startswith(STATION[verb])
+        if fits and station in self.here and self.holding == item:
+            self.stuck.add(item)
+
+    def _refused_use(self, item: str) -> None:
+        place = self._place_of(item)
+        if kind_of(item) == self.goal.lamp and place is not None and self._reaches(place):
+            self.stuck.add(item)
 
     def _reaches(self, place: str) -> bool:
         return place in self.here and place not in self.closed
@@ -321,3 +333,15 @@ class SearchingExpert:
             if place not in self.searched:
                 return self._at(thought, place, f"examine {place}")
         return Move(thought, "look")
+
+
+_FROM_REFUSED: tuple[tuple[re.Pattern[str], Callable[..., None]], ...] = (
+    (_C_GO, SearchingExpert._refused_go),
+    (_C_OPEN, SearchingExpert._refused_open),
+    (_C_EXAMINE, SearchingExpert._refused_examine),
+    (_C_TAKE, SearchingExpert._refused_take),
+    (_C_MOVE, SearchingExpert._refused_move),
+    (_C_CHANGE, SearchingExpert._refused_change),
+    (_C_USE, SearchingExpert._refused_use),
+)
+"""What a refused command of each form tells; the form's groups are the arguments."""

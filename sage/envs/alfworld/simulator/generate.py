@@ -160,29 +160,33 @@ def possible_goals(scene: int, task_type: str) -> dict[str, tuple[Goal, ...]]:
     goals: dict[str, tuple[Goal, ...]] = {}
     if floor_plan.room not in able.task_rooms[task_type]:
         return goals
-    kinds = {fixture.type for fixture in floor_plan.fixtures}
     needs = {
         "pick_clean_then_place_in_recep": ("SinkBasin", able.cleanable),
         "pick_heat_then_place_in_recep": ("Microwave", able.heatable),
         "pick_cool_then_place_in_recep": ("Fridge", able.coolable),
     }
     appliance, allowed = needs.get(task_type, ("", able.pickupable))
-    if appliance and appliance not in kinds:
+    if appliance and appliance not in {fixture.type for fixture in floor_plan.fixtures}:
         return goals
     for kind in sorted(set(floor_plan.object_types) & able.pickupable & allowed):
         homes = {fixture.type for fixture in places_for(kind, floor_plan, able)}
         if task_type == "look_at_obj_in_light":
-            if LAMP in floor_plan.object_types and homes:
-                goals[kind] = (Goal(task_type, kind, "", LAMP),)
-            continue
-        count = 2 if task_type == "pick_two_obj_and_place" else 1
-        # What is cleaned at the basin, heated or cooled is never asked to be put where that happens.
-        targets = sorted(homes - {appliance} - {"Toaster", "SinkBasin", "BathtubBasin"})
-        if not appliance:
-            targets = [target for target in targets if homes - {target}]
-        if targets:
-            goals[kind] = tuple(Goal(task_type, kind, target, "", count) for target in targets)
+            found = [Goal(task_type, kind, "", LAMP)] if LAMP in floor_plan.object_types and homes else []
+        else:
+            found = _goals_of_placing(task_type, kind, homes, appliance)
+        if found:
+            goals[kind] = tuple(found)
     return goals
+
+
+def _goals_of_placing(task_type: str, kind: str, homes: set[str], appliance: str) -> list[Goal]:
+    """A goal for each type of receptacle that an object of type `kind` may be asked to be put into."""
+    count = 2 if task_type == "pick_two_obj_and_place" else 1
+    # What is cleaned at the basin, heated or cooled is never asked to be put where that happens.
+    targets = sorted(homes - {appliance} - {"Toaster", "SinkBasin", "BathtubBasin"})
+    return [
+        Goal(task_type, kind, target, "", count) for target in targets if appliance or homes - {target}
+    ]
 
 
 @cache
@@ -283,38 +287,7 @@ def _sample_thing(kind: str) -> Thing:
 
 def _problem_text(household: Household, trial: str) -> str:
     """The PDDL problem, laid out like an official one."""
-    able = affordances()
-    fixtures, objects, goal = household.plan.fixtures, household.objects, household.goal
-    object_kinds = sorted({o.type for o in objects} | {"Sink"})  # some domains name SinkType
-    holder_kinds = sorted({f.type for f in fixtures})
-    locations = sorted({f.location for f in fixtures} | {o.location for o in objects} | {household.start})
-    ids = {o.id: mangle(o.id) for o in objects} | {f.id: mangle(f.id) for f in fixtures}
-    start = mangle(household.start)
-
-    lines = ["agent1 - agent"]
-    lines += [f"{kind}Type - otype" for kind in object_kinds]
-    lines += [f"{kind}Type - rtype" for kind in holder_kinds]
-    lines += [f"{ids[o.id]} - object" for o in objects]
-    lines += [f"{ids[f.id]} - receptacle" for f in fixtures]
-    lines += [f"{mangle(location)} - location" for location in locations]
-
-    facts = [f"(receptacleType {ids[f.id]} {f.type}Type)" for f in fixtures]
-    facts += [f"(objectType {ids[o.id]} {o.type}Type)" for o in objects]
-    facts += [
-        f"(canContain {holder}Type {kind}Type)"
-        for holder in holder_kinds
-        for kind in object_kinds
-        if kind in able.contains[holder]
-    ]
-    for ability in ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable"):
-        facts += [f"({ability} {ids[o.id]})" for o in objects if getattr(_sample_thing(o.type), ability)]
-    facts += [f"(isReceptacleObject {ids[o.id]})" for o in objects if _sample_thing(o.type).holder]
-    facts += [f"(openable {ids[f.id]})" for f in fixtures if f.openable]
-    facts.append(f"(atLocation agent1 {start})")
-    facts += [f"(inReceptacle {ids[o.id]} {ids[holder]})" for o in objects for holder in o.receptacles]
-    facts += [f"(receptacleAtLocation {ids[f.id]} {mangle(f.location)})" for f in fixtures]
-    facts += [f"(objectAtLocation {ids[o.id]} {mangle(o.location)})" for o in objects]
-
+    goal = household.goal
     pddl_goal = (
         goal_library()[goal.task_type]["pddl"]
         .replace("#", "-")
@@ -323,9 +296,58 @@ def _problem_text(household: Household, trial: str) -> str:
     indent = "\n        "
     return (
         f"(define (problem plan_{trial})\n(:domain alfred)\n(:objects\n"
-        + indent.join(lines)
+        + indent.join(_problem_objects(household))
         + "\n        )\n\n\n(:init\n\n        "
-        + indent.join(facts)
+        + indent.join(_problem_facts(household))
         + "\n        )\n"
         + pddl_goal
     )
+
+
+def _object_kinds(household: Household) -> list[str]:
+    return sorted({o.type for o in household.objects} | {"Sink"})  # some domains name SinkType
+
+
+def _holder_kinds(household: Household) -> list[str]:
+    return sorted({f.type for f in household.plan.fixtures})
+
+
+def _problem_objects(household: Household) -> list[str]:
+    """The lines of the problem's `:objects`."""
+    fixtures, objects = household.plan.fixtures, household.objects
+    locations = sorted({f.location for f in fixtures} | {o.location for o in objects} | {household.start})
+    lines = ["agent1 - agent"]
+    lines += [f"{kind}Type - otype" for kind in _object_kinds(household)]
+    lines += [f"{kind}Type - rtype" for kind in _holder_kinds(household)]
+    lines += [f"{mangle(o.id)} - object" for o in objects]
+    lines += [f"{mangle(f.id)} - receptacle" for f in fixtures]
+    return lines + [f"{mangle(location)} - location" for location in locations]
+
+
+def _problem_facts(household: Household) -> list[str]:
+    """The lines of the problem's `:init`."""
+    fixtures, objects = household.plan.fixtures, household.objects
+    ids = {o.id: mangle(o.id) for o in objects} | {f.id: mangle(f.id) for f in fixtures}
+    facts = [f"(receptacleType {ids[f.id]} {f.type}Type)" for f in fixtures]
+    facts += [f"(objectType {ids[o.id]} {o.type}Type)" for o in objects]
+    facts += [
+        f"(canContain {holder}Type {kind}Type)"
+        for holder in _holder_kinds(household)
+        for kind in _object_kinds(household)
+        if kind in affordances().contains[holder]
+    ]
+    facts += _problem_abilities(household)
+    facts.append(f"(atLocation agent1 {mangle(household.start)})")
+    facts += [f"(inReceptacle {ids[o.id]} {ids[holder]})" for o in objects for holder in o.receptacles]
+    facts += [f"(receptacleAtLocation {ids[f.id]} {mangle(f.location)})" for f in fixtures]
+    return facts + [f"(objectAtLocation {ids[o.id]} {mangle(o.location)})" for o in objects]
+
+
+def _problem_abilities(household: Household) -> list[str]:
+    """What can be done with each thing, as facts."""
+    kinds = [(mangle(placed.id), _sample_thing(placed.type)) for placed in household.objects]
+    facts = []
+    for ability in ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable"):
+        facts += [f"({ability} {name})" for name, thing in kinds if getattr(thing, ability)]
+    facts += [f"(isReceptacleObject {name})" for name, thing in kinds if thing.holder]
+    return facts + [f"(openable {mangle(f.id)})" for f in household.plan.fixtures if f.openable]

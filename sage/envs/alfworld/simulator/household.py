@@ -215,28 +215,39 @@ def sample_household(plan: FloorPlan, goal: Goal, able: Affordances, rng: random
     hold the task; `possible_goals` never offers such a goal.
     """
     room = _Room(plan, rng)
-    untouched = goal.task_type in ("pick_and_place_simple", "pick_two_obj_and_place")
     for kind in plan.object_types:
-        is_target = kind == goal.object
         if kind not in able.pickupable:
             _furnish(room, kind)
-            continue
-        options = places_for(kind, plan, able) + [
-            fixture for fixture in plan.fixtures if kind in ALSO_LIES_IN.get(fixture.type, ())
-        ]
-        count = _draw(TARGET_INSTANCES if is_target else INSTANCES, rng)
-        if is_target:
-            count = max(count, goal.count)
-            options = [f for f in options if not (untouched and f.type == goal.receptacle)]
-            if not options:
-                raise ValueError(f"floor plan {plan.scene} has no place for {kind} but {goal.receptacle}")
-        for index in range(count):
-            # The task's objects must be within reach; others may lie about.
-            needed = is_target and index < goal.count
-            on_floor = not needed and rng.random() < ON_FLOOR.get(kind, STRAY)
-            if on_floor or not options:
-                room.drop(kind)
-            else:
-                never = goal.receptacle if is_target and untouched else ""
-                room.put(kind, room.pick_fixture(options), never)
+        elif kind == goal.object:
+            _lay_out_target(room, goal, able)
+        else:
+            _lay_out(room, kind, _options(kind, plan, able), _draw(INSTANCES, rng))
     return Household(plan, tuple(room.objects), goal, room.free_location())
+
+
+def _options(kind: str, plan: FloorPlan, able: Affordances) -> list[Fixture]:
+    also = [fixture for fixture in plan.fixtures if kind in ALSO_LIES_IN.get(fixture.type, ())]
+    return places_for(kind, plan, able) + also
+
+
+def _lay_out_target(room: _Room, goal: Goal, able: Affordances) -> None:
+    untouched = goal.task_type in ("pick_and_place_simple", "pick_two_obj_and_place")
+    options = _options(goal.object, room.plan, able)
+    count = max(_draw(TARGET_INSTANCES, room.rng), goal.count)
+    if untouched:
+        options = [fixture for fixture in options if fixture.type != goal.receptacle]
+    if not options:
+        raise ValueError(f"floor plan {room.plan.scene} has no place for {goal.object} but {goal.receptacle}")
+    _lay_out(room, goal.object, options, count, goal.count, goal.receptacle if untouched else "")
+
+
+def _lay_out(
+    room: _Room, kind: str, options: Sequence[Fixture], count: int, needed: int = 0, never: str = ""
+) -> None:
+    """`count` objects of one type; the first `needed` within reach, others may lie about."""
+    for index in range(count):
+        on_floor = index >= needed and room.rng.random() < ON_FLOOR.get(kind, STRAY)
+        if on_floor or not options:
+            room.drop(kind)
+        else:
+            room.put(kind, room.pick_fixture(options), never)

@@ -8,6 +8,7 @@ is 1 in every step after which the goal holds, also when the episode is played o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sage.envs.alfworld.simulator.planner import is_won
@@ -114,33 +115,42 @@ class NativeWorld:
         commands.update(self._go[name] for name in elsewhere)
         held = state.holding
         for receptacle in here:
-            name = receptacle.name
-            commands.add(f"examine {name}")
-            if receptacle.openable:
-                commands.add(f"close {name}" if name in state.opened else f"open {name}")
-            accessible = self._accessible(receptacle)
-            for thing_name in self._contents(name):
-                thing = game.things[thing_name]
-                if thing.pickupable and held is None and accessible:
-                    commands.add(f"take {thing_name} from {name}")
-                if thing.toggleable:
-                    commands.add(f"use {thing_name}")
+            commands.update(self._standing_at(receptacle))
             if held is not None:
-                thing = game.things[held]
-                if accessible and (receptacle.type, thing.type) in game.can_contain:
-                    commands.add(f"move {held} to {name}")
-                for verb in ("clean", "heat", "cool"):
-                    if self._treats(verb, held, receptacle):
-                        commands.add(f"{verb} {held} with {name}")
+                commands.update(self._holding_at(held, receptacle))
         if held is not None:
             commands.add(f"examine {held}")
             if game.things[held].type in KNIVES:
-                commands.update(
-                    f"slice {name} with {held}"
-                    for name, place in state.lying
-                    if place == state.location and game.things[name].sliceable
-                )
+                commands.update(f"slice {name} with {held}" for name in self._sliceable_on_floor())
         return tuple(sorted(commands))
+
+    def _standing_at(self, receptacle: Receptacle) -> Iterator[str]:
+        """What can be done with `receptacle` and what is inside it, whatever is held."""
+        name = receptacle.name
+        yield f"examine {name}"
+        if receptacle.openable:
+            yield f"close {name}" if name in self.state.opened else f"open {name}"
+        takes = self.state.holding is None and self._accessible(receptacle)
+        for thing_name in self._contents(name):
+            thing = self.game.things[thing_name]
+            if takes and thing.pickupable:
+                yield f"take {thing_name} from {name}"
+            if thing.toggleable:
+                yield f"use {thing_name}"
+
+    def _holding_at(self, held: str, receptacle: Receptacle) -> Iterator[str]:
+        """What can be done with `held` at `receptacle`."""
+        kind = self.game.things[held].type
+        if self._accessible(receptacle) and (receptacle.type, kind) in self.game.can_contain:
+            yield f"move {held} to {receptacle.name}"
+        for verb in ("clean", "heat", "cool"):
+            if self._treats(verb, held, receptacle):
+                yield f"{verb} {held} with {receptacle.name}"
+
+    def _sliceable_on_floor(self) -> Iterator[str]:
+        for name, place in self.state.lying:
+            if place == self.state.location and self.game.things[name].sliceable:
+                yield name
 
     def won(self) -> bool:
         """Whether the goal holds now; it can be lost again by undoing it."""
@@ -211,18 +221,25 @@ class NativeWorld:
         state, thing = self.state, self.game.things[name]
         if thing.holder:
             return f"This is a normal {name}. In it, you see {listing(list(thing.contents))}."
-        clean, sliced = name in state.clean, name in state.sliced
-        heat = "hot" if name in state.hot else "cool" if name in state.cool else ""
-        if heat or clean:
-            if heat == "cool" and not clean and not sliced:
-                heat = "cold"
-            words = " and ".join(word for word in (heat, "clean" if clean else "") if word)
-            return f"This is a {words}{' sliced' if sliced else ''} {name}."
+        sliced = name in state.sliced
+        if treated := self._treated(name):
+            return f"This is a {treated}{' sliced' if sliced else ''} {name}."
         if thing.toggleable and name in state.toggled:
             return f"This {name} is on."
         if thing.sliceable and sliced:
             return f"This is a sliced {name}."
         return f"There's nothing special about {name}."
+
+    def _treated(self, name: str) -> str:
+        """What heat, cold and water have made of a thing, in the engine's words; empty where nothing."""
+        state = self.state
+        if name in state.hot:
+            heat = "hot"
+        elif name in state.cool:
+            heat = "cool" if name in state.clean or name in state.sliced else "cold"
+        else:
+            heat = ""
+        return " and ".join(word for word in (heat, "clean" if name in state.clean else "") if word)
 
     # The commands.
 

@@ -194,8 +194,7 @@ def _build(
     facts: dict[str, list[tuple[str, str]]],
     walkthrough: tuple[str, ...],
 ) -> Game:
-    receptacle_types = {r: kind.removesuffix("type") for r, kind in facts["receptacleType"]}
-    object_types = {o: kind.removesuffix("type") for o, kind in facts["objectType"]}
+    receptacle_types, object_types = _typed(facts["receptacleType"]), _typed(facts["objectType"])
     ids = sorted(receptacle_types.keys() | object_types.keys())
     if any("_bar_" not in identifier for identifier in ids):
         raise UncoveredGame(f"{path} has an object without a place in its id, which gets no number.")
@@ -209,22 +208,21 @@ def _build(
         for r in ids
         if r in receptacle_types
     }
-    able = {ability: {o for o, _ in facts[ability]} for ability in _ABILITIES}
-    holders = {o for o, _ in facts["isReceptacleObject"]}
-    contents: dict[str, list[str]] = defaultdict(list)
-    for inner, outer in sorted(facts["inReceptacleObject"]):
-        contents[outer].append(names[inner])
-    things = {
-        names[o]: Thing(
-            names[o],
-            object_types[o],
-            **{ability: o in able[ability] for ability in _ABILITIES},
-            holder=o in holders,
-            contents=tuple(contents[o]),
-        )
-        for o in ids
-        if o in object_types
-    }
+    things = _things([o for o in ids if o in object_types], object_types, names, facts)
+    state = _state(facts, names, location, receptacles)
+    can_contain = frozenset(
+        (holder.removesuffix("type"), kind.removesuffix("type")) for holder, kind in facts["canContain"]
+    )
+    return Game(path, task_text, goal, receptacles, things, can_contain, state, walkthrough)
+
+
+def _state(
+    facts: dict[str, list[tuple[str, str]]],
+    names: dict[str, str],
+    location: dict[str, str],
+    receptacles: dict[str, Receptacle],
+) -> State:
+    """Where things are at the start. Raises KeyError where one is in what is no receptacle."""
     lying = {(names[o], place) for o, place in facts["objectAtLocation"]}
     inside: dict[str, str] = {}
     also_inside: set[tuple[str, str]] = set()
@@ -235,14 +233,35 @@ def _build(
             raise KeyError(r)
         if inside.setdefault(names[o], names[r]) != names[r]:
             also_inside.add((names[o], names[r]))
-    state = State(
+    return State(
         location=facts["atLocation"][0][1],
         inside=inside,
         cool={names[o] for o, _ in facts["isCool"]},
         also_inside=also_inside,
         lying=lying,
     )
-    can_contain = frozenset(
-        (holder.removesuffix("type"), kind.removesuffix("type")) for holder, kind in facts["canContain"]
-    )
-    return Game(path, task_text, goal, receptacles, things, can_contain, state, walkthrough)
+
+
+def _typed(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    return {identifier: kind.removesuffix("type") for identifier, kind in pairs}
+
+
+def _things(
+    ids: list[str], types: dict[str, str], names: dict[str, str], facts: dict[str, list[tuple[str, str]]]
+) -> dict[str, Thing]:
+    """The objects by the names an agent reads, in the order of `ids`."""
+    able = {ability: {o for o, _ in facts[ability]} for ability in _ABILITIES}
+    holders = {o for o, _ in facts["isReceptacleObject"]}
+    contents: dict[str, list[str]] = defaultdict(list)
+    for inner, outer in sorted(facts["inReceptacleObject"]):
+        contents[outer].append(names[inner])
+    return {
+        names[o]: Thing(
+            names[o],
+            types[o],
+            **{ability: o in able[ability] for ability in _ABILITIES},
+            holder=o in holders,
+            contents=tuple(contents[o]),
+        )
+        for o in ids
+    }

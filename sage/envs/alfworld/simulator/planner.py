@@ -15,6 +15,7 @@ any of them, stays in the others, and counts for the goal wherever it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from sage.envs.alfworld.simulator.world import Game, Receptacle, State
 
@@ -204,58 +205,86 @@ def _look_scripts(
                 yield [*drop, ("take", name, place), end]
 
 
+class _Delivery(NamedTuple):
+    """How objects get to a target: what is known of the game before a script is tried."""
+
+    fits: bool
+    """Whether the target's type can hold the object's."""
+    verb: str
+    """clean, heat or cool; empty where the task asks for no treatment."""
+    appliances: list[Receptacle]
+    done: frozenset[str]
+    """Objects that need no treatment any more."""
+    places: dict[str, list[str]]
+
+    def deliver(self, name: str, source: str | None, target: str) -> Iterator[list[Step]]:
+        """What follows once `name`, taken from `source`, is in hand."""
+        stays = target != source and target in self.places[name]
+        if not (stays or self.fits):
+            return
+        put: list[Step] = [] if stays else [("move", name, target)]
+        if name in self.done:
+            yield put
+        elif self.verb:
+            yield from ([(self.verb, name, appliance.name), *put] for appliance in self.appliances)
+
+    def fetch(self, sources: list[tuple[str, str]], count: int, target: str) -> Iterator[list[Step]]:
+        """Every way to bring `count` of the objects to `target`, one after the other."""
+        if count <= 0:
+            yield []
+            return
+        for name, source in sources:
+            others = [pair for pair in sources if pair[0] != name]
+            for middle in self.deliver(name, source, target):
+                for rest in self.fetch(others, count - 1, target):
+                    yield [("take", name, source), *middle, *rest]
+
+    def scripts(
+        self,
+        sources: list[tuple[str, str]],
+        count: int,
+        target: str,
+        held: str | None,
+        drops: list[list[Step]],
+    ) -> Iterator[list[Step]]:
+        """Ways to bring `count` objects to `target`: what is in hand first, then after one of `drops`."""
+        if held is not None and held in self.places:
+            for first in self.deliver(held, None, target):
+                for rest in self.fetch(sources, count - 1, target):
+                    yield first + rest
+        for drop in drops:
+            for rest in self.fetch(sources, count, target):
+                yield drop + rest
+
+
+def _delivery(game: Game, state: State, candidates: list[str]) -> _Delivery:
+    goal = game.goal
+    verb, appliance_types = TREATMENTS.get(goal.task_type, ("", ()))
+    return _Delivery(
+        (goal.receptacle, goal.object) in game.can_contain,
+        verb,
+        [r for r in game.receptacles.values() if r.type in appliance_types],
+        frozenset(_done(game, state)),
+        {name: _places(state, name) for name in candidates},
+    )
+
+
 def _place_scripts(
     game: Game, state: State, candidates: list[str], sources: list[tuple[str, str]], spots: set[str]
 ) -> Iterator[list[Step]]:
     """Bring as many objects as are missing to one target, each treated if the task asks for it."""
     goal = game.goal
-    verb, appliance_types = TREATMENTS.get(goal.task_type, ("", ()))
-    done = set(_done(game, state))
-    appliances = [r for r in game.receptacles.values() if r.type in appliance_types]
-    fits = (goal.receptacle, goal.object) in game.can_contain
-    places = {name: _places(state, name) for name in candidates}
-    spots = spots | {r.location for r in appliances}
-    used = {place for where in places.values() for place in where}
-    targets = _worth_trying(
-        game, state, [r for r in game.receptacles.values() if r.type == goal.receptacle], spots, used
-    )
-
-    def deliver(name: str, source: str | None, target: str) -> Iterator[list[Step]]:
-        """What follows once `name`, taken from `source`, is in hand."""
-        stays = target != source and target in places[name]
-        if not (stays or fits):
-            return
-        put: list[Step] = [] if stays else [("move", name, target)]
-        if name in done:
-            yield put
-        elif verb:
-            yield from ([(verb, name, appliance.name), *put] for appliance in appliances)
-
-    def fetch(open_sources: list[tuple[str, str]], count: int, target: str) -> Iterator[list[Step]]:
-        """Every way to bring `count` of the objects to `target`, one after the other."""
-        if count <= 0:
-            yield []
-            return
-        for name, source in open_sources:
-            others = [pair for pair in open_sources if pair[0] != name]
-            for middle in deliver(name, source, target):
-                for rest in fetch(others, count - 1, target):
-                    yield [("take", name, source), *middle, *rest]
-
-    drops = list(_drops(game, state, spots, used | {r.name for r in targets}))
-    held = state.holding
-    for receptacle in targets:
-        target = receptacle.name
-        there = {name for name in done if target in places[name]}
-        missing = goal.count - len(there)
+    way = _delivery(game, state, candidates)
+    spots = spots | {r.location for r in way.appliances}
+    used = {place for where in way.places.values() for place in where}
+    of_type = [r for r in game.receptacles.values() if r.type == goal.receptacle]
+    targets = [r.name for r in _worth_trying(game, state, of_type, spots, used)]
+    drops = list(_drops(game, state, spots, used.union(targets)))
+    for target in targets:
+        there = {name for name in way.done if target in way.places[name]}
         outside = [(name, place) for name, place in sources if name not in there]
-        if held is not None and held in places and held not in there:
-            for first in deliver(held, None, target):
-                for rest in fetch(outside, missing - 1, target):
-                    yield first + rest
-        for drop in drops:
-            for rest in fetch(outside, missing, target):
-                yield drop + rest
+        held = None if state.holding in there else state.holding
+        yield from way.scripts(outside, goal.count - len(there), target, held, drops)
 
 
 def _drops(game: Game, state: State, spots: set[str], names: set[str]) -> Iterator[list[Step]]:

@@ -39,18 +39,21 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         group = match[1] or match[2]
         return _end(f"{group!r} is not a config group{nearest(group, _groups())}")
     if match := _COULD_NOT.search(text):
-        key = match[1] or match[2]
-        register_components(_plugins(overrides))
-        known = [*known_settings(), *_groups()]
-        if key in known and any(override.startswith(f"{key}={{") for override in overrides):
-            return f"{key!r} does not have the keys of the given value yet; add them with +{key}=..."
-        return _end(unknown_setting(key, known))
+        return _no_such_key(match[1] or match[2], overrides)
     if "Config group override must be a string" in text:
         return _not_an_option(overrides, text)
     first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return _end(f"The config cannot be resolved at {error.full_key!r}: {first}")
     return _end(first)
+
+
+def _no_such_key(key: str, overrides: Sequence[str]) -> str:
+    register_components(_plugins(overrides))
+    known = [*known_settings(), *_groups()]
+    if key in known and any(override.startswith(f"{key}={{") for override in overrides):
+        return f"{key!r} does not have the keys of the given value yet; add them with +{key}=..."
+    return _end(unknown_setting(key, known))
 
 
 def _missing_option(file: str, options: list[str], text: str) -> str:

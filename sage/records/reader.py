@@ -14,12 +14,15 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import IDENTITY_VERSION, Identity
 from sage.records.rundir import RunDir, RunStatus, parse_status
 from sage.records.schema import FORMAT_VERSION, TABLES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _NAME = re.compile(r"attempt_([1-9][0-9]{0,8})")
 _KEYS = ("run", "method", "env", "seed", "step")
@@ -149,7 +152,11 @@ def file_problem(path: Path) -> str:
         return f"{path} is cut or no Parquet file."
     if version > FORMAT_VERSION:
         return f"{path} has record format {version}; this version reads up to {FORMAT_VERSION}."
-    ours = arrow_schema(path.stem)
+    return _columns_problem(path, schema, arrow_schema(path.stem))
+
+
+def _columns_problem(path: Path, schema: pa.Schema, ours: pa.Schema) -> str:
+    """One sentence where the columns of a table's file are not those of ours, else nothing."""
     missing = [name for name in _KEYS if name not in schema.names]
     typed = [field for field in schema if field.name in _TYPED and field.name in ours.names]
     other = [field.name for field in typed if not _alike(field.type, ours.field(field.name).type)]

@@ -163,20 +163,6 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
     slips = _slips(turns)
     steps = read(folder, "steps").to_pylist()
 
-    groups: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    for row in episodes:
-        if row["phase"] == "eval":
-            groups.setdefault(row["split"], {}).setdefault(row["step"], []).append(row)
-    splits = tuple(
-        SplitResult(
-            split=split,
-            sources=tuple(sorted({row["source"] for rows in by_step.values() for row in rows})),
-            rates=tuple(_rate(step, by_step[step], slips["eval", step, split]) for step in sorted(by_step)),
-        )
-        for split, by_step in groups.items()
-    )
-    if seconds is None:
-        seconds = {p: sum(row.get(f"seconds_{p}") or 0.0 for row in steps) for p in PHASES}
     training = [row for row in episodes if row["phase"] == "train"]
     first: dict[str, Any] = next(iter([*episodes, *steps]), {})
     total = sum(labels.values())
@@ -186,17 +172,35 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
         env=first.get("env", ""),
         seed=first.get("seed"),
         steps=max((row["step"] for row in steps), default=0),
-        splits=splits,
+        splits=_split_results([row for row in episodes if row["phase"] == "eval"], slips),
         train=_rate(0, training, _added(slips, "train")) if training else None,
         label_shares={label: count / total for label, count in labels.most_common()},
         labelled_turns=total,
-        seconds=dict(seconds),
+        seconds=dict(_seconds_of(steps) if seconds is None else seconds),
         skipped_steps=sum(row["stepped"] is False for row in steps),
         graded=any(row["score"] not in (None, 0.0, 1.0) for row in episodes),
         ledger=ledger(steps) if steps else None,
         judged=len(asked),
         fallback=asked.count(Label.FALLBACK),
         retried=sum(bool(row["retries"]) for row in episodes),
+    )
+
+
+def _seconds_of(steps: list[dict[str, Any]]) -> dict[str, float]:
+    return {phase: sum(row.get(f"seconds_{phase}") or 0.0 for row in steps) for phase in PHASES}
+
+
+def _split_results(evaluated: list[dict[str, Any]], slips: Counts) -> tuple[SplitResult, ...]:
+    groups: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for row in evaluated:
+        groups.setdefault(row["split"], {}).setdefault(row["step"], []).append(row)
+    return tuple(
+        SplitResult(
+            split=split,
+            sources=tuple(sorted({row["source"] for rows in by_step.values() for row in rows})),
+            rates=tuple(_rate(step, by_step[step], slips["eval", step, split]) for step in sorted(by_step)),
+        )
+        for split, by_step in groups.items()
     )
 
 

@@ -86,14 +86,7 @@ class Search:
         """All seeds at once, or with pruning one seed after another."""
         seeds = self.settings.seeds
         for group in [[seed] for seed in seeds] if self.settings.pruning else [list(seeds)]:
-            wanted = [(live, s) for live in batch if not live.failed and not live.pruned for s in group]
-            folders = self._settled([self._overrides(live, seed) for live, seed in wanted])
-            for (live, seed), folder in zip(wanted, folders, strict=True):
-                value = value_of(folder, self.settings.objectives) if folder is not None else None
-                if value is None:
-                    live.failed = True
-                else:
-                    live.values[seed] = value
+            self._run_seeds([live for live in batch if not live.failed and not live.pruned], group)
             if self.stopped():
                 for live in batch:
                     live.failed = live.failed or len(live.values) < len(seeds)
@@ -101,6 +94,16 @@ class Search:
             if self.settings.pruning and group[0] != seeds[-1]:
                 for live in batch:
                     live.pruned = live.pruned or (not live.failed and self._is_worse(live, group[0]))
+
+    def _run_seeds(self, batch: list[_Live], seeds: Sequence[int]) -> None:
+        wanted = [(live, seed) for live in batch for seed in seeds]
+        folders = self._settled([self._overrides(live, seed) for live, seed in wanted])
+        for (live, seed), folder in zip(wanted, folders, strict=True):
+            value = value_of(folder, self.settings.objectives) if folder is not None else None
+            if value is None:
+                live.failed = True
+            else:
+                live.values[seed] = value
 
     def _settled(self, jobs: Sequence[Overrides]) -> list[Path | None]:
         """Folders of the jobs' runs; one that a dying process still holds is waited for and run again."""

@@ -115,10 +115,7 @@ class SweepSettings(Settings):
                 if isinstance(part, Range) and part.step is None:
                     raise ValueError(f"The sampler grid needs a step for {name!r}, or choices.")
         for point in self.baselines:
-            if set(point) != set(self.space):
-                raise ValueError(f"A baseline sets {sorted(point)}, and the space is {sorted(self.space)}.")
-            for name, value in point.items():
-                _check_inside(name, value, self.space[name])
+            _check_baseline(point, self.space)
         searched = {o.split for o in self.objectives if o.metric == "success"}
         if self.confirm.split in searched or set(self.confirm.seeds) & set(self.seeds):
             raise ValueError(
@@ -131,6 +128,13 @@ class SweepSettings(Settings):
         """What makes two trials comparable, in plain data."""
         kept = ("seeds", "objectives", "space", "fixed")
         return self.model_dump(mode="json", include=set(kept))
+
+
+def _check_baseline(point: Mapping[str, Value], space: Mapping[str, Range | Choices]) -> None:
+    if set(point) != set(space):
+        raise ValueError(f"A baseline sets {sorted(point)}, and the space is {sorted(space)}.")
+    for name, value in point.items():
+        _check_inside(name, value, space[name])
 
 
 def _check_inside(name: str, value: Value, part: Range | Choices) -> None:

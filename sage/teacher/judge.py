@@ -141,13 +141,7 @@ class TeacherJudge:
         }
         asked = self._asked(missing)
         self._learn(asked)
-        if asked.failed:
-            of_turns = zip(turns, keys, strict=True)
-            broken = {
-                id(c.episode): (c.episode, asked.failed[key]) for c, key in of_turns if key in asked.failed
-            }
-            raise JudgeFailure(list(broken.values()))
-
+        _refuse_failed(turns, keys, asked.failed)
         judged, paid = [], {}
         for key in keys:
             known = self._memory[key]
@@ -260,3 +254,11 @@ class TeacherJudge:
             if found is not None:
                 self._memory[key] = found
         return self._memory.get(key)
+
+
+def _refuse_failed(turns: Sequence[TurnContext], keys: Sequence[str], failed: dict[str, str]) -> None:
+    """Raises JudgeFailure with the episodes of the queries in `failed` (key -> why), each once."""
+    of_turns = zip(turns, keys, strict=True)
+    broken = {id(c.episode): (c.episode, failed[key]) for c, key in of_turns if key in failed}
+    if broken:
+        raise JudgeFailure(list(broken.values()))

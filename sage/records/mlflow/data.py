@@ -134,18 +134,19 @@ def sampled_episodes(run: RunDir, each: int) -> list[dict[str, Any]]:
     steps (these have labels) and as many of the last evaluation, spread over the task types."""
     rows = [row for row in read(run.path, "episodes").to_pylist() if row["ok"]]
     chosen: list[dict[str, Any]] = []
-    for phase in ("train", "eval"):
-        of_phase = [row for row in rows if row["phase"] == phase]
-        last = max((row["step"] for row in of_phase), default=0)
-        if phase == "eval":
-            of_phase = [row for row in of_phase if row["step"] == last]
+    last = max((row["step"] for row in rows if row["phase"] == "eval"), default=0)
+    trained = [row for row in rows if row["phase"] == "train"]
+    evaluated = [row for row in rows if (row["phase"], row["step"]) == ("eval", last)]
+    for of_phase in (trained, evaluated):
+        of_phase.sort(key=lambda row: (-row["step"], row["split"], row["task"]))
         for won in (True, False):
-            candidates = [row for row in of_phase if bool(row["won"]) is won]
-            candidates.sort(key=lambda row: (-row["step"], row["split"], row["task"]))
-            chosen += _spread(candidates, each)
-    if not chosen:
-        return []
-    wanted = {_episode_key(row): row | {"played": []} for row in chosen}
+            chosen += _spread([row for row in of_phase if bool(row["won"]) is won], each)
+    return _with_turns(run, chosen) if chosen else []
+
+
+def _with_turns(run: RunDir, episodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same episodes, each with its turns' rows under `played`."""
+    wanted = {_episode_key(row): row | {"played": []} for row in episodes}
     for turn in read(run.path, "turns").to_pylist():
         episode = wanted.get(_episode_key(turn))
         if episode is not None:

@@ -351,55 +351,78 @@ def serve(uri: str, poll_s: float) -> int:
 
     One JSON line to stdout for each directory when its export is complete or has failed for good.
     """
-    parent = os.getppid()
-    wanted: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    return _Followed(uri).serve(poll_s)
 
-    def listen() -> None:
+
+class _Followed:
+    """The run directories that a server follows, each exported a little at a time."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._parent = os.getppid()
+        self._wanted: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._exports: dict[str, RunExport] = {}
+        self._not_before: dict[str, float] = {}
+        """Run directory -> the monotonic time before which it is left alone."""
+        self._closing = self._failed = False
+
+    def serve(self, poll_s: float) -> int:
+        """Returns 1 where any export has failed for good, else 0."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        while self._exports or not self._closing:
+            self._take_messages(0.0 if self._closing else poll_s)
+            # Forked children of the parent may hold the pipe open after its death.
+            self._closing = self._closing or os.getppid() != self._parent
+            for path in list(self._exports):
+                self._look_at(path)
+        return int(self._failed)
+
+    def _listen(self) -> None:
         for line in sys.stdin:
-            wanted.put(json.loads(line))
-        wanted.put(None)
+            self._wanted.put(json.loads(line))
+        self._wanted.put(None)
 
-    threading.Thread(target=listen, daemon=True).start()
-    following: dict[str, RunExport] = {}
-    pause: dict[str, float] = {}
-    closing = failed = False
-    while following or not closing:
+    def _take_messages(self, timeout_s: float) -> None:
         try:
-            message = wanted.get(timeout=0.0 if closing else poll_s)
+            message = self._wanted.get(timeout=timeout_s)
             while True:
                 if message is None:
-                    closing = True
+                    self._closing = True
                 else:
                     path = message.pop("run_dir")
-                    following[path] = RunExport(Path(path), uri, **message)
-                message = wanted.get_nowait()
+                    self._exports[path] = RunExport(Path(path), self.uri, **message)
+                message = self._wanted.get_nowait()
         except queue.Empty:
             pass
-        # Forked children of the parent may hold the pipe open after its death.
-        closing = closing or os.getppid() != parent
-        for path, exporting in list(following.items()):
-            status = exporting.run.status()
-            final = closing or (status is not None and status.state != "running")
-            if not final and time.monotonic() < pause.get(path, 0.0):
-                continue
-            result = {"run_dir": path, "run_id": "", "error": ""}
-            started = time.process_time()
+
+    def _look_at(self, path: str) -> None:
+        """Export what is new of a run, unless it was looked at just now; at its end answer and forget it."""
+        exporting = self._exports[path]
+        status = exporting.run.status()
+        final = self._closing or (status is not None and status.state != "running")
+        if not final and time.monotonic() < self._not_before.get(path, 0.0):
+            return
+        result = self._synced(path, exporting, final)
+        if final:
+            del self._exports[path]
+            self._failed = self._failed or bool(result["error"])
             try:
-                result["run_id"] = exporting.sync(final)
-                # A long run's tables take long to read: stay below a tenth of one core.
-                pause[path] = time.monotonic() + min(9 * (time.process_time() - started), 60)
-            except Exception as error:
-                print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-                result["error"] = one_sentence(error, uri)
-                pause[path] = time.monotonic() + RETRY_S
-            if final:
-                del following[path]
-                failed = failed or bool(result["error"])
-                try:
-                    print(json.dumps(result), flush=True)
-                except BrokenPipeError:
-                    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the parent is gone; go on exporting
-    return int(failed)
+                print(json.dumps(result), flush=True)
+            except BrokenPipeError:
+                sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the parent is gone; go on exporting
+
+    def _synced(self, path: str, exporting: RunExport, final: bool) -> dict[str, str]:
+        result = {"run_dir": path, "run_id": "", "error": ""}
+        started = time.process_time()
+        try:
+            result["run_id"] = exporting.sync(final)
+            # A long run's tables take long to read: stay below a tenth of one core.
+            self._not_before[path] = time.monotonic() + min(9 * (time.process_time() - started), 60)
+        except Exception as error:
+            print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            result["error"] = one_sentence(error, self.uri)
+            self._not_before[path] = time.monotonic() + RETRY_S
+        return result
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -229,6 +229,21 @@ def _mcnemar(a: np.ndarray, b: np.ndarray, metric: str, level: float) -> dict[st
     return {"test": "McNemar, exact", "p": mcnemar(only_a, only_b), "low": low, "high": high}
 
 
+def seed_pairs(records: Records, question: Question) -> pd.DataFrame:
+    """The means of the runs that share a seed with one of the baseline: a row for each pair and place."""
+    baseline, rows = question.against, []
+    for group in each_place(select(records, question), question.average):
+        table = cells(group, question.metric, question.average)
+        means = table.run_means()
+        place = {"env": table.env, "source": table.source, "split": table.split}
+        for method in sorted(set(table.methods) - {baseline}):
+            for mine, theirs in zip(*real_pairs(records, table, method, baseline), strict=True):
+                row = {"method": method, "baseline": baseline, "seed": table.seeds[mine]}
+                row |= {"mean": means[mine], "mean_baseline": means[theirs]}
+                rows.append(place | row | {"difference": means[mine] - means[theirs]})
+    return pd.DataFrame(rows)
+
+
 def checkpoints(records: Records, question: Question) -> pd.DataFrame:
     """Every pair of single checkpoints with the same seed: McNemar and Newcombe's paired interval.
 

@@ -22,6 +22,7 @@ from analysis.errors import Refusal
 from analysis.not_ok import Bounded, mixed
 from analysis.question import EVERYTHING, Question
 from analysis.records import Records
+from analysis.render import signed
 from analysis.significance import holm, worse_by
 from analysis.verdict import bounds_words, could_see, seen_words, survives
 
@@ -196,12 +197,12 @@ def _line(row: dict[str, Any]) -> str:
     """The verdict as one sentence."""
     if row["verdict"] == "not run":
         return f"{row['claim']} on {row['split']}: not run ({row['method']} against {row['against']})"
-    interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    interval = "" if np.isnan(row["low"]) else f" [{signed(row['low'])}, {signed(row['high'])}]"
     p = "" if np.isnan(row["p"]) else f", p = {row['p']:.3f} (Holm {row['p_holm']:.3f})"
     runs = f"{row['runs']} and {row['runs_against']} runs"
     seen = f"; could see {seen_words(row)}" if row["verdict"] == "not shown" else ""
     gaps = "" if np.isnan(row["bounds_low"]) else f"; {bounds_words(row)}"
     return (
-        f"{row['claim']} on {row['split']}: {row['difference']:+.3f}{interval}{p}, {runs}: "
+        f"{row['claim']} on {row['split']}: {signed(row['difference'])}{interval}{p}, {runs}: "
         f"{row['verdict']}{seen}{gaps}"
     )

@@ -24,6 +24,8 @@ from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0b6e99", "#d9480f", "#5f3dc4", "#2b8a3e", "#c2255c", "#8f6a00", "#087f5b", "#495057")
 BASELINE_COLOUR = "#868e96"
+WIDE = 12.4
+"""Width of every figure in inches: that of the page's tables."""
 LABEL_COLOURS = {
     "DET_FAIL": "#862e9c",
     "STRONG": "#c92a2a",
@@ -76,20 +78,38 @@ def svg(figure: Figure, name: str) -> str:
     return text
 
 
-def dashes(palette: dict[str, str]) -> dict[str, str]:
-    """A line style per method, so that two methods of one colour are told apart."""
+def line_styles(palette: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """How each method's line is drawn: methods of one colour by their dashes, and the baseline wide and below
+    the others, so that it is seen where they lie on it."""
     seen: dict[str, int] = {}
-    styles = {}
+    styles: dict[str, dict[str, Any]] = {}
     for method, colour in palette.items():
-        styles[method] = ("-", "--", ":", "-.")[seen.get(colour, 0) % 4]
-        seen[colour] = seen.get(colour, 0) + 1
+        number = seen[colour] = seen.get(colour, -1) + 1
+        below = {"linewidth": 5.0, "zorder": 1.9} if colour == BASELINE_COLOUR else {"linewidth": 1.6}
+        styles[method] = {"color": colour, "linestyle": ("-", "--", ":", "-.")[number % 4], **below}
     return styles
 
 
+def _wrapped(name: str, width: int) -> str:
+    """A name in lines that break after its underscores."""
+    return fill(name.replace("_", "_ "), width).replace("_ ", "_")
+
+
+def _panels(count: int, height: float = 3.3) -> tuple[Figure, Any]:
+    """A figure with as many panels, up to three in a row."""
+    across = min(3, count)
+    down = -(-count // across)
+    figure = _figure(WIDE, height * down)
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axis in axes.ravel()[count:]:
+        axis.set_visible(False)
+    return figure, axes
+
+
 def _legend_columns(names: Iterable[str]) -> int:
-    """As many as the names leave room for across 7.2 inches."""
+    """As many as the names leave room for across a figure."""
     names = list(names)
-    return max(1, min(4, len(names), int(7.2 / (0.55 + 0.085 * max(map(len, names), default=1)))))
+    return max(1, min(6, len(names), int(WIDE / (0.55 + 0.085 * max(map(len, names), default=1)))))
 
 
 def _legend_below(figure: Figure, axis: Any) -> None:
@@ -111,7 +131,7 @@ def forest(compared: pd.DataFrame, palette: dict[str, str]) -> Figure:
     """Differences to the baseline with their headline intervals; splits in panels one below the other."""
     places = list(compared.groupby(["env", "source", "split"], sort=True))
     rows = sum(len(group) for _, group in places)
-    figure = _figure(7.2, 0.75 * len(places) + 0.36 * rows + 0.5)
+    figure = _figure(WIDE, 0.75 * len(places) + 0.36 * rows + 0.5)
     axes = figure.subplots(
         len(places), 1, squeeze=False, sharex=True, height_ratios=[len(g) + 0.6 for _, g in places]
     )
@@ -141,19 +161,13 @@ def _metric_name(metric: str) -> str:
 
 def learning_curves(curves: pd.DataFrame, palette: dict[str, str], metric: str = "won") -> Figure:
     """Mean over runs at each evaluated step, band from the lowest to the highest run."""
-    lines = dashes(palette)
     places = list(curves.groupby(["env", "split"], sort=True))
-    figure = _figure(7.2, 2.9 * ((len(places) + 1) // 2))
-    axes = figure.subplots((len(places) + 1) // 2, min(2, len(places)), squeeze=False, sharey=True)
-    for axis in axes.ravel()[len(places) :]:
-        axis.set_visible(False)
+    figure, axes = _panels(len(places))
+    styles = line_styles(palette)
     for axis, ((env, split), group) in zip(axes.ravel(), places, strict=False):
         for method, part in group.groupby("method", sort=True):
             part = part.sort_values("step")
-            axis.plot(
-                part["step"], part["mean"], "o", color=palette[method], markersize=3.5, label=method,
-                linestyle=lines[method],
-            )  # fmt: skip
+            axis.plot(part["step"], part["mean"], "o", markersize=3.5, label=method, **styles[method])
             axis.fill_between(
                 part["step"], part["lowest"], part["highest"], color=palette[method], alpha=0.13, lw=0
             )
@@ -169,7 +183,7 @@ def label_shares(by_step: pd.DataFrame, by_turn: pd.DataFrame) -> Figure:
     """Stacked shares of the labels over training (left) and over turn positions (right), one row per
     method."""
     pairs = list(by_step.groupby(["method", "env"], sort=True))
-    figure = _figure(7.2, 2.1 * len(pairs) + 0.6)
+    figure = _figure(WIDE, 2.1 * len(pairs) + 0.6)
     axes = figure.subplots(len(pairs), 2, squeeze=False, sharey=True)
     names: list[str] = [name for name in LABEL_COLOURS if name in by_step or name in by_turn]
     for (left, right), ((method, env), steps) in zip(axes, pairs, strict=True):
@@ -206,7 +220,7 @@ def reliability(table: pd.DataFrame) -> Figure:
     places = list(table.groupby(["method", "env"], sort=True))
     across = min(3, len(places))
     down = -(-len(places) // across)
-    figure = _figure(max(4.6, 2.4 * across), 3.9 * down)
+    figure = _figure(WIDE, 3.9 * down)
     axes = figure.subplots(
         2 * down, across, squeeze=False, sharex=True, sharey="row", height_ratios=[3.2, 1] * down
     )
@@ -243,31 +257,58 @@ PARTS = {
 }
 
 
-def variance_bars(components: pd.DataFrame) -> Figure:
-    """Share of each component in the variance of a method's mean."""
+def spread_bars(components: pd.DataFrame) -> Figure:
+    """The sd that each source makes, with its interval: a panel for each source, a bar for each method and
+    split."""
     labels = components["method"] + " · " + components["split"]
     order = sorted(labels.unique(), reverse=True)
-    figure = _figure(7.2, 0.34 * len(order) + 1.2)
-    axis = figure.subplots()
-    left = np.zeros(len(order))
-    for name, colour in PARTS.items():
+    present = [name for name in PARTS if (components["component"] == name).any()]
+    figure = _figure(WIDE, 0.32 * len(order) + 1.1)
+    axes = figure.subplots(1, len(present), squeeze=False, sharey=True)
+    for axis, name in zip(axes[0], present, strict=True):
         part = components[components["component"] == name]
-        if not len(part):
-            continue
-        share = part.set_index(labels[part.index])["share_of_mean"].reindex(order).fillna(0).to_numpy()
-        axis.barh(order, share, left=left, color=colour, label=name, height=0.72)
-        left += share
-    axis.set_xlim(0, 1)
-    axis.set_xlabel("share of the variance of the method's mean")
-    axis.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=3)
+        part = part.set_index(labels[part.index]).reindex(order)
+        ends = np.stack([part["sd"] - part["low"], part["high"] - part["sd"]]).clip(min=0.0)
+        axis.barh(order, part["sd"], color=PARTS[name], alpha=0.75, height=0.7)
+        axis.errorbar(part["sd"], order, xerr=ends, fmt="none", ecolor="#212529", elinewidth=1.3, capsize=3)
+        axis.set_title(name)
+        axis.set_xlim(left=0)
+        axis.grid(axis="y", visible=False)
+    figure.supxlabel("sd of a single play, with its interval", fontsize=10)
+    return figure
+
+
+def pairs_by_seed(means: pd.DataFrame, palette: dict[str, str], metric: str = "won") -> Figure:
+    """One line per seed from the baseline's run to the method's, a panel for each contrast."""
+    panels = list(means.groupby(["env", "source", "split", "method"], sort=True))
+    down = -(-len(panels) // 6)
+    across = max(3, -(-len(panels) // down))
+    figure = _figure(WIDE, 2.7 * down)
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axis in axes.ravel()[len(panels) :]:
+        axis.set_visible(False)
+    for axis, ((_, _, split, method), part) in zip(axes.ravel(), panels, strict=False):
+        for row in part.itertuples():
+            axis.plot(
+                (0, 1), (row.mean_baseline, row.mean), "o-", color=palette[method], markersize=4, lw=1.3
+            )
+            axis.annotate(
+                f"{row.seed}", (1, row.mean), (5, 0), textcoords="offset points", fontsize=8, va="center"
+            )
+        centre = part["mean_baseline"].mean(), part["mean"].mean()
+        axis.plot((0, 1), centre, color="#212529", linewidth=3, alpha=0.35, zorder=1.9)
+        axis.set_xticks((0, 1), [_wrapped(name, 14) for name in (part["baseline"].iloc[0], method)])
+        axis.set_xlim(-0.25, 1.35)
+        axis.set_title(_wrapped(split, 24))
+    for row in axes:
+        row[0].set_ylabel(_metric_name(metric))
     return figure
 
 
 def power_curves(table: pd.DataFrame, observed: Sequence[tuple[str, int]] = ()) -> Figure:
     """Detectable difference against runs per method, one line per sd over runs; `observed` marks runs that
     exist."""
-    figure = _figure(7.2, 3.0)
+    figure = _figure(WIDE, 3.0)
     axis = figure.subplots()
     groups = list(table.groupby(["run_sd", "games"], sort=True))
     for i, ((sd, games), part) in enumerate(groups):
@@ -295,17 +336,12 @@ def power_curves(table: pd.DataFrame, observed: Sequence[tuple[str, int]] = ()) 
 
 def profiles(table: pd.DataFrame, palette: dict[str, str], metric: str = "won") -> Figure:
     """Share of run × task type means that reach τ."""
-    lines = dashes(palette)
     places = list(table.groupby(["env", "split"], sort=True))
-    figure = _figure(7.2, 2.9 * ((len(places) + 1) // 2))
-    axes = figure.subplots((len(places) + 1) // 2, min(2, len(places)), squeeze=False, sharey=True)
-    for axis in axes.ravel()[len(places) :]:
-        axis.set_visible(False)
+    figure, axes = _panels(len(places))
+    styles = line_styles(palette)
     for axis, ((env, split), group) in zip(axes.ravel(), places, strict=False):
         for method, part in group.groupby("method", sort=True):
-            axis.step(
-                part["tau"], part["share"], lines[method], where="mid", color=palette[method], label=method
-            )
+            axis.step(part["tau"], part["share"], where="mid", label=method, **styles[method])
             axis.fill_between(
                 part["tau"], part["low"], part["high"], step="mid", color=palette[method], alpha=0.1, lw=0
             )
@@ -320,7 +356,7 @@ def profiles(table: pd.DataFrame, palette: dict[str, str], metric: str = "won") 
 def sweep(table: pd.DataFrame, key: str) -> Figure:
     """Objective over the setting, interval over runs; the winner's corrected score as a hollow mark."""
     places = list(table.groupby(["env", "split"], sort=True))
-    figure = _figure(7.2, 2.8 * len(places))
+    figure = _figure(WIDE, 2.8 * len(places))
     axes = figure.subplots(len(places), 1, squeeze=False)
     for axis, ((env, split), group) in zip(axes[:, 0], places, strict=True):
         x = np.arange(len(group))

@@ -96,7 +96,7 @@ def from_episodes(episodes: pd.DataFrame, where: str = "table") -> Records:
 def _failure_notes(records: Records) -> list[str]:
     notes = []
     for row in records.unused.itertuples():
-        reason = f": {row.reason}" if row.reason else ""
+        reason = f": {row.reason.rstrip('.')}" if row.reason else ""
         notes.append(
             f"Run {row.run} ({row.method}, {row.env}, seed {row.seed}) is not in the numbers; its state is "
             f"{row.state}{reason}."

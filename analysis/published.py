@@ -21,6 +21,7 @@ from scipy import stats
 
 from analysis.errors import Refusal
 from analysis.intervals import newcombe
+from analysis.render import signed
 from analysis.significance import holm, mcnemar, two_proportions
 from analysis.table_file import header_of
 
@@ -262,8 +263,9 @@ def lines(judged: pd.DataFrame) -> pd.DataFrame:
     """Each claim as one sentence that can be read alone."""
     sentences = [
         f"{row.method} against {row.baseline} on {row.benchmark} {row.split}, {row.student} / {row.teacher}: "
-        f"{_of(row)}, {row.difference_pct:+.1f} points "
-        f"[{row.low_pct:+.1f}, {row.high_pct:+.1f}], z = {row.z:.2f}, p = {row.p:.3f}: {row.verdict}"
+        f"{_of(row)}, {signed(row.difference_pct, 1)} points "
+        f"[{signed(row.low_pct, 1)}, {signed(row.high_pct, 1)}], "
+        f"z = {row.z:.2f}, p = {row.p:.3f}: {row.verdict}"
         for row in judged.itertuples()
     ]
     return pd.DataFrame({"table": judged["table"], "claim": sentences})

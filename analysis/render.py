@@ -35,6 +35,12 @@ def number(value: float, column: str = "") -> str:
     return f"{value:.3g}" if size < 1 else f"{value:.4g}" if size < 1e5 else f"{value:.0f}"
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign, `+0.120`; what rounds to nothing has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
 def cells_of(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and rows as strings."""
     header = [str(name) for name in frame.columns]

@@ -16,6 +16,7 @@ from scipy import stats
 
 from analysis.blocked import dunnett_of_p
 from analysis.power import detectable
+from analysis.render import signed
 from analysis.significance import benjamini_hochberg, holm
 
 Rule = Callable[[Any], np.ndarray]
@@ -122,7 +123,7 @@ def bounds_words(row: dict[str, Any]) -> str:
     """`the 12 episodes that are not ok (-0.050 to +0.130, whether they are lost or won)`."""
     return (
         f"the {row['episodes_not_ok']} episodes that are not ok "
-        f"({row['bounds_low']:+.3f} to {row['bounds_high']:+.3f}, whether they are lost or won)"
+        f"({signed(row['bounds_low'])} to {signed(row['bounds_high'])}, whether they are lost or won)"
     )
 
 
@@ -136,7 +137,9 @@ def recipe_verdict(row: dict[str, Any], level: float, margin: float | None) -> s
     has_gaps = not np.isnan(row.get("bounds_low", np.nan))
     if found < alpha:
         if not survives(row, alpha):
-            return f"cannot tell: {row['difference']:+.3f} ({name} {found:.3f}) hangs on {bounds_words(row)}"
+            return (
+                f"cannot tell: {signed(row['difference'])} ({name} {found:.3f}) hangs on {bounds_words(row)}"
+            )
         way = "better" if row["difference"] > 0 else "worse"
         caution = "" if row["low"] > 0 or row["high"] < 0 else "; on new games the interval includes zero"
         kept = f"; survives {bounds_words(row)}" if has_gaps else ""

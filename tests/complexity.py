@@ -104,5 +104,5 @@ def complaints(root: Path = ROOT) -> list[str]:
 
 if __name__ == "__main__":
     lines = complaints()
-    print("\n".join(lines))
+    print("\n".join(lines), end="\n" if lines else "")
     sys.exit(1 if lines else 0)

@@ -81,11 +81,11 @@ def section(part: Section, records: Records, brief: Brief) -> None:
     found = answer(records, brief.question.of_training())
     part.say(
         "Right label by the environment's expert: progress SKIP, no effect WEAK, harm STRONG. Scope judge: "
-        "turns on which the teacher was asked; rule: deterministic failures too. prevalence: share of turns "
-        "without progress; kappa falls with it at equal error rates. Intervals allow for turns of one "
-        "episode being alike; kappa_runs: Student's interval over the runs' kappas. kappa_intervening asks "
-        "only whether to intervene at all: fair for scope rule too, where a failure without effect counts "
-        "as STRONG against WEAK."
+        "turns on which the teacher was asked; rule: deterministic failures too. Kappa falls with the share "
+        "of turns without progress at equal error rates, so read both. Intervals allow for turns of one "
+        "episode being alike; kappa over runs: Student's interval over the runs' kappas. That of intervening "
+        "asks only whether to intervene at all: fair for scope rule too, where a failure without effect "
+        "counts as STRONG against WEAK."
     )
     columns = [name for name in AGREEMENT if name in found["agreement"]]
     main = found["agreement"]
@@ -104,7 +104,6 @@ def section(part: Section, records: Records, brief: Brief) -> None:
             figures.reliability(found["reliability"]),
             "Is confidence a probability of the judge being right? On the dashed line it is. Bars: Wilson's "
             "interval at the effective number of turns, as turns of one episode are alike.",
-            small=found["reliability"][["method", "env"]].drop_duplicates().shape[0] < 3,
         )
         part.table("reliability", found["reliability"], "Numbers of the reliability diagram", folded=True)
     part.draw(

@@ -66,6 +66,7 @@ SHORT = [
     "source",
     "split",
     "method",
+    "verdict",
     "runs",
     "mean",
     "mean_baseline",
@@ -88,7 +89,6 @@ SHORT = [
     "detectable",
     "detectable_low",
     "detectable_high",
-    "verdict",
 ]
 """Columns of the comparison that the report shows; the others are folded away."""
 
@@ -96,8 +96,9 @@ SHORT = [
 def section(part: Section, records: Records, brief: Brief) -> None:
     """Against the baseline."""
     from analysis import figures
-    from analysis.compare import RECIPE, compare
+    from analysis.compare import RECIPE, compare, seed_pairs
     from analysis.designs import design_of
+    from analysis.report.words import words
 
     part.tag = "exploratory"
     question = brief.question
@@ -105,15 +106,16 @@ def section(part: Section, records: Records, brief: Brief) -> None:
     part.say(
         f"Difference of each method to {question.baseline}. p asks whether the recipe differs on this "
         f"benchmark ({design_of(question.design).title}; the run is the unit). The interval also allows "
-        f"for other games than these (calibrated two-way bootstrap). {CORRECTED[question.design]} corrects "
-        "for looking at many. detectable is the true difference that these runs would find with power 0.8 "
-        "at the level that decides after that correction, with its own interval: where it is large, “not "
+        f"for other games than these (calibrated two-way bootstrap). “{words(CORRECTED[question.design])}” "
+        "allows for looking at many. “could see” is the true difference that these runs would find with "
+        "power 0.8 at the level that decides after that correction, with its own interval: where it is "
+        "large, “not "
         "shown” says little."
     )
     part.say(
-        "pair_correlation is how alike runs with one seed end, with its interval; p_other and "
-        "detectable_other are what the other design would have shown. The design is chosen before the data, "
-        "so that they decide nothing."
+        "The correlation of pairs is how alike runs with one seed end, with its interval; beside it stands "
+        "what the other design would have shown. The design is chosen before the data, so that this "
+        "decides nothing."
     )
     if (frame["estimand"] != RECIPE).any():
         part.say(
@@ -126,8 +128,18 @@ def section(part: Section, records: Records, brief: Brief) -> None:
         figures.forest(frame, brief.palette),
         f"Differences to {question.baseline} with their {question.level:.0%} intervals.",
     )
+    pairs = seed_pairs(records, question)
+    if len(pairs):
+        part.draw(
+            "pairs",
+            figures.pairs_by_seed(pairs, brief.palette, question.metric),
+            f"Runs that share a seed: one line from {question.against}'s run to the method's, with the "
+            "number "
+            "of the seed; the wide line joins the means.",
+        )
     part.table("compare", frame[[name for name in SHORT if name in frame]], "Against the baseline")
     part.table("compare_full", frame, "All columns", folded=True)
+    part.table("pairs_by_seed", pairs, "Runs that share a seed", folded=True)
 
 
 ASKED = Asked(

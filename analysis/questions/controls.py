@@ -43,10 +43,13 @@ def tables(args: argparse.Namespace) -> Tables:
 def section(part: Section, records: Records, brief: Brief) -> None:
     """Controls: what could bring the claims down."""
     from analysis.controls import controls
+    from analysis.errors import Refusal
 
     part.tag = "exploratory"
     frame = controls(records, brief.question)
     run = frame[frame["verdict"] != "not run"]
+    if not len(run):
+        raise Refusal("no claim has both of its methods in these records.")
     part.say(
         "One line per claim and split (or macro-average); p corrected by Holm over the claims that were run "
         "there. A claim “holds” only past that correction."

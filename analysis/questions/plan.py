@@ -84,11 +84,6 @@ def section(part: Section, records: Records, brief: Brief) -> None:
     from analysis.plan_check import check, confirmatory
 
     if brief.plan is None:
-        part.tag = "exploratory"
-        part.say(
-            "No plan was given, so everything in this report is exploratory: its p values help to choose "
-            "what to test next and confirm nothing."
-        )
         return
     conditions = check(brief.plan, records)
     met = bool(conditions["met"].all())
@@ -98,13 +93,18 @@ def section(part: Section, records: Records, brief: Brief) -> None:
         f"{'frozen' if frozen_path(brief.plan.path).exists() else 'not frozen'}. Estimand: "
         f"{brief.plan.content['estimand']}. A result is confirmatory only if every condition below is met."
     )
-    part.table("plan_conditions", conditions, "Conditions of a confirmatory result")
+    try:
+        result = confirmatory(brief.plan, records, brief.question.draws or DRAWS, brief.question.seed)
+        first = ["hypothesis", "env", "split", "verdict", "status"]
+        result = result[[*first, *(name for name in result if name not in first)]]
+        part.table("plan_hypotheses", result, "Hypotheses as planned, Holm over all of them")
+    except Refusal as refusal:
+        part.say(f"The hypotheses cannot be tested: {refusal}", "refusal")
+    part.table("plan_conditions", conditions, "Conditions of a confirmatory result", folded=met)
     seen = foreseen(brief.plan)
     part.table("plan_power", seen["power"], "What the plan can see under its own assumptions")
     if "looks" in seen:
         part.table("plan_looks", seen["looks"], "When the plan looks, and the nominal level of each look")
-    result = confirmatory(brief.plan, records, brief.question.draws or DRAWS, brief.question.seed)
-    part.table("plan_hypotheses", result, "Hypotheses as planned, Holm over all of them")
 
 
 ASKED = Asked(

@@ -20,7 +20,7 @@ same files, byte for byte."""
 
 def own_options(parser: argparse.ArgumentParser) -> None:
     """Options of this question alone."""
-    parser.add_argument("--baseline", required=True, help="method to compare with")
+    parser.add_argument("--baseline", help="method to compare with (needed where there is more than one)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
     parser.add_argument("--title", default="Report", help="title of the page")
     parser.add_argument("--time", default="", help="time stamp printed in the report (default: none)")

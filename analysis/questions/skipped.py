@@ -41,10 +41,9 @@ def section(part: Section, records: Records, brief: Brief) -> None:
 
     found = answer(records, brief.question.of_training())
     part.say(
-        "skipped_harm: share of the turns that moved away from the goal and were skipped all the same; "
-        "supervised_progress: share of good turns that were supervised. A label never acts inside its own "
-        "episode, so what follows a skipped turn describes the errors that the judge lets pass; it is no "
-        "effect of skipping."
+        "Harmful turns are those that moved away from the goal, good ones those that came nearer. A label "
+        "never acts inside its own episode, so what follows a skipped turn describes the errors that the "
+        "judge lets pass; it is no effect of skipping."
     )
     errors = found["errors"]
     part.table("skipped_errors", errors[errors["by"] == "all"], "Wrong decisions")

@@ -43,14 +43,15 @@ def section(part: Section, records: Records, brief: Brief) -> None:
     question, palette = brief.question, brief.palette
     found = answer(records, question)
     part.say(
-        "Means over the games of each run, then over runs. low and high: Student's interval over runs. micro "
-        "weighs games alike, macro task types. Runs that did not finish and episodes that say nothing about "
+        "Means over the games of each run, then over runs, with Student's interval over runs; once with "
+        "games weighed alike, once with task types. Runs that did not finish and episodes that say "
+        "nothing about "
         "the agent are counted, never scored as losses."
     )
     if "score" in found["summary"] or question.metric.startswith("score"):
         part.say(
-            "score: mean of the environment's own scores, with its interval over runs; score_clipped: the "
-            "same with negative scores taken as 0."
+            "The score is the mean of the environment's own scores, with its interval over runs; clipped, "
+            "negative scores are taken as 0."
         )
     part.table("summary", found["summary"], "Methods")
     if question.leave_out:
@@ -73,14 +74,15 @@ def section(part: Section, records: Records, brief: Brief) -> None:
             "from the lowest to the highest run.",
         )
         part.table("learning_curves", curves, "Numbers of the learning curves", folded=True)
-    part.draw(
-        "profiles",
-        figures.profiles(profiles(records, question.as_usual()), palette, question.metric),
-        "Performance profile: share of run × task type means that reach τ; higher is better. Bands resample "
-        "runs within task types and are for the eye only.",
-    )
-    means = interquartile_means(records, question)
-    part.table("iqm", means, "Interquartile means of the rates", folded=True)
+    if found["summary"]["runs"].max() > 1:
+        part.draw(
+            "profiles",
+            figures.profiles(profiles(records, question.as_usual()), palette, question.metric),
+            "Performance profile: share of run × task type means that reach τ; higher is better. Bands "
+            "resample runs within task types and are for the eye only.",
+        )
+        means = interquartile_means(records, question)
+        part.table("iqm", means, "Interquartile means of the rates", folded=True)
     part.table("per_task_type", found["per_task_type"], "By task type", folded=True)
     part.table(
         "per_run", found["per_run"], "Each run, with the Wilson interval of its checkpoint", folded=True

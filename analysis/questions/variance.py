@@ -66,10 +66,15 @@ def section(part: Section, records: Records, brief: Brief) -> None:
     question = replace(brief.question.as_usual(), methods=spread)
     frame = variance(records, question)
     part.say(
-        "Share of each source in the variance of a method's mean: training run (other seeds), game (other "
-        "games), run × game, decoding (the same games again; separate only where games were repeated)."
+        "How much each source makes single plays differ: training run (other seeds), game (other games), run "
+        "× game, decoding (the same games again; separate only where games were repeated). What share of the "
+        "variance of a method's mean each makes is in the components below."
     )
-    part.draw("variance", figures.variance_bars(frame), "What the uncertainty of each mean is made of.")
+    part.draw(
+        "variance",
+        figures.spread_bars(frame),
+        f"sd that each source makes, with its {question.level:.0%} interval.",
+    )
     part.table("precision", precision(frame), "Standard error of the mean, now and with more of each")
     part.table("variance", frame, "Components with intervals of their sd", folded=True)
     if question.baseline not in spread:

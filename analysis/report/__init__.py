@@ -1,8 +1,9 @@
 """The report: one self-contained HTML file, and the same as Markdown, LaTeX tables and CSV.
 
 Invariant: the same records, options and time stamp give the same bytes. Nothing is fetched: styles, plots
-and the reader's data are inside the page. A part that the records cannot support stays in the page as the
-sentence that says why. What was pre-registered stands first and apart; everything else is marked exploratory.
+and the reader's data are inside the page. Status and verdict stand first (`analysis.report.head`), what was
+pre-registered before what was explored. A question that the records cannot answer stays in the page, below
+those that they can, as the sentence that says why.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from analysis import figures, questions, render
 from analysis.check import check_baseline, check_metric
 from analysis.errors import Refusal
 from analysis.records import Records
+from analysis.report.head import head_of
 from analysis.report.markdown import markdown
 from analysis.report.page import page
 from analysis.report.section import Brief, Section
@@ -25,15 +27,23 @@ __all__ = ["Brief", "write_report"]
 
 def write_report(records: Records, out: Path, brief: Brief) -> dict[str, pd.DataFrame]:
     """Write `report.html`, `report.md`, `tables/*.csv` and `tables/*.tex` below `out`; returns the list of
-    files."""
-    check_baseline(brief.question.against, sorted(records.runs["method"].unique()))
+    files. Raises Refusal where there are several methods and no baseline."""
+    methods = sorted(records.runs["method"].unique())
+    if brief.question.baseline is not None:
+        check_baseline(brief.question.baseline, methods)
+    elif len(methods) > 1:
+        raise Refusal(
+            f"There are {len(methods)} methods here ({', '.join(methods)[:160]}); name the one that the "
+            "others are held against, with --baseline."
+        )
     if len(records.episodes):
         check_metric(records.episodes, brief.question.metric)
     sections = build(records, brief)
+    head = head_of(sections, records, brief)
     (out / "tables").mkdir(parents=True, exist_ok=True)
     written = {
-        "report.html": page(sections, records, brief.title, brief.time),
-        "report.md": markdown(sections, brief.title, brief.time),
+        "report.html": page(sections, records, head, brief),
+        "report.md": markdown(sections, head, brief),
     }
     for part in (part for section in sections for part in section.parts):
         if part.frame is not None:
@@ -46,8 +56,8 @@ def write_report(records: Records, out: Path, brief: Brief) -> dict[str, pd.Data
 
 
 def build(records: Records, brief: Brief) -> list[Section]:
-    """All sections in order. A refusal inside one becomes its sentence; one with nothing in it is left
-    out."""
+    """The sections in order: first those that show something, then those that say why they do not. One with
+    nothing in it is left out."""
     palette = figures.colours(records.runs["method"], brief.question.baseline)
     brief = replace(brief, palette=palette)
     asked = [(name, one) for name, one in questions.every().items() if one.section is not None]
@@ -61,4 +71,4 @@ def build(records: Records, brief: Brief) -> list[Section]:
             section.say(f"Not in this report: {refusal}", "refusal")
         if section.parts:
             sections.append(section)
-    return sections
+    return sorted(sections, key=lambda section: not section.shows)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from analysis import render
-from analysis.report.headlines import headlines
-from analysis.report.section import Section
+from analysis.report.head import Head
+from analysis.report.section import Brief, Section
 
 
-def markdown(sections: list[Section], title: str, time: str) -> str:
+def markdown(sections: list[Section], head: Head, brief: Brief) -> str:
     """The report as Markdown, without plots."""
     plain = render.markdown_text
-    lines = [f"# {plain(title)}\n"]
-    if time:
-        lines.append(f"{plain(time)}\n")
-    lines += [f"- {plain(line)}" for line in headlines(sections)] + [""]
+    lines = [f"# {plain(brief.title)}\n", f"**{head.status}: {plain(head.verdict)}** {plain(head.why)}\n"]
+    if brief.time:
+        lines.append(f"{plain(brief.time)}\n")
+    lines += [f"- {name}: {plain(value)}" for name, value in head.facts] + [""]
+    lines += [f"- {plain(line)}" for line in head.lines] + [""]
     for section in sections:
         lines.append(f"## {plain(section.title)}{f' ({section.tag})' if section.tag else ''}\n")
         for part in section.parts:

@@ -1,99 +1,55 @@
-"""The report as one HTML page: styles, plots and the reader's data are inside it."""
+"""The report as one HTML page: styles, plots and the reader's data are inside it.
+
+Every text of the records passes through the template's autoescape; what is marked safe is our own style, our
+script, our plots, and JSON that no text can leave (`analysis.report.reader.as_json`).
+"""
 
 from __future__ import annotations
 
-import html
 from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from analysis import figures
-from analysis.reader import as_json, sample
 from analysis.records import Records
-from analysis.report.headlines import headlines
-from analysis.report.section import Section
-from analysis.report.table import table_html
+from analysis.report.head import Head
+from analysis.report.reader import as_json, sample
+from analysis.report.section import Brief, Part, Section
+from analysis.report.table import as_table
+
+FEW = 5
+"""Single verdicts that are open in the head; the others are folded."""
 
 
-def page(sections: list[Section], records: Records, title: str, time: str) -> str:
+def page(sections: list[Section], records: Records, head: Head, brief: Brief) -> str:
     """The report as one HTML page."""
-    files = resources.files("analysis")
-    style = files.joinpath("page.css").read_text(encoding="utf-8")
-    links = "".join(f'<a href="#{s.anchor}">{html.escape(s.title)}</a>' for s in sections)
-    lead = "".join(f"<li>{html.escape(line)}</li>" for line in headlines(sections))
-    body = [
-        f"<header><h1>{html.escape(title)}</h1>",
-        f"<p>{html.escape(_subtitle(records, time))}</p></header>",
-        f'<nav>{links}<a href="#reader">Trajectories</a></nav>',
-    ]
-    if lead:
-        body.append(f'<div class="lead"><strong>In short</strong><ul>{lead}</ul></div>')
-    if records.notes:
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in records.notes)
-        body.append(
-            f'<div class="notes"><strong>Not in the numbers, or worth knowing</strong><ul>{notes}</ul></div>'
-        )
-    body += [_section_html(section) for section in sections]
-    body.append(_reader_html(records))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>\n{style}</style></head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n</main></body></html>\n"
+    room = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    room.filters |= {"as_table": as_table, "as_json": _json, "drawn": _drawn}
+    return room.from_string(_file("page.html")).render(
+        title=brief.title,
+        time=brief.time,
+        style=Markup(_file("page.css")),
+        script=Markup(_file("reader.js")),
+        head=head,
+        few=FEW,
+        short=int(records.runs["used"].sum()) == 1,
+        notes=records.notes,
+        sections=sections,
+        episodes=sample(records.turns),
+        colours=figures.LABEL_COLOURS,
     )
 
 
-def _subtitle(records: Records, time: str) -> str:
-    used = records.runs[records.runs["used"].astype(bool)]
-    text = (
-        f"{len(used)} runs of {used['method'].nunique()} methods on "
-        f"{', '.join(sorted(used['env'].unique()))}, "
-        f"{len(records.episodes):,} episodes"
-    )
-    sources = (
-        ", ".join(sorted(map(str, records.episodes["source"].unique()))) if len(records.episodes) else ""
-    )
-    text += f" ({sources} games)" if sources else ""
-    return f"{text}. {time}" if time else f"{text}."
+def _file(name: str) -> str:
+    return resources.files("analysis.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _section_html(section: Section) -> str:
-    tag = f' <span class="tag {section.tag}">{section.tag}</span>' if section.tag else ""
-    parts = [f'<section id="{section.anchor}"><h2>{html.escape(section.title)}{tag}</h2>']
-    for part in section.parts:
-        if part.frame is not None:
-            table = table_html(part.frame)
-            caption = html.escape(part.text)
-            if part.folded:
-                parts.append(
-                    f"<details><summary>{caption} ({len(part.frame)} rows)</summary>{table}</details>"
-                )
-            else:
-                parts.append(f"<h3>{caption}</h3>{table}")
-        elif part.figure is not None:
-            drawn = figures.svg(part.figure, part.name)
-            size = ' class="small"' if part.small else ""
-            parts.append(f"<figure{size}>{drawn}<figcaption>{html.escape(part.text)}</figcaption></figure>")
-        else:
-            parts.append(f'<p class="{part.kind}">{html.escape(part.text)}</p>')
-    return "\n".join(parts) + "</section>"
+def _json(data: Any) -> Markup:
+    return Markup(as_json(data))
 
 
-def _reader_html(records: Records) -> str:
-    episodes = sample(records.turns)
-    head = '<section id="reader"><h2>Trajectories</h2>'
-    if not episodes:
-        return head + '<p class="refusal">Not in this report: these records hold no turns.</p></section>'
-    script = resources.files("analysis").joinpath("reader.js").read_text(encoding="utf-8")
-    return (
-        head
-        + '<p class="how">Some recorded episodes of each method, won and lost, latest training steps first. '
-        "The bar at the left of a turn has the colour of its label.</p>"
-        '<div class="reader"><div class="pick">'
-        '<label>method<select id="reader-method"></select></label>'
-        '<label>outcome<select id="reader-outcome"></select></label>'
-        '<label>episode<select id="reader-episode" size="8"></select></label>'
-        '</div><div id="reader-turns"></div></div>'
-        f'<script type="application/json" id="episodes">{as_json(episodes)}</script>'
-        f'<script type="application/json" id="label-colours">{as_json(figures.LABEL_COLOURS)}</script>'
-        f"<script>\n{script}</script></section>"
-    )
+def _drawn(part: Part) -> Markup:
+    assert part.figure is not None
+    return Markup(figures.svg(part.figure, part.name))

@@ -13,7 +13,7 @@ from analysis.question import Question
 
 @dataclass
 class Part:
-    """One piece of a section: a paragraph, a table or a figure. `wide` tables are folded away in the page."""
+    """One piece of a section: a paragraph, a table or a figure. `folded` tables open on a click."""
 
     kind: str
     text: str = ""
@@ -21,7 +21,6 @@ class Part:
     figure: Figure | None = None
     name: str = ""
     folded: bool = False
-    small: bool = False
 
 
 @dataclass
@@ -29,21 +28,28 @@ class Section:
     """A headed part of the report."""
 
     title: str
-    anchor: str
+    name: str
+    """That of its question; the page's anchor."""
     tag: str = ""
     parts: list[Part] = field(default_factory=list)
+
+    @property
+    def shows(self) -> bool:
+        """Whether it has a table or a figure, and not words alone."""
+        return any(part.kind in ("table", "figure") for part in self.parts)
 
     def say(self, text: str, kind: str = "how") -> None:
         """A paragraph."""
         self.parts.append(Part(kind, text))
 
     def table(self, name: str, frame: pd.DataFrame, caption: str = "", folded: bool = False) -> None:
-        """A table; it is also written as CSV and LaTeX under `name`."""
-        self.parts.append(Part("table", caption, frame=frame, name=name, folded=folded))
+        """A table; it is also written as CSV and LaTeX under `name`. One without rows is left out."""
+        if len(frame):
+            self.parts.append(Part("table", caption, frame=frame, name=name, folded=folded))
 
-    def draw(self, name: str, figure: Figure, caption: str, small: bool = False) -> None:
+    def draw(self, name: str, figure: Figure, caption: str) -> None:
         """A plot."""
-        self.parts.append(Part("figure", caption, figure=figure, name=name, small=small))
+        self.parts.append(Part("figure", caption, figure=figure, name=name))
 
 
 @dataclass(frozen=True)

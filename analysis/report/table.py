@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
+from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis import render
+from analysis.report.words import words
 
-WORDS = 28
+LONG = 28
 """A text cell longer than this may wrap."""
 
 
@@ -36,29 +37,45 @@ CONTEXT = (
 )
 
 
-def table_html(frame: pd.DataFrame) -> str:
-    """A table in a box of its own that scrolls sideways on a narrow screen.
+@dataclass(frozen=True)
+class Column:
+    """`words` are its heading, `code` is what files and formulas call it; numbers stand at the `right`."""
 
-    To fit a screen, columns without a single value are left out, and columns of `CONTEXT` with one value for
-    all rows are said once below; bounds share a column. The CSV beside the page has all of them.
-    """
+    code: str
+    words: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`kind` is num, words (a long text, which may wrap) or nothing."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; `note` says what all rows share."""
+
+    columns: list[Column]
+    rows: list[list[Cell]]
+    note: str
+
+
+def as_table(frame: pd.DataFrame) -> Table:
+    """A frame for the page. To fit a screen, columns without a single value are left out, and columns of
+    `CONTEXT` with one value for all rows are said once below; bounds share a column. The CSV beside the page
+    has all of them."""
     same = _said_once(frame)
-    empty = [name for name in frame if len(frame) and frame[name].isna().all() and name not in same]
-    note = ", ".join(f"{name} {value}" for name, value in same.items() if value != "all")
-    frame = frame.drop(columns=[*same, *empty])
-    frame, right = render.with_intervals(frame)
+    blank = frame.isna() | frame.eq("")
+    empty = [name for name in frame if blank[name].all() and name not in same]
+    note = ", ".join(f"{words(name)} {value}" for name, value in same.items() if value != "all")
+    frame, right = render.with_intervals(frame.drop(columns=[*same, *empty]))
     header, rows = render.cells_of(frame)
-    head = "".join(f"<th{_class(r)}>{html.escape(n)}</th>" for n, r in zip(header, right, strict=True))
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{_class(r, v)}>{html.escape(v)}</td>" for v, r in zip(row, right, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    below = f'<p class="same">all rows: {html.escape(note)}</p>' if note else ""
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{below}'
-    )
+    columns = [Column(name, words(name), r) for name, r in zip(header, right, strict=True)]
+    cells = [[Cell(value, _kind(r, value)) for value, r in zip(row, right, strict=True)] for row in rows]
+    return Table(columns, cells, note)
 
 
 def _said_once(frame: pd.DataFrame) -> dict[str, str]:
@@ -67,7 +84,7 @@ def _said_once(frame: pd.DataFrame) -> dict[str, str]:
     return {name: render.shown(frame[name].iloc[0], name) for name in alike} if len(frame) > 1 else {}
 
 
-def _class(right: bool, value: str = "") -> str:
+def _kind(right: bool, value: str) -> str:
     if right:
-        return ' class="num"'
-    return ' class="words"' if len(value) > WORDS else ""
+        return "num"
+    return "words" if len(value) > LONG else ""

@@ -18,8 +18,8 @@ from analysis.cli import build_parser, main
 from analysis.load import from_episodes, load
 from analysis.profile import interquartile_means, iqm, profiles
 from analysis.question import Question
-from analysis.reader import as_json, sample
-from analysis.render import latex, markdown, shown, text
+from analysis.render import latex, markdown, shown, signed, text
+from analysis.report.reader import as_json, sample
 from tests.analysis.synthetic import Study, episode_table, write_study
 
 LEVELS = {"opd": 0.0, "sage_opd": 0.8}
@@ -87,12 +87,11 @@ def test_page_is_whole_and_self_contained(report):
     tags.feed(page)
     assert tags.open == []
     assert all(address.startswith("#") for address in tags.addresses)
-    assert tags.sections[0] == "plan"
-    assert {"summary", "compare", "controls", "variance", "agreement", "skipped", "reader"} <= set(
-        tags.sections
-    )
+    assert tags.sections[0] == "summary"
+    assert {"compare", "controls", "variance", "agreement", "skipped", "reader"} <= set(tags.sections)
     assert "exploratory" in page
     assert "The &lt;disk&gt; was full." in page
+    assert "was full.." not in page
     assert "Not in this report" not in page
     assert page.count("<svg") >= 7
     episodes = json.loads(re.search(r'id="episodes">(.*?)</script>', page, re.S).group(1))
@@ -132,6 +131,62 @@ def test_report_of_a_csv_says_what_is_missing(tmp_path):
     )
     page = (out / "report.html").read_text()
     assert page.count("Not in this report") == 3
+    # What the records cannot answer stands below all that they can.
+    assert page.index("Not in this report") > page.rindex("<h2>")
+
+
+def test_status_verdict_and_facts_stand_before_everything_else(report):
+    page = (report / "report.html").read_text()
+    head = page[page.index("<header>") : page.index("</header>")]
+    assert head.index("exploratory") < head.index("comparison") < head.index('class="facts"')
+    assert "The comparison with opd: " in head
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", head))
+    assert facts["training"] == "4 optimizer steps"
+    assert facts["games"] == "alfworld: 12 valid_unseen (generated)"
+    assert facts["runs"] == "6 of 2 methods, seeds 0, 1, 2; 1 more not in the numbers"
+    assert page.index("</header>") < page.index("<nav>") < page.index("<section")
+
+
+def test_columns_have_words_and_their_code_in_a_tooltip(report):
+    page = (report / "report.html").read_text()
+    heads = dict(re.findall(r'<th [^>]*title="(.*?)"[^>]*>(.*?)</th>', page))
+    assert heads["mean_baseline"] == "mean of the baseline"
+    assert heads["detectable"] == "could see"
+    assert all("_" not in words for words in heads.values())
+    assert not [words for words in re.findall(r"<th(?: [^>]*)?>(.*?)</th>", page) if "_" in words]
+
+
+def test_each_contrast_has_a_line_for_each_seed(report):
+    page = (report / "report.html").read_text()
+    assert "Runs that share a seed: one line from opd&#39;s run" in page
+    pairs = pd.read_csv(report / "tables" / "pairs_by_seed.csv")
+    assert pairs["seed"].tolist() == [0, 1, 2]
+    compared = pd.read_csv(report / "tables" / "compare_full.csv")
+    assert pairs["difference"].mean() == pytest.approx(compared["difference"].iloc[0])
+
+
+def test_no_table_of_the_report_is_without_rows(report):
+    assert all(len(pd.read_csv(file)) for file in (report / "tables").glob("*.csv"))
+
+
+def test_one_run_alone_gives_a_short_page_without_a_baseline(tmp_path):
+    episode_table({"sage_opd": 0.3}, seeds=[4], games=12).to_csv(tmp_path / "e.csv", index=False)
+    out = tmp_path / "out"
+    assert main(["report", str(tmp_path / "e.csv"), "--out", str(out), "--draws", "100"]) == 0
+    page = (out / "report.html").read_text()
+    assert "Nothing is compared here. sage_opd, seed 4" in page
+    tags = Tags()
+    tags.feed(page)
+    assert tags.sections == ["summary", "provenance"]
+    assert tags.open == []
+    assert page.count('<details class="section">') == 1
+    assert "<svg" not in page
+
+
+def test_several_methods_need_a_baseline(tmp_path, capsys):
+    episode_table(LEVELS, games=12).to_csv(tmp_path / "e.csv", index=False)
+    assert main(["report", str(tmp_path / "e.csv"), "--out", str(tmp_path / "out")]) == 2
+    assert "--baseline" in capsys.readouterr().err
 
 
 def test_commands_print(runs, capsys):
@@ -227,6 +282,13 @@ def test_rendering():
     assert r"a\_b" in latex(frame)
     assert r"50 \%" in latex(frame)
     assert shown(float("inf")) == "inf"
+    assert [signed(x) for x in (-0.0001, 0.0, -0.0004, 0.12, -0.5)] == [
+        "0.000",
+        "0.000",
+        "0.000",
+        "+0.120",
+        "-0.500",
+    ]
     assert text(frame.iloc[:0]) == "(no rows)\n"
     assert "a_b" in text(frame, width=10)
 

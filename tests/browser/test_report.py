@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.cli import main
-from analysis.reader import as_json
+from analysis.report.reader import as_json
 from tests.analysis.synthetic import Study, write_study
 from tests.browser.chromium import dom
 
@@ -70,7 +70,7 @@ def hostile_study(root: Path) -> Path:
 
 def test_hostile_text_is_shown_and_never_run(tmp_path: Path) -> None:
     runs, out = hostile_study(tmp_path / "runs"), tmp_path / "report"
-    assert main(["report", str(runs), "--baseline", "opd", "--out", str(out), "--draws", "50"]) == 0
+    assert main(["report", str(runs), "--baseline", "opd", "--out", str(out), "--draws", "100"]) == 0
     page = Page()
     page.feed(dom(out / "report.html", tmp_path / "profile"))
     assert "OWNED" not in page.title
@@ -104,3 +104,37 @@ def test_data_in_the_page_reads_back_as_it_was(tmp_path: Path) -> None:
     page = Page()
     page.feed(dom(file, tmp_path / "profile"))
     assert page.title == "same"
+
+
+MEASURE = """<script>addEventListener("load", () => {
+  const bottom = (query) => document.querySelector(query).getBoundingClientRect().bottom;
+  const widths = (query) => [...document.querySelectorAll(query)].map((e) => e.getBoundingClientRect().width);
+  const said = {verdict: bottom("p.verdict"), facts: bottom("dl.facts"), width: innerWidth,
+    wide: document.documentElement.scrollWidth,
+    figure: Math.min(...widths("figure svg")), table: Math.max(...widths(".scroll"))};
+  parent.postMessage(JSON.stringify(said), "*");
+});</script>"""
+FRAME = """<title>none</title><iframe src="{page}" style="border:0;width:{width}px;height:900px"></iframe>
+<script>addEventListener("message", (e) => document.title = e.data)</script>"""
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_verdict_and_facts_are_seen_without_scrolling(tmp_path: Path, width: int) -> None:
+    """Of five methods on two splits, at the width of a screen and of a telephone; pictures are as wide as
+    tables, and nothing but tables and pictures scrolls sideways."""
+    study = Study({name: 0.2 * i for i, name in enumerate(("opd", "a", "b", "c", "sage_opd"))}, games=8)
+    runs, out = write_study(tmp_path / "runs", study), tmp_path / "report"
+    assert main(["report", str(runs), "--baseline", "opd", "--out", str(out), "--draws", "100"]) == 0
+    whole = (out / "report.html").read_text(encoding="utf-8")
+    (out / "measured.html").write_text(whole.replace("</main>", f"{MEASURE}</main>"), encoding="utf-8")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.format(page=(out / "measured.html").as_uri(), width=width), encoding="utf-8")
+    page = Page()
+    page.feed(dom(frame, tmp_path / "profile"))
+    found = json.loads(page.title)
+    assert found["width"] == width
+    assert found["verdict"] < 200
+    assert found["facts"] < 500
+    assert found["wide"] <= width
+    if width == 1400:
+        assert found["figure"] == pytest.approx(found["table"], rel=0.02)

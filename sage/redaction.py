@@ -11,6 +11,8 @@ so MLflow); the terminal and the log files of children by `guard_streams`.
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import re
 import sys
@@ -127,11 +129,33 @@ class _Guarded:
         return getattr(self._stream, name)
 
 
+_IN_ASCII = {"→": "->", "–": "-", "—": "-", "−": "-", "±": "+-", "≥": ">=", "≤": "<=", "×": "x", "…": "..."}
+_SAYABLE = "sage.sayable"
+"""An error handler of encoders, by its name."""
+
+
+def _sayable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """In place of a character that a terminal's encoding lacks: the byte of a file's name that it stands for,
+    a likeness in ASCII, or its number."""
+    assert isinstance(error, UnicodeEncodeError)
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    likeness = _IN_ASCII.get(character) or character.encode("ascii", "backslashreplace").decode("ascii")
+    return likeness, error.start + 1
+
+
+codecs.register_error(_SAYABLE, _sayable)
+
+
 def guard_streams() -> None:
-    """From here on nothing that this process prints, tracebacks included, shows a secret."""
+    """From here on nothing that this process prints, tracebacks included, shows a secret, and nothing that it
+    prints fails because a locale (ASCII, Latin-1) has no sign for it."""
     learn_environment()
     learn(sys.argv[1:])
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_SAYABLE)
         if stream is not None and not isinstance(stream, _Guarded):
             setattr(sys, name, _Guarded(stream))

@@ -96,7 +96,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     clock = stack.enter_context(PhaseClock(_seconds_before(folder)).running())
     _look_before(config, folder)
     tasks = cache(config.env.tasks)
-    checked = preflight(config, tasks)
+    checked = _preflight(config, tasks)
     student, models = _load_models(config, checked)
     memory = setup.plan_memory(config, student, models, checked.context)
     config = config if memory is None else setup.as_planned(config, memory)
@@ -204,6 +204,22 @@ def _look_before(config: RunConfig, folder: RunDir) -> None:
             folder.log(f"warning: {line.text}")
             if os.environ.get("RANK", "0") == "0":
                 print(f"Warning: {line.text}", file=sys.stderr)
+
+
+_checked: dict[int, tuple[RunConfig, Preflight]] = {}
+"""What `refuse` has found for a config, until its run takes it."""
+
+
+def refuse(config: RunConfig) -> None:
+    """Raise ConfigError or ModelError for all that can be told without weights; nothing is written."""
+    list(before_weights(config))
+    _checked[id(config)] = config, preflight(config, cache(config.env.tasks))
+
+
+def _preflight(config: RunConfig, tasks: Callable[[str], list[Task]]) -> Preflight:
+    """What `refuse` has found, or what is found now."""
+    known = _checked.pop(id(config), None)
+    return known[1] if known else preflight(config, tasks)
 
 
 def _trains(config: RunConfig) -> bool:

@@ -20,7 +20,7 @@ from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
 from sage.errors import ConfigError, ModelError, OutOfMemory, RunFailure, is_out_of_memory
 from sage.launch.access import open_to
-from sage.launch.claim import Found, claim, identify
+from sage.launch.claim import Found, claim, identify, look_up
 from sage.records.faults import machine_fault, what_failed
 from sage.records.files import Unreadable
 from sage.records.identity import Identity
@@ -64,6 +64,8 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
     plan_hash(config.launch.plan)  # one that is not there is refused, whatever there is of the run
     with stop_on_signals():
         identity = identity or identify(config)
+        if look_up(config, identity).action != "skip":
+            refuse(config)
         found = _claim_once(config, identity)
         for note in found.notes if _is_writer() else ():
             print(note, file=sys.stderr, flush=True)
@@ -75,6 +77,20 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
             return _tell(config, folder, identity, export)
         except TakenOver as lost:  # the records are another process's: not a word into them
             return Outcome("taken over", identity.run, folder.path, str(lost), None, EXIT_TAKEN_OVER)
+
+
+def refuse(config: RunConfig) -> None:
+    """Raise ConfigError for what the story can refuse before it is claimed: such a run leaves no attempt, and
+    no start in the ledger. Whatever else goes wrong here is for the run itself to meet and to record."""
+    try:
+        with defer_signals():  # see `_tell`
+            from sage import run as story
+        if look := getattr(story, "refuse", None):  # a plugin's story may have none
+            look(config)
+    except _SENTENCES as error:
+        raise ConfigError(str(error)) from error
+    except (Exception, SystemExit):
+        return
 
 
 def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -> Outcome:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sage.config.load import load
 from sage.errors import ConfigError
 from sage.launch.access import open_to
+from sage.launch.before import refuse_before
 from sage.launch.claim import identify, look_up
 from sage.launch.execute import EXIT_FAILED, EXIT_TAKEN_OVER, Outcome, skipped
 from sage.launch.row import Row
@@ -78,6 +79,9 @@ def launch(
         if row.found.state == "running" and not LEDGER.list_only:  # all heartbeats are watched at once
             row.found = look_up(row.config, row.identity, wait=True)
     unique = list({row.identity.run: row for row in rows}.values())
+    if engine is run_jobs and not LEDGER.list_only:  # another machine has files and devices of its own
+        with stop_on_signals():
+            refuse_before([row for row in unique if row.found.action != "skip"])
     with stop_on_signals(), open_board(rows, list_only=LEDGER.list_only) as board:
         for row in unique:
             for note in row.found.notes:

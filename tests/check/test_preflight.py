@@ -91,3 +91,5 @@ def test_a_run_is_refused_before_any_weights_are_loaded(
     line = [*LINE, "rollout.max_context=100", "tracking=none", f"launch.runs_dir={tmp_path}"]
     with pytest.raises(ConfigError, match=r"rollout.max_context=100 tokens would cut the expert"):
         execute(load(line), export=False)
+    assert list(tmp_path.rglob("attempt_*")) == []  # nothing that a later run would count
+    assert not (tmp_path / "ledger.jsonl").exists()

@@ -53,7 +53,7 @@ def test_runs_lists_resumes_and_reports(name: str, encoding: bytes, tmp_path: Pa
     assert said.stdout.split() == [encoding, encoding]
     line: Sequence[str] = ("method=opd,sage_opd", "seed=0,1", "env.peak=0.5", *COMMON)
     assert "4 done" in ended("sage", "-m", *line)
-    assert "4 done" in ended("sage", "plan", *line)
+    assert "4 done" in ended("sage", "list", *line)
     slow = ("sage", "seed=7", "env.nap_s=4", *COMMON)
     killed = subprocess.Popen([sys.executable, "-m", *slow], cwd=folder, env=environment)
     wait_for(lambda: any(s["phase"] == "nap" for s in states(folder).values()))

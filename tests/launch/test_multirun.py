@@ -124,3 +124,20 @@ def test_a_finished_single_run_is_not_repeated(tmp_path: Path) -> None:
     code, out, _ = sage(tmp_path)
     assert code == 0
     assert out.startswith("Not started: done before (runs/")
+
+
+def test_what_needs_no_weights_is_refused_once_before_any_run_starts(tmp_path: Path) -> None:
+    """With the real story: a model folder that is there and cannot be used."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "sweeps")])}
+    line = ["-m", "sage", "-m", "method=opd,sage_opd", "seed=0,1", f"student.path={model}", "tracking=none"]
+    done = subprocess.run(
+        [sys.executable, *line, "env.games=generated"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("Nothing was started: in the run ") == 1
+    assert "holds no weights" in done.stderr
+    assert list(tmp_path.glob("runs/*/*")) == []

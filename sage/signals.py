@@ -101,13 +101,50 @@ def stop_on_signals() -> Iterator[None]:
         signal.signal(number, stop)
     _listening = True
     try:
-        yield
+        with _main_is_woken():
+            yield
     finally:
         _listening, _instead = False, None
         _waiting.clear()
         on_stop(None)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _main_is_woken() -> Iterator[None]:
+    """While the block runs, a signal interrupts what the main thread waits for, whoever has taken it.
+
+    Handlers run in the main thread. Of a process that was suspended when the signal came, any thread may take
+    it once it goes on, and the main one would sleep until its own call ends. Python tells of every signal
+    through a pipe; who reads it sends the main thread one that does nothing else.
+    """
+    nudge = getattr(signal, "SIGURG", None)
+    if nudge is None or not hasattr(signal, "pthread_kill"):
+        yield
+        return
+    main = threading.main_thread().ident
+    assert main is not None
+    told, tells = os.pipe()
+    os.set_blocking(tells, False)
+
+    def wake() -> None:
+        while numbers := os.read(told, 64):
+            if any(number != nudge for number in numbers):
+                signal.pthread_kill(main, nudge)
+
+    before = signal.signal(nudge, lambda number, frame: None)
+    before_fd = signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+    thread = threading.Thread(target=wake, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before_fd)
+        os.close(tells)
+        thread.join()
+        os.close(told)
+        signal.signal(nudge, before)
 
 
 @contextmanager

@@ -75,13 +75,9 @@ def launch(
     rows = [_row(config, name) for config, name in zip(composed, names, strict=True)]
     if rows:
         open_to(rows[0].config.launch.access)
-    for row in rows:
-        if row.found.state == "running" and not LEDGER.list_only:  # all heartbeats are watched at once
-            row.found = look_up(row.config, row.identity, wait=True)
     unique = list({row.identity.run: row for row in rows}.values())
-    if engine is run_jobs and not LEDGER.list_only:  # another machine has files and devices of its own
-        with stop_on_signals():
-            refuse_before([row for row in unique if row.found.action != "skip"])
+    if not LEDGER.list_only:
+        _look_closer(rows, unique, engine)
     with stop_on_signals(), open_board(rows, list_only=LEDGER.list_only) as board:
         for row in unique:
             for note in row.found.notes:
@@ -93,6 +89,16 @@ def launch(
                 row.outcome = outcomes[row.identity.run]
     LEDGER.rows += unique
     return [row.outcome or Outcome(row.found.state) for row in rows]
+
+
+def _look_closer(rows: Sequence[Row], unique: Sequence[Row], engine: Engine) -> None:
+    """What is found out only where runs are to start: whose heartbeat beats, and what would be refused."""
+    for row in rows:
+        if row.found.state == "running":  # all heartbeats are watched at once
+            row.found = look_up(row.config, row.identity, wait=True)
+    if engine is run_jobs:  # another machine has files and devices of its own
+        with stop_on_signals():
+            refuse_before([row for row in unique if row.found.action != "skip"])
 
 
 def _names(overrides: Sequence[Sequence[str]]) -> list[str]:

@@ -45,6 +45,24 @@ def test_a_logout_does_not_kill_over_the_checkpoint(
     assert stopped(tmp_path) == [("failed", f"stopped by {first.name}")]
 
 
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGHUP]])
+def test_signals_that_come_to_a_suspended_process_stop_it_as_soon_as_it_goes_on(
+    tmp_path: Path, numbers: list[signal.Signals]
+) -> None:
+    """Any of its threads may take them then, in the same instant; the main one sleeps for ten minutes."""
+    process = started(tmp_path, HANG)
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    for number in numbers:
+        process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode in {128 + number for number in numbers}
+    told = f"stopped by {signal.Signals(process.returncode - 128).name}"
+    assert err == f"{told}\n"
+    assert stopped(tmp_path) == [("failed", told)]
+
+
 def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit that
     try:

@@ -33,10 +33,14 @@ SAME_LEVEL = 0.03
 """Relative: another version of numpy may draw the simulated studies anew."""
 
 
-def look(plan: Plan, records: Records, runs: str | Path) -> tuple[pd.DataFrame, str]:
-    """(what is seen, one sentence): at the last complete seed. Writes the ledger of the folder `runs`.
+def look(
+    plan: Plan, records: Records, runs: str | Path, first: int | None = None
+) -> tuple[pd.DataFrame, str]:
+    """(what is seen, one sentence): of the plan's `first` seeds, or of those that are complete. Writes the
+    ledger of the folder `runs`.
 
-    Raises Refusal below two complete seeds, and for a plan that is not frozen in that ledger.
+    Raises Refusal below two complete seeds, where one of the `first` is not complete, and for a plan that is
+    not frozen in that ledger.
     """
     folder = Path(runs)
     ledger = run_ledger.read(folder)
@@ -45,7 +49,13 @@ def look(plan: Plan, records: Records, runs: str | Path) -> tuple[pd.DataFrame, 
             f"The ledger in {folder} has no freeze of {plan.path.name}; freeze it before its first run: "
             f"python -m analysis plan freeze {plan.path} --runs {folder}"
         )
+    plan = plan if first is None else replace(plan, upto=first)
     seeds = complete_seeds(plan, records)
+    if first is not None and seeds < first:
+        raise Refusal(
+            f"Of the first {first} seeds {seeds} are complete; the next lacks a finished run of one of "
+            f"{', '.join(plan.methods)} on {', '.join(plan.content['environments'])}."
+        )
     if seeds < 2:
         raise Refusal(
             f"There is nothing to look at yet: {seeds} of the plan's {len(plan.content['seeds'])} seeds have "

@@ -105,13 +105,13 @@ def runs_by_name(records: Records) -> pd.DataFrame:
 
 
 def complete_seeds(plan: Plan, records: Records) -> int:
-    """How many of the plan's seeds, from the first on, have a finished run of every method on every
-    environment."""
+    """How many of the seeds that the plan looks at, from the first on, have a finished run of every method on
+    every environment."""
     runs = runs_by_name(records)
     used = runs[runs["used"].astype(bool)]
     done = set(zip(used["method"], used["env"], used["seed"], strict=True))
-    for number, seed in enumerate(plan.content["seeds"]):
+    for number, seed in enumerate(plan.seeds):
         for env in plan.content["environments"]:
             if any((method, env, seed) not in done for method in plan.methods):
                 return number
-    return len(plan.content["seeds"])
+    return len(plan.seeds)

@@ -39,6 +39,12 @@ def own_options(parser: argparse.ArgumentParser) -> None:
         default="runs",
         help="folder of the runs that the freeze or the look is for (default runs)",
     )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="look at the plan's first N seeds; refused where a run of theirs is missing",
+    )
 
 
 def tables(args: argparse.Namespace) -> Tables:
@@ -72,7 +78,7 @@ def _look(planned: Plan, args: argparse.Namespace) -> Tables:
 
     records = load([args.runs], tables=("episodes",))
     options.note(records)
-    seen, sentence = look(planned, records, args.runs)
+    seen, sentence = look(planned, records, args.runs, args.seeds)
     print(sentence, file=sys.stdout if args.format == "text" else sys.stderr)
     return {"look": seen}
 

@@ -355,6 +355,9 @@ class LaunchSettings(Settings):
     plan: str | None
     """Frozen plan that the run serves (its file, or its name in `conf/plan/`); its hash is recorded, and only
     runs that carry it can be confirmatory."""
+    until: Literal["all", "decided"]
+    """Of a study whose runs serve a plan with looks: play `all` of its runs, or its seeds in blocks with a
+    look after each, until every difference of the plan is `decided`."""
     judge_cache: str | None
     """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
     from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""

@@ -55,6 +55,7 @@ def run_task(composed: DictConfig) -> float | None:
 
     from sage.config.load import load
     from sage.errors import ConfigError
+    from sage.launch.until import DECIDED, ELSEWHERE
 
     many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -63,6 +64,8 @@ def run_task(composed: DictConfig) -> float | None:
             if not many and (name := HydraConfig.get().runtime.choices.get(group)):
                 word = f"{group}={name}"
                 raise ConfigError(f"{word} is a study of many runs: python -m sage -m {word}.")
+        if config.launch.until == DECIDED and not many:
+            raise ConfigError(ELSEWHERE)
         if _Single.check:
             from sage.check.command import check
 

@@ -23,6 +23,7 @@ from sage.launch.claim import identify, look_up
 from sage.launch.execute import EXIT_FAILED, EXIT_TAKEN_OVER, Outcome, skipped
 from sage.launch.row import Row
 from sage.launch.schedule import Ended, Job, run_jobs
+from sage.launch.until import DECIDED, ELSEWHERE
 from sage.records.faults import has_room
 from sage.records.preregistration import plan_hash
 from sage.redaction import redact
@@ -52,6 +53,8 @@ class Ledger:
     common: frozenset[str] = frozenset()
     """Overrides that all runs of a study share, so that they name none of them."""
     stopped_by: int = 0
+    in_blocks: bool = False
+    """Whether a study is played in blocks of seeds (`sage.launch.until`)."""
 
     @property
     def exit_code(self) -> int:
@@ -112,6 +115,8 @@ def _row(composed: DictConfig, name: str) -> Row:
     try:
         config = load(without_hydra(composed))
         plan_hash(config.launch.plan)  # a plan that is not there would fail every child
+        if config.launch.until == DECIDED and not LEDGER.in_blocks:
+            raise ConfigError(ELSEWHERE)
         identity = identify(config)
         return Row(name, config, identity, look_up(config, identity))
     except ConfigError as error:

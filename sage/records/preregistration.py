@@ -9,6 +9,17 @@ from sage.errors import ConfigError
 from sage.records.files import Unreadable, read_object
 
 
+def plan_file(path: str) -> Path:
+    """The plan at `path`, or the one in `conf/plan/` of that name. Raises ConfigError where there is none."""
+    plan = Path(path)
+    if plan.suffix != ".yaml":
+        plan = conf_dir() / "plan" / f"{path}.yaml"
+    if not plan.exists():
+        known = ", ".join(sorted(p.stem for p in (conf_dir() / "plan").glob("*.yaml")))
+        raise ConfigError(f"launch.plan={path} does not exist; it is a plan's file, or one of {known}.")
+    return plan
+
+
 def plan_hash(path: str | None) -> str | None:
     """The SHA-256 of the frozen plan at `path`, or of the one in `conf/plan/` of that name; None without one.
 
@@ -17,12 +28,7 @@ def plan_hash(path: str | None) -> str | None:
     """
     if path is None:
         return None
-    plan = Path(path)
-    if plan.suffix != ".yaml":
-        plan = conf_dir() / "plan" / f"{path}.yaml"
-    if not plan.exists():
-        known = ", ".join(sorted(p.stem for p in (conf_dir() / "plan").glob("*.yaml")))
-        raise ConfigError(f"launch.plan={path} does not exist; it is a plan's file, or one of {known}.")
+    plan = plan_file(path)
     frozen = plan.with_suffix(".frozen.json")
     if not frozen.exists():
         raise ConfigError(

@@ -1,14 +1,16 @@
-"""`runs/ledger.jsonl`: one line for every start and end of a run below `runs/` and every freeze of a plan.
+"""`runs/ledger.jsonl`: one line for every start and end of a run below `runs/`, every freeze of a plan, and
+every look at its runs while they are made.
 
 Only ever appended to, by any number of processes. Each line carries the sha256 of the line before, so that a
 line that was changed, removed or put in between shows. Whoever can write the file can also write all of it
 anew: it is no lock against a forger. It makes honest work provable and slips visible.
 
-A line is one JSON object: `time` (ISO 8601, UTC), `event` (start, resume, done, freeze), `digest` (the run's
-identity or the plan's sha256), `before` (sha256 of the line before, empty in the first one), and
+A line is one JSON object: `time` (ISO 8601, UTC), `event` (start, resume, done, freeze, look), `digest` (the
+run's identity or the plan's sha256), `before` (sha256 of the line before, empty in the first one), and
     start, resume    run, attempt
     done             run, attempt, records (sha256 of the digests in status.json)
     freeze           plan (its file's name)
+    look             plan, seeds (how many were complete), planned, decided, seen (a row per difference)
 """
 
 from __future__ import annotations

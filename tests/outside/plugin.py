@@ -91,13 +91,15 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
             time.sleep(600)
     if env.peak is not None:
         for split in config.evaluation.splits:
-            rows = [_game(config, split, i, i >= 20 * abs(env.dial - env.peak)) for i in range(20)]
+            run = folder.path.parent.name
+            rows = [_game(config, run, split, i, i >= 20 * abs(env.dial - env.peak)) for i in range(20)]
             Tables(folder.path).append_evaluation(1, split, turns=[], episodes=rows)
+        Tables(folder.path).consolidate()
     folder.done(success=config.seed / 10)
 
 
-def _game(config: RunConfig, split: str, index: int, won: bool) -> dict[str, object]:
-    who = {"run": "", "method": config.method, "env": "dummy", "source": "made up", "seed": config.seed}
+def _game(config: RunConfig, run: str, split: str, index: int, won: bool) -> dict[str, object]:
+    who = {"run": run, "method": config.method, "env": "dummy", "source": "made up", "seed": config.seed}
     where = {
         "phase": "eval",
         "step": 1,

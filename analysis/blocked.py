@@ -8,8 +8,8 @@ Pooling is only right where the rest spreads alike. A method with twice the spre
 found different from its equal in 15 to 28 % of the studies. So where the rest of the two compared methods is
 larger than the pooled one, their own is taken, with Satterthwaite's degrees of freedom: of each method the
 unbiased estimate from the squared residuals (Grubbs 1948; Rao's MINQUE for missing runs), and together not
-less than their pairs show, since a method that spreads more also answers more to the seed. Two methods alone
-are the paired t test.
+less than their pairs show, with the pairs' degrees of freedom then, since a method that spreads more also
+answers more to the seed. Two methods alone are the paired t test.
 """
 
 from __future__ import annotations
@@ -129,15 +129,19 @@ class Blocks:
                 pair = counts[[self.names.index(method), self.names.index(baseline)]]
                 terms = (parts**2 / np.maximum(counts, 1)).sum()
                 df = float(np.clip(parts.sum() ** 2 / terms, min(pair), pair.sum()))
-                variance, own = max(float(parts.sum()), self._of_pairs(method, baseline) * float(a @ a)), True
+                variance, own = float(parts.sum()), True
+                half, pairs = self._of_pairs(method, baseline)
+                if half * float(a @ a) > variance:
+                    variance, df = half * float(a @ a), min(df, pairs - 1.0)
         floor = least / 2 * float(a @ a)
         variance = max(variance, floor) if floor == floor else variance
         if variance <= 1e-18 * max(1.0, float(np.abs(self.means).max()) ** 2):
             variance = float("nan")
         return t_of(float(a @ self.means), float(np.sqrt(variance)), df, level), own
 
-    def _of_pairs(self, method: str, baseline: str) -> float:
-        """Half the variance of the two methods' seed differences; 0 where fewer than two are shared."""
+    def _of_pairs(self, method: str, baseline: str) -> tuple[float, int]:
+        """(half the variance of the two methods' seed differences, their number); 0 where fewer than two are
+        shared."""
         mine, theirs = (
             {
                 seed: mean
@@ -147,7 +151,7 @@ class Blocks:
             for one in (method, baseline)
         )
         gaps = [mine[seed] - theirs[seed] for seed in sorted(set(mine) & set(theirs))]
-        return float(np.var(gaps, ddof=1)) / 2 if len(gaps) > 1 else 0.0
+        return (float(np.var(gaps, ddof=1)) / 2 if len(gaps) > 1 else 0.0), len(gaps)
 
     def correlation(self, baseline: str) -> float:
         """The smallest correlation of two comparisons with the baseline; 0.5 where no run is missing."""

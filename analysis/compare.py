@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis.cells import Cells, cells, each_place, each_split
 from analysis.check import check_baseline, check_margin, select
-from analysis.designs import design_of, resampled
+from analysis.designs import design_of, error_at_margin, resampled
 from analysis.errors import Refusal
 from analysis.intervals import newcombe_paired
 from analysis.not_ok import Bounded, difference_bounds
@@ -169,8 +169,11 @@ def _recipe(
         row |= {"p_pooled": tested.p_pooled, "contrast_correlation": tested.correlation}
     if margin is not None:
         row["margin"] = margin
-        row["p_equivalent"] = equivalence(test.difference, test.se, test.df, margin)
-        row["p_equivalent_new_games"] = equivalence(boot.difference, boot.se, boot.df, margin)
+        on_these, on_new = (
+            error_at_margin(design, table, method, baseline, se, margin) for se in (test.se, boot.se)
+        )
+        row["p_equivalent"] = equivalence(test.difference, on_these, test.df, margin)
+        row["p_equivalent_new_games"] = equivalence(boot.difference, on_new, boot.df, margin)
     return row
 
 

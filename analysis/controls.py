@@ -17,7 +17,7 @@ import pandas as pd
 from analysis.cells import cells, each_place, place_of
 from analysis.check import check_margin, select
 from analysis.compare import RECIPE, compare
-from analysis.designs import design_of
+from analysis.designs import design_of, error_at_margin
 from analysis.errors import Refusal
 from analysis.not_ok import Bounded, mixed
 from analysis.question import EVERYTHING, Question
@@ -173,7 +173,11 @@ def _non_inferiority(claim: Claim, here: pd.DataFrame, question: Question) -> di
         }
     tests = {name: design.test(one, claim.method, claim.against).test for name, one in found.items()}
     margin = MARGIN if question.margin is None else question.margin
-    return {name: worse_by(t.difference, t.se, t.df, margin) for name, t in tests.items()}
+    errors = {
+        name: error_at_margin(design, found[name], claim.method, claim.against, t.se, margin)
+        for name, t in tests.items()
+    }
+    return {name: worse_by(t.difference, errors[name], t.df, margin) for name, t in tests.items()}
 
 
 def _verdict(row: dict[str, Any], alpha: float, margin: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import Cells, cells
-from analysis.designs import Design
+from analysis.designs import Design, error_at_margin
 from analysis.significance import equivalence, t_test
 
 COLUMNS = (
@@ -117,10 +117,14 @@ def difference_bounds(
     new_games = {end: design.crossed(mixed, method, baseline) for end, mixed in ends.items()}
     row |= {f"p_new_games_if_{end}": t_test(*found) for end, found in new_games.items()}
     if margin is not None:
-        found = [equivalence(t.difference, t.se, t.df, margin) for t in test.values()]
-        row["p_equivalent_worst"] = max(found)
-        worst = max(equivalence(*found, margin) for found in new_games.values())
-        row["p_equivalent_new_games_worst"] = worst
+        for column, ends_of in (
+            ("p_equivalent_worst", {end: (t.difference, t.se, t.df) for end, t in test.items()}),
+            ("p_equivalent_new_games_worst", new_games),
+        ):
+            row[column] = max(
+                equivalence(d, error_at_margin(design, ends[end], method, baseline, se, margin), df, margin)
+                for end, (d, se, df) in ends_of.items()
+            )
     return row
 
 

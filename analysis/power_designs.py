@@ -53,6 +53,7 @@ def _blocked_studies(methods: int, runs: int, alpha: float) -> tuple[np.ndarray,
         4 * mean**2 / np.maximum((own**2).sum(axis=1) / (runs - 1), 1e-300), runs - 1, 2 * (runs - 1)
     )
     of_pairs = (y[:, 0] - y[:, 1]).var(axis=1, ddof=1) / 2
+    own_df = np.where(of_pairs > mean, runs - 1.0, own_df)
     is_own = mean > pooled
     reach = np.where(is_own, stats.t.ppf(1 - alpha / 2, own_df), stats.t.ppf(1 - alpha / 2, df))
     gaps = (y[:, 0].mean(axis=1) - y[:, 1].mean(axis=1)) / np.sqrt(2 / runs)

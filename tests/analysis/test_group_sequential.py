@@ -9,6 +9,7 @@ from scipy import integrate, stats
 
 from analysis.evalue import anytime_interval, e_value, log_e_value, reach
 from analysis.group_sequential import STUDIES, Looks, score, stopping_bias, t_at_looks
+from benchmarks.sequential import other_designs, stopping
 
 EVERY = Looks(tuple(range(3, 11)))
 FEW = Looks((3, 5, 7, 10))
@@ -116,6 +117,21 @@ def test_intervals_at_the_stop_cover_and_the_estimate_does_not_run_ahead(effect:
     n = np.sqrt(np.array(FEW.after))[k]
     ours = [FEW.estimate(m, s) for m, s in zip(mean[every, k][:4000], (se[every, k] * n)[:4000], strict=True)]
     assert abs(np.mean(ours) - effect) < max(0.02, 0.6 * abs(mean[every, k].mean() - effect))
+
+
+def test_four_looks_cost_little_power_and_spare_seeds():
+    """The table of docs/statistics.md in small: `benchmarks/sequential.py`."""
+    table = stopping(8000).set_index(["looks after", "effect"]).loc["3, 5, 7, 10"]
+    assert table.loc[0.0, "shown"] < 0.055
+    assert table.loc[1.0, "fixed 10: shown"] - table.loc[1.0, "with futility: shown"] < 0.035
+    assert list(table.loc[[1.0, 2.0, 3.0], "mean seeds"]) == pytest.approx([8.9, 6.6, 5.6], abs=0.15)
+    assert table["coverage at the stop, futility heeded"].min() > 0.94
+    assert (table["bias of the estimate"].abs() < 0.03).all()
+
+
+def test_other_designs_hold_the_levels_of_pairs_also_where_spreads_are_unlike():
+    shown = other_designs(6000)[["independent: shown", "paired: shown", "blocked: shown"]]
+    assert (shown < 0.06).all(axis=None)
 
 
 def test_an_estimate_is_never_further_out_than_the_mean_and_keeps_its_sign():

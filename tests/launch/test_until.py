@@ -102,7 +102,7 @@ def test_a_study_whose_methods_are_alike_stops_where_the_margin_is_excluded(tmp_
 def test_where_a_run_fails_nothing_is_looked_at_and_nothing_later_is_played(tmp_path: Path) -> None:
     place = Place(tmp_path).freeze()
     for _ in range(2):
-        code, out, _ = place.sage("-m", "env.trouble={0: raise}")
+        code, out, _ = place.sage("-m", "+env.trouble={0: raise}")
         assert code == 1
         assert "Runs are missing, so nothing was looked at; the same line goes on with them." in out
         assert place.looks() == []

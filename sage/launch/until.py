@@ -33,7 +33,7 @@ ELSEWHERE = (
 class Multirun(Protocol):
     """What of a multirun matters here (`sage.launch.multirun.LEDGER`)."""
 
-    plan_only: bool
+    list_only: bool
     in_blocks: bool
 
     @property
@@ -130,7 +130,7 @@ def conduct(jobs: list[list[str]], launch: Launch, runs_dir: Path, multirun: Mul
     """
     plans = _schedules(jobs, runs_dir)
     multirun.in_blocks = True
-    if multirun.plan_only:
+    if multirun.list_only:
         print("Looked at after these numbers of seeds, and played no further than it takes:")
         for plan in plans:
             print(f"  {plan.word}: {', '.join(map(str, plan.after))}", flush=True)

@@ -111,7 +111,7 @@ def test_where_a_run_fails_nothing_is_looked_at_and_nothing_later_is_played(tmp_
 
 def test_the_runs_are_listed_with_the_looks_and_nothing_is_run(tmp_path: Path) -> None:
     place = Place(tmp_path).freeze()
-    code, out, err = place.sage("plan")
+    code, out, err = place.sage("list")
     assert (code, err) == (0, "")
     assert f"  {place.plan}: 2, 3, 4" in out
     assert "8 runs: 8 absent; nothing was run" in out
@@ -155,5 +155,5 @@ def test_a_plan_without_looks_does_not_say_when_to_stop(tmp_path: Path) -> None:
 
 
 class _Nothing:
-    plan_only = in_blocks = False
+    list_only = in_blocks = False
     exit_code = 0

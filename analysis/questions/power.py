@@ -61,7 +61,8 @@ def tables(args: argparse.Namespace) -> Tables:
     from analysis import plan, power_designs
 
     if args.plan:
-        return {"plan": plan.detectables(plan.read_plan(args.plan))}
+        seen = plan.foreseen(plan.read_plan(args.plan))
+        return {"plan": seen.pop("power"), **seen}
     if args.design != "independent" and args.correlation is None:
         raise Refusal(
             f"--design {args.design} needs --correlation, that of the run means of two methods with one "

@@ -73,8 +73,9 @@ class Schedule:
         taken = self.taken
         return self.seeds[: self.after[taken - 1 if self.is_over else min(taken, len(self.after) - 1)]]
 
-    def look(self) -> None:
-        """Take the next look. Raises ConfigError where it cannot be taken."""
+    def looks_on(self) -> bool:
+        """Take the next look; whether the study goes on after it. Raises ConfigError where it cannot be
+        taken."""
         seeds = self.after[self.taken]
         command = [sys.executable, "-m", "analysis", "plan", "look", str(self.path)]
         command += ["--runs", str(self.runs_dir), "--seeds", str(seeds)]
@@ -86,6 +87,7 @@ class Schedule:
                 f"The look of {self.word} after {seeds} seeds was not taken: "
                 f"{lines[-1] if lines else 'analysis said nothing'}"
             )
+        return not self.is_over
 
 
 def schedule_of(word: str, runs_dir: Path) -> Schedule:
@@ -132,23 +134,19 @@ def conduct(jobs: list[list[str]], launch: Launch, runs_dir: Path, multirun: Mul
     multirun.in_blocks = True
     if multirun.list_only:
         print("Looked at after these numbers of seeds, and played no further than it takes:")
-        for plan in plans:
-            print(f"  {plan.word}: {', '.join(map(str, plan.after))}", flush=True)
+        print("\n".join(f"  {plan.word}: {', '.join(map(str, plan.after))}" for plan in plans), flush=True)
         return list(launch(jobs))
     batch, results = [job for job in jobs if _word(job, PLAN) is None], list[Any]()
     listed: list[list[str]] = []
     while plans:
-        for plan in plans:
-            batch += [job for job in _of_seeds(jobs, plan) if job not in listed]
+        batch += [job for plan in plans for job in _of_seeds(jobs, plan) if job not in listed]
         results += launch(batch)
         listed, batch = listed + batch, []
         plans = [plan for plan in plans if not plan.is_over]
         if plans and multirun.exit_code:
             print("Runs are missing, so nothing was looked at; the same line goes on with them.", flush=True)
             break
-        for plan in plans:
-            plan.look()
-        plans = [plan for plan in plans if not plan.is_over]
+        plans = [plan for plan in plans if plan.looks_on()]
     return results
 
 

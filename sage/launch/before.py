@@ -49,7 +49,7 @@ def refuse_before(rows: Sequence[Row]) -> None:
 
 
 def _first_refusal(requests: Sequence[dict[str, Any]]) -> dict[str, str] | None:
-    from sage.config.load import validate
+    from sage.config.validate import validate
 
     for request in requests:
         try:

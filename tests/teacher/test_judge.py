@@ -327,7 +327,7 @@ def test_batch_and_guesses_of_the_judge_change_no_reply(monkeypatch: pytest.Monk
 
     class Counted(generate.Decoder):
         def __init__(self, lm: LanguageModel, slots: int, **how: int) -> None:
-            seen.append((slots, how["draft_tokens"]))
+            seen.append((min(slots, how["rows"]), how["draft_tokens"]))
             super().__init__(lm, slots, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(generate, "Decoder", Counted)

@@ -89,22 +89,10 @@ def run_task(composed: DictConfig) -> float | None:
 
 def guarded(hydra_main: Callable[[], Any]) -> int:
     """Run Hydra's entry point with `sys.argv`; the exit code. Errors of the config are one line on stderr."""
-    arguments = _command_of_today(sys.argv[1:])
-    if arguments[:1] in (["list"], ["confirm"]):
-        from sage.launch.multirun import LEDGER
-
-        LEDGER.list_only, LEDGER.confirm = arguments[0] == "list", arguments[0] == "confirm"
-        if LEDGER.confirm and not any(a.startswith("sweep=") for a in arguments):
-            print(
-                "confirm needs the study: python -m sage confirm sweep=<a file in sweeps/>.", file=sys.stderr
-            )
-            return EXIT_CONFIG
-        arguments = ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))]
-    if arguments[:1] == ["check"]:
-        arguments, refusal = _of_check(arguments[1:])
-        if refusal:
-            print(refusal, file=sys.stderr)
-            return EXIT_CONFIG
+    arguments, refusal = _of_command(_command_of_today(sys.argv[1:]))
+    if refusal:
+        print(refusal, file=sys.stderr)
+        return EXIT_CONFIG
     arguments, notes = renamed(arguments)
     arguments, fitting = complete(arguments)
     notes += fitting
@@ -121,19 +109,31 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
     try:
         hydra_main()
     except Exception as error:
-        if not asked_for_trace and isinstance(error, OSError) and (fault := machine_fault(error, Path.cwd())):
-            print(fault, file=sys.stderr)
-            return EXIT_FAILED
-        sentence = "" if asked_for_trace else _sentence(error, arguments)
-        if not sentence:
+        told = None if asked_for_trace else _tell(error, arguments)
+        if told is None:
             raise
-        print(sentence, file=sys.stderr)
-        return EXIT_CONFIG
+        return told
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_code", 130)
     finally:
         if not asked_for_trace:
             os.environ.pop(_FULL, None)
+    return _exit_code()
+
+
+def _tell(error: Exception, arguments: list[str]) -> int | None:
+    """One line on stderr about `error`, and the exit code; None where there is nothing but its traceback."""
+    if isinstance(error, OSError) and (fault := machine_fault(error, Path.cwd())):
+        print(fault, file=sys.stderr)
+        return EXIT_FAILED
+    sentence = _sentence(error, arguments)
+    if not sentence:
+        return None
+    print(sentence, file=sys.stderr)
+    return EXIT_CONFIG
+
+
+def _exit_code() -> int:
     if _Single.refusal:
         print(_Single.refusal, file=sys.stderr)
         return EXIT_CONFIG
@@ -143,6 +143,20 @@ def guarded(hydra_main: Callable[[], Any]) -> int:
         return _Single.outcome.exit_code
     module = sys.modules.get("sage.launch.multirun")
     return module.LEDGER.exit_code if module is not None else 0
+
+
+def _of_command(arguments: list[str]) -> tuple[list[str], str]:
+    """The arguments for Hydra, whose first word may be `list`, `confirm` or `check`; and a refusal."""
+    if arguments[:1] == ["check"]:
+        return _of_check(arguments[1:])
+    if arguments[:1] not in (["list"], ["confirm"]):
+        return arguments, ""
+    from sage.launch.multirun import LEDGER
+
+    LEDGER.list_only, LEDGER.confirm = arguments[0] == "list", arguments[0] == "confirm"
+    if LEDGER.confirm and not any(a.startswith("sweep=") for a in arguments):
+        return [], "confirm needs the study: python -m sage confirm sweep=<a file in sweeps/>."
+    return ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))], ""
 
 
 def _command_of_today(arguments: list[str]) -> list[str]:

@@ -142,49 +142,65 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
     if not todo and not behind:
         return
     exporter = _exporter(rows)
-    followed: set[Path] = set()
-    for path in behind:
-        if exporter is not None:
+    if exporter is not None:
+        for path in behind:
             exporter.follow(path)
-    read_at = 0.0
-
-    def watch(running: Mapping[int, int], ended: Mapping[int, Ended]) -> None:
-        nonlocal read_at
-        news = [i for i in ended if todo[i].outcome is None]
-        fresh = [i for i, pid in running.items() if todo[i].pid != pid]
-        for i in fresh:
-            todo[i].pid = running[i]
-        for i in running:
-            if not todo[i].announced and (todo[i].pid or todo[i].status):
-                todo[i].announced = True
-                board.started(todo[i])
-        if news or fresh or time.monotonic() - read_at > STATUS_EVERY_S:
-            read_at = time.monotonic()
-            for i in [*running, *news]:
-                todo[i].pid = todo[i].pid or (ended[i].pid if i in ended else 0)
-                todo[i].refresh()
-                folder = todo[i].folder
-                if exporter is not None and folder is not None and folder.path not in followed:
-                    followed.add(folder.path)
-                    exporter.follow(folder.path)
-            for i in news:
-                todo[i].outcome = _outcome(todo[i], ended[i])
-                board.ended(todo[i])
-            board.refresh()
-
     if todo:
         jobs = [_job(row) for row in todo]
+        watch = _Watch(todo, board, exporter)
         ends, LEDGER.stopped_by = engine(jobs, todo[0].config.launch.workers, watch)
         for row, end in zip(todo, ends, strict=True):
             if row.outcome is None:
                 row.outcome = _outcome(row, end)
     if exporter is not None:
-        board.note("finishing the MLflow export ...")
-        problems = [result.error for result in exporter.finish() if result.error]
-        for problem in problems:
-            board.note(problem)
-        if not problems:  # it has nothing to tell
-            exporter.log.unlink(missing_ok=True)
+        _finish(exporter, board)
+
+
+def _finish(exporter: Exporter, board: Any) -> None:
+    board.note("finishing the MLflow export ...")
+    problems = [result.error for result in exporter.finish() if result.error]
+    for problem in problems:
+        board.note(problem)
+    if not problems:  # it has nothing to tell
+        exporter.log.unlink(missing_ok=True)
+
+
+class _Watch:
+    """What happens between two polls of the jobs: rows read their folders, the board shows them."""
+
+    def __init__(self, rows: Sequence[Row], board: Any, exporter: Exporter | None) -> None:
+        self._rows, self._board, self._exporter = rows, board, exporter
+        self._followed: set[Path] = set()
+        self._read_at = 0.0
+
+    def __call__(self, running: Mapping[int, int], ended: Mapping[int, Ended]) -> None:
+        rows = self._rows
+        news = [i for i in ended if rows[i].outcome is None]
+        fresh = [i for i, pid in running.items() if rows[i].pid != pid]
+        for i in fresh:
+            rows[i].pid = running[i]
+        for i in running:
+            self._announce(rows[i])
+        if news or fresh or time.monotonic() - self._read_at > STATUS_EVERY_S:
+            self._read_at = time.monotonic()
+            for i in [*running, *news]:
+                rows[i].pid = rows[i].pid or (ended[i].pid if i in ended else 0)
+                self._read(rows[i])
+            for i in news:
+                rows[i].outcome = _outcome(rows[i], ended[i])
+                self._board.ended(rows[i])
+            self._board.refresh()
+
+    def _announce(self, row: Row) -> None:
+        if not row.announced and (row.pid or row.status):
+            row.announced = True
+            self._board.started(row)
+
+    def _read(self, row: Row) -> None:
+        row.refresh()
+        if self._exporter is not None and row.folder is not None and row.folder.path not in self._followed:
+            self._followed.add(row.folder.path)
+            self._exporter.follow(row.folder.path)
 
 
 def _not_exported(rows: Sequence[Row]) -> list[Path]:
@@ -217,19 +233,22 @@ def _outcome(row: Row, end: Ended) -> Outcome:
     if end.exit_code == EXIT_TAKEN_OVER:
         reason = _last_line(row.home / "console.log")
         return Outcome("taken over", row.identity.run, path, reason, success, EXIT_TAKEN_OVER)
-    if end.exit_code is None:
-        reason = "stopped"
-    elif end.reason:
-        reason = end.reason
-    elif end.exit_code < 0:
-        reason = f"its process was killed by signal {-end.exit_code}"
-    else:
-        reason = f"its process ended with code {end.exit_code}: {_last_line(row.home / 'console.log')}"
+    reason = _why_ended(row, end)
     if row.status is not None and row.status.state == "failed":
         reason = row.status.reason
     elif row.folder is not None and row.status is not None and row.status.state == "running" and row.pid:
         row.folder.fail_orphan(row.pid, reason)  # else nobody knows that its process is gone
     return Outcome("failed", row.identity.run, path or row.home, reason, success, EXIT_FAILED)
+
+
+def _why_ended(row: Row, end: Ended) -> str:
+    if end.exit_code is None:
+        return "stopped"
+    if end.reason:
+        return end.reason
+    if end.exit_code < 0:
+        return f"its process was killed by signal {-end.exit_code}"
+    return f"its process ended with code {end.exit_code}: {_last_line(row.home / 'console.log')}"
 
 
 def _last_line(console: Path) -> str:

@@ -8,15 +8,13 @@ where it dies, jobs that were submitted go on, and the same line again skips wha
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sage.launch.schedule import CHILD, STOP_GRACE_S, Ended, Job, Watch, caught_signals, run_jobs
+from sage.launch.schedule import CHILD, Ended, Job, Watch, run_in, run_jobs
 
-POLL_S = 0.5
 LEASE_S = 150.0
 """Longer than it takes to see that a heartbeat has stopped."""
 _PASSED = ("PYTHONPATH", "SAGE_CACHE", "XDG_CACHE_HOME", "ALFWORLD_DATA", "HF_HOME", "HF_HUB_OFFLINE")
@@ -74,34 +72,36 @@ def remote_run(job: Job, threads: int | None = None) -> RemoteRun:
     return RemoteRun(replace(job, console=job.console.resolve()), str(Path.cwd()), environment)
 
 
+class _Elsewhere:
+    """A queue as a place of `schedule.run_in`: each job goes there as a `RemoteRun`."""
+
+    poll_s = 0.5
+
+    def __init__(self, queue: Queue, threads: int | None) -> None:
+        self._queue, self._threads = queue, threads
+        self.limit = self.at_once = queue.limit
+
+    def submit(self, jobs: Sequence[Job]) -> Sequence[Task]:
+        return self._queue.submit([remote_run(job, self._threads) for job in jobs])
+
+    def poll(self, task: Task) -> Ended | None:
+        return task.poll()
+
+    def pid(self, task: Task) -> int:
+        return 0
+
+    def ask_to_stop(self, task: Task, number: int) -> None:
+        task.cancel()
+
+    def give_up(self, task: Task) -> Ended | None:
+        return Ended(1, reason="it was told to stop and has not answered")
+
+    def close(self, tasks: Iterable[Task]) -> None:
+        """Jobs that were submitted go on."""
+
+
 def run_remote(
     jobs: Sequence[Job], queue: Queue, watch: Watch | None = None, threads: int | None = None
 ) -> tuple[list[Ended], int]:
-    """Run all jobs: how each ended, and the signal that stopped us (0: none)."""
-    live: dict[int, Task] = {}
-    ended: dict[int, Ended] = {}
-    waiting = list(range(len(jobs)))
-    deadline = 0.0
-    with caught_signals() as caught:
-        while live or (waiting and not caught):
-            if not caught and (room := waiting[: queue.limit - len(live)]):
-                tasks = queue.submit([remote_run(jobs[i], threads) for i in room])
-                live |= dict(zip(room, tasks, strict=True))
-                del waiting[: len(room)]
-            if caught and not deadline:
-                deadline = time.monotonic() + STOP_GRACE_S
-                for task in live.values():
-                    task.cancel()
-            for i, task in list(live.items()):
-                if (end := task.poll()) is not None:
-                    ended[i] = end
-                    del live[i]
-            if deadline and (time.monotonic() > deadline or len(caught) > 1):
-                for i in live:
-                    ended[i] = Ended(1, reason="it was told to stop and has not answered")
-                live.clear()
-            if watch is not None:
-                watch(dict.fromkeys(live, 0), ended)
-            if live:
-                time.sleep(POLL_S)
-    return [ended.get(i, Ended(None)) for i in range(len(jobs))], caught[0] if caught else 0
+    """`run_in` that queue; `threads` limits torch's in each run."""
+    return run_in(_Elsewhere(queue, threads), jobs, watch)

@@ -1,7 +1,7 @@
-"""Child processes, n at a time: whatever happens to one of them, the others run and all are accounted for.
+"""Jobs side by side: whatever happens to one of them, the others run and all are accounted for.
 
-Invariant: every job given to `run_jobs` ends in exactly one `Ended`, and when `run_jobs` returns or raises,
-no child of it is alive. Each child leads a process group of its own, so a Ctrl-C on the terminal reaches the
+Invariant: every job given to `run_in` ends in exactly one `Ended`, and when `run_jobs` returns or raises, no
+child of it is alive. Each child leads a process group of its own, so a Ctrl-C on the terminal reaches the
 parent alone, which passes it on; what a killed child leaves behind in its group is killed too.
 """
 
@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from sage.signals import heeded
 
@@ -49,18 +49,145 @@ class Ended:
     """Where it is not the child that tells: what became of the job it was to run in."""
 
 
-@dataclass(slots=True)
-class _Child:
-    index: int
-    process: subprocess.Popen[bytes]
-    started: float = field(default_factory=time.monotonic)
-
-
 _alive: dict[int, subprocess.Popen[bytes]] = {}
 """pid to every child of this process that has not been reaped."""
 
 Watch = Callable[[Mapping[int, int], Mapping[int, Ended]], None]
 """Called between polls with index → pid of the running jobs and index → end of the ended ones."""
+
+
+class Place(Protocol):
+    """Where jobs run. What `submit` returns stands for a job until it has ended."""
+
+    limit: int
+    """Jobs that may be submitted and not ended."""
+    at_once: int
+    """Jobs that are submitted together; between two submissions a signal is looked for."""
+    poll_s: float
+
+    def submit(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        """Start them, or hand them to a queue: one task each."""
+
+    def poll(self, task: Any) -> Ended | None:
+        """How it ended, None while it waits or works."""
+
+    def pid(self, task: Any) -> int:
+        """Of its process, where that is a child of this one; else 0."""
+
+    def ask_to_stop(self, task: Any, number: int) -> None:
+        """Pass signal `number` on: its run writes a checkpoint and marks itself."""
+
+    def give_up(self, task: Any) -> Ended | None:
+        """It was asked to stop and has not: how it counts, None where it is killed and `poll` will say."""
+
+    def close(self, tasks: Iterable[Any]) -> None:
+        """Nobody looks after these any more."""
+
+
+def run_in(
+    place: Place, jobs: Sequence[Job], watch: Watch | None = None, second_kills: bool = True
+) -> tuple[list[Ended], int]:
+    """Run all jobs there: how each ended, and the signal that stopped us (0: none).
+
+    `second_kills`: a second signal ends the jobs over their checkpoints, as somebody at a terminal expects; a
+    scheduler may send the same one several times.
+    """
+    work = _Work(place, jobs)
+    with caught_signals() as caught:
+        try:
+            while work.live or (work.waiting and not caught):
+                while not caught and work.submit_some():
+                    pass
+                if caught:
+                    work.stop(caught[0], at_once=second_kills and len(caught) > 1)
+                work.poll()
+                if watch is not None:
+                    watch({i: place.pid(task) for i, task in work.live.items()}, work.ended)
+                if work.live:
+                    time.sleep(place.poll_s)
+        finally:
+            place.close(work.live.values())
+        return [work.ended.get(i, Ended(None)) for i in range(len(jobs))], caught[0] if caught else 0
+
+
+class _Work:
+    """The jobs by their index: waiting, live, ended."""
+
+    def __init__(self, place: Place, jobs: Sequence[Job]) -> None:
+        self.place, self.jobs = place, jobs
+        self.waiting = list(range(len(jobs)))
+        self.live: dict[int, Any] = {}
+        self.ended: dict[int, Ended] = {}
+        self._deadline = 0.0
+        """When patience with jobs that were asked to stop ends; 0 while nobody has asked."""
+
+    def submit_some(self) -> bool:
+        """Whether any job was left and had room."""
+        chosen = self.waiting[: max(0, min(self.place.at_once, self.place.limit - len(self.live)))]
+        if chosen:
+            tasks = self.place.submit([self.jobs[i] for i in chosen])
+            self.live |= dict(zip(chosen, tasks, strict=True))
+            del self.waiting[: len(chosen)]
+        return bool(chosen)
+
+    def stop(self, number: int, at_once: bool) -> None:
+        """Ask every live job once; give up those that have not ended in time, or now."""
+        if not self._deadline:
+            self._deadline = time.monotonic() + STOP_GRACE_S
+            for task in self.live.values():
+                self.place.ask_to_stop(task, number)
+        if at_once or time.monotonic() > self._deadline:
+            for i, task in list(self.live.items()):
+                self._note(i, self.place.give_up(task))
+
+    def poll(self) -> None:
+        for i, task in list(self.live.items()):
+            self._note(i, self.place.poll(task))
+
+    def _note(self, index: int, end: Ended | None) -> None:
+        if end is not None:
+            self.ended[index] = end
+            del self.live[index]
+
+
+@dataclass(slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.monotonic)
+
+
+class Children:
+    """This machine: `workers` child processes at a time, each in a process group of its own."""
+
+    at_once = 1
+    poll_s = POLL_S
+
+    def __init__(self, workers: int, command: Sequence[str] = CHILD) -> None:
+        self.limit = workers
+        self._command = command
+        self._environment = _environment(workers)
+
+    def submit(self, jobs: Sequence[Job]) -> list[_Child]:
+        return [_start(job, self._command, self._environment) for job in jobs]
+
+    def poll(self, task: _Child) -> Ended | None:
+        code = _reap(task.process)
+        return None if code is None else Ended(code, task.process.pid, time.monotonic() - task.started)
+
+    def pid(self, task: _Child) -> int:
+        return task.process.pid
+
+    def ask_to_stop(self, task: _Child, number: int) -> None:
+        _signal(task.process, number)
+
+    def give_up(self, task: _Child) -> Ended | None:
+        _signal(task.process, signal.SIGKILL)
+        return None
+
+    def close(self, tasks: Iterable[_Child]) -> None:
+        for task in tasks:
+            _signal(task.process, signal.SIGKILL)
+            _reap(task.process, wait=True)
 
 
 def run_jobs(
@@ -70,42 +197,8 @@ def run_jobs(
     command: Sequence[str] = CHILD,
     second_kills: bool = True,
 ) -> tuple[list[Ended], int]:
-    """Run all jobs, at most `workers` at a time: how each ended, and the signal that stopped us (0: none).
-
-    `second_kills`: a second signal kills the children over their checkpoints, as somebody at a terminal
-    expects; a scheduler may send the same one several times.
-    """
-    running: dict[int, _Child] = {}
-    ended: dict[int, Ended] = {}
-    waiting = list(range(len(jobs)))
-    environment = _environment(workers)
-    with caught_signals() as caught:
-        deadline = 0.0
-        try:
-            while running or (waiting and not caught):
-                while waiting and len(running) < workers and not caught:
-                    index = waiting.pop(0)
-                    running[index] = _start(index, jobs[index], command, environment)
-                if caught and not deadline:
-                    deadline = time.monotonic() + STOP_GRACE_S
-                    for child in running.values():
-                        _signal(child.process, caught[0])
-                if deadline and (time.monotonic() > deadline or (second_kills and len(caught) > 1)):
-                    for child in running.values():
-                        _signal(child.process, signal.SIGKILL)
-                for index, child in list(running.items()):
-                    if (code := _reap(child.process)) is not None:
-                        del running[index]
-                        ended[index] = Ended(code, child.process.pid, time.monotonic() - child.started)
-                if watch is not None:
-                    watch({i: c.process.pid for i, c in running.items()}, ended)
-                if running:
-                    time.sleep(POLL_S)
-        finally:
-            for child in running.values():
-                _signal(child.process, signal.SIGKILL)
-                _reap(child.process, wait=True)
-        return [ended.get(i, Ended(None)) for i in range(len(jobs))], caught[0] if caught else 0
+    """`run_in` child processes of this one, at most `workers` at a time."""
+    return run_in(Children(workers, command), jobs, watch, second_kills)
 
 
 def cores() -> int:
@@ -123,7 +216,7 @@ def _environment(workers: int) -> dict[str, str]:
     return {**dict.fromkeys(_THREADS, share), "TOKENIZERS_PARALLELISM": "false", **os.environ}
 
 
-def _start(index: int, job: Job, command: Sequence[str], environment: Mapping[str, str]) -> _Child:
+def _start(job: Job, command: Sequence[str], environment: Mapping[str, str]) -> _Child:
     job.console.parent.mkdir(parents=True, exist_ok=True)
     with job.console.open("ab") as console:
         process = subprocess.Popen(
@@ -140,7 +233,7 @@ def _start(index: int, job: Job, command: Sequence[str], environment: Mapping[st
         stdin.write(json.dumps(job.request).encode() + b"\n")
         stdin.flush()
     _alive[process.pid] = process
-    return _Child(index, process)
+    return _Child(process)
 
 
 def stop_children(grace_s: float = STOP_GRACE_S) -> None:

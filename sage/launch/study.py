@@ -74,38 +74,45 @@ def expand(study: Study, arguments: Sequence[str]) -> tuple[list[Overrides], str
     `arguments` are the command line's overrides. Raises ConfigError.
     """
     given = _given(arguments)
-    if study.budget is not None and "budget" not in given:
-        fixed = [*renamed(study.fixed)[0], f"budget={study.budget}"]
-    else:
-        fixed = renamed(study.fixed)[0]
-    fixed = [word for word in fixed if word.partition("=")[0] not in given]
+    fixed = _fixed(study, given)
     strangers = [key for key in given if not _HARMLESS.match(key) and key not in _SELECTS]
-    plans = {matrix.get(PLAN) for matrix in study.matrices} - {None}
+    names_a_plan = "launch.plan" in given
     jobs: dict[tuple[str, ...], None] = {}
     undeclared: dict[str, None] = {}
     for matrix, axes in _chosen(study, given):
-        plan = matrix.get(PLAN)
+        plan = None if strangers or names_a_plan else matrix.get(PLAN)
         declared = _declared(matrix)
         for point in itertools.product(*axes.values()):
-            job = (*fixed, *point)
-            if plan is not None and not strangers and "launch.plan" not in given:
-                if new := [w for w in point if not _is_declared(w, declared)]:
-                    undeclared |= dict.fromkeys(new)
-                else:
-                    job = (*job, f"launch.plan={plan}")
-            jobs[job] = None
-    note = ""
-    if undeclared:
-        note = (
-            f"The study does not declare {', '.join(undeclared)}, so those runs do not claim its plan "
-            f"{', '.join(sorted(map(str, plans)))}."
-        )
-    if plans and strangers and "launch.plan" not in given:
-        note = (
-            f"These are not the runs that the study declares ({', '.join(strangers)} on the line), "
-            f"so they do not claim its plan {', '.join(sorted(map(str, plans)))}."
-        )
+            new = [word for word in point if not _is_declared(word, declared)] if plan is not None else []
+            undeclared |= dict.fromkeys(new)
+            claim = [f"launch.plan={plan}"] if plan is not None and not new else []
+            jobs[*fixed, *point, *claim] = None
+    note = _without_plan(study, [] if names_a_plan else strangers, list(undeclared))
     return [list(job) for job in _without_repeats(jobs)], note
+
+
+def _fixed(study: Study, given: Mapping[str, list[str]]) -> list[str]:
+    """The overrides that every run of the study has, but for those that the line gives."""
+    words = list(renamed(study.fixed)[0])
+    if study.budget is not None:
+        words.append(f"budget={study.budget}")
+    return [word for word in words if word.partition("=")[0] not in given]
+
+
+def _without_plan(study: Study, strangers: Sequence[str], undeclared: Sequence[str]) -> str:
+    """Why runs of a planned study do not claim its plan; nothing where they do, or there is none."""
+    plans = ", ".join(
+        sorted({str(matrix[PLAN]) for matrix in study.matrices if matrix.get(PLAN) is not None})
+    )
+    if plans and strangers:
+        return (
+            f"These are not the runs that the study declares ({', '.join(strangers)} on the line), "
+            f"so they do not claim its plan {plans}."
+        )
+    if undeclared:
+        names = ", ".join(undeclared)
+        return f"The study does not declare {names}, so those runs do not claim its plan {plans}."
+    return ""
 
 
 def _is_declared(word: str, declared: set[str]) -> bool:

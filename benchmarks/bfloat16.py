@@ -26,7 +26,7 @@ import torch
 from sage.config.load import load
 from sage.episode import Decision, Episode, Label, Status, Task, Turn
 from sage.policy.models.load import LanguageModel, load_model
-from sage.training.batch import Played, pair
+from sage.training.batch import TrainingEpisode, match_models
 from sage.training.gradient import Objective, accumulate_gradient
 from sage.training.optimizer import StudentOptimizer, WeightChange
 
@@ -58,7 +58,7 @@ def texts(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 def batch(
     ids: list[int], seed: int, count: int, turns: int = 2, given: int = 12, said: int = 12
-) -> list[Played]:
+) -> list[TrainingEpisode]:
     """Stretches of the text: `turns` times `given` tokens of a prompt and `said` of an answer."""
     draw, made = random.Random(seed), []
     for number in range(count):
@@ -69,19 +69,21 @@ def batch(
             episode.token_ids += ids[begin : begin + given + said]
             end = len(episode.token_ids)
             episode.turns.append(Turn(t, "m", "o", "a", end - said, end))
-        made.append(Played(episode, [Decision(Label.ALWAYS, 1.0)] * turns))
+        made.append(TrainingEpisode(episode, [Decision(Label.ALWAYS, 1.0)] * turns))
     return made
 
 
-def gradient(student: LanguageModel, teacher: LanguageModel, played: list[Played], divergence: str) -> float:
+def gradient(
+    student: LanguageModel, teacher: LanguageModel, played: list[TrainingEpisode], divergence: str
+) -> float:
     config = load(["method=opd", f"divergence={divergence}"])
     rules = Objective(config.confidence, config.normalization, config.divergence)
     student.model.zero_grad(set_to_none=True)
-    return accumulate_gradient(pair(student, teacher), rules, played, micro_batch=4).loss
+    return accumulate_gradient(match_models(student, teacher), rules, played, micro_batch=4).loss
 
 
 @torch.no_grad()
-def held_out(student: LanguageModel, teacher: LanguageModel, played: list[Played]) -> float:
+def held_out(student: LanguageModel, teacher: LanguageModel, played: list[TrainingEpisode]) -> float:
     return gradient(student, teacher, played, "reverse_kl")
 
 

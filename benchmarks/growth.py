@@ -35,7 +35,7 @@ from sage.policy.decoding.answer import Sampling
 from sage.policy.decoding.generate import Decoder, answers
 from sage.policy.models.folder import resolve_path
 from sage.policy.models.load import LanguageModel
-from sage.training.batch import Pair, Played
+from sage.training.batch import Models, TrainingEpisode
 from sage.training.gradient import Objective, accumulate_gradient
 
 AXES = {
@@ -59,7 +59,7 @@ def language_model(seed: int, vocabulary: int) -> LanguageModel:
     return LanguageModel(Qwen3ForCausalLM(config).eval(), tokenizer, "random", "", torch.device("cpu"))
 
 
-def step(models: Pair, episodes: int, turns: int) -> dict[str, float]:
+def step(models: Models, episodes: int, turns: int) -> dict[str, float]:
     """CPU seconds of the parts of one optimizer step."""
     random = np.random.default_rng(0)
     started = time.process_time()
@@ -91,7 +91,7 @@ def step(models: Pair, episodes: int, turns: int) -> dict[str, float]:
         for episode, head in zip(played, last, strict=True):
             assert episode.token_ids[-1:] == head
     rollout = time.process_time() - started
-    batch = [Played(e, [Decision(Label.STRONG, 1.0) for _ in e.turns]) for e in played]
+    batch = [TrainingEpisode(e, [Decision(Label.STRONG, 1.0) for _ in e.turns]) for e in played]
     rules = Objective(
         Top1(name="top1", per="turn", teacher_temperature=1.0),
         AllToken(name="all_token", scope="batch", epsilon=1e-8, z_max=None),
@@ -148,7 +148,7 @@ def measure(axis: str, size: int, repeats: int) -> dict[str, float]:
     else:
         shape = MIDDLE | {axis: size}
         v = shape["vocabulary"]
-        models = Pair(language_model(0, v), language_model(1, v), v, None)
+        models = Models(language_model(0, v), language_model(1, v), v, None)
         run = lambda: step(models, shape["episodes"], shape["turns"])  # noqa: E731
     before = held()
     Path("/proc/self/clear_refs").write_text("5")
@@ -176,7 +176,7 @@ def main() -> None:
     points: dict[str, dict[str, list[float]]] = {}
     if args.store and args.store.exists():
         points = json.loads(args.store.read_text())
-    step(Pair(language_model(0, 1000), language_model(1, 1000), 1000, None), 2, 2)  # warm
+    step(Models(language_model(0, 1000), language_model(1, 1000), 1000, None), 2, 2)  # warm
     for axis in args.axes:
         rows = [measure(axis, size, args.repeats) for size in AXES[axis]]
         points[axis] = {name: [row[name] for row in rows] for name in rows[0]}

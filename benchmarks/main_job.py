@@ -35,9 +35,9 @@ from sage.policy.prompts import choose_style
 from sage.policy.rollout import OnTurns, play
 from sage.policy.seat import Job
 from sage.records.clock import PhaseClock, phase
-from sage.training.batch import Pair, Played, pair
+from sage.training.batch import Models, TrainingEpisode, match_models
 from sage.training.gradient import Objective, accumulate_gradient
-from sage.training.judging import decide, judge_ahead, judge_of, turn_streams
+from sage.training.judging import decide, judge_of, prefetch_judge, turn_streams
 from sage.training.optimizer import StudentOptimizer
 from sage.training.players import training_play
 from sage.training.setup import evaluation_settings, training_settings
@@ -61,7 +61,7 @@ class Step:
 
     def __init__(self, overrides: list[str]) -> None:
         self.config = load(["tracking=none", *overrides])
-        self.models: Pair = pair(load_model(self.config.student), load_model(self.config.teacher))
+        self.models: Models = match_models(load_model(self.config.student), load_model(self.config.teacher))
         self.style = choose_style(self.config.prompt, self.config.student.path)
         self.tasks = self.config.env.tasks("train")[: self.config.trainer.tasks_per_step]
         self.optimizer = StudentOptimizer(self.models.student.model, self.config.trainer)
@@ -77,7 +77,7 @@ class Step:
         with ExitStack() as stack:
             rule = self.config.intervention
             ask = judge_of(self.config, self.style, self.models.teacher, stack)
-            batch = [Played(e) for e in self.rollout(pool, judge_ahead(self.config, ask))]
+            batch = [TrainingEpisode(e) for e in self.rollout(pool, prefetch_judge(self.config, ask))]
             decide(batch, rule, ask, turn_streams(0, 1))
         said = [[(d.label, d.reply, d.judge_tokens) for d in played.decisions] for played in batch]
         return [(played.episode.token_ids, turns) for played, turns in zip(batch, said, strict=True)]
@@ -90,7 +90,7 @@ class Step:
     def __call__(self, pool: EnvPool) -> None:
         config = self.config
         with phase("rollout"):
-            batch = [Played(episode) for episode in self.rollout(pool)]
+            batch = [TrainingEpisode(episode) for episode in self.rollout(pool)]
         with phase("judge"), ExitStack() as stack:
             ask = judge_of(config, self.style, self.models.teacher, stack)
             decide(batch, config.intervention, ask, turn_streams(0, 1))

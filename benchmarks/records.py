@@ -132,9 +132,9 @@ def setup() -> None:
 
     def models() -> None:
         from sage.policy.models.load import load_model
-        from sage.training.batch import pair
+        from sage.training.batch import match_models
 
-        pair(load_model(kept["config"].student), load_model(kept["config"].teacher))
+        match_models(load_model(kept["config"].student), load_model(kept["config"].teacher))
 
     def manifest() -> None:
         for split in ("train", "valid_seen", "valid_unseen"):

@@ -154,7 +154,7 @@ class Episode:
         return self.status is Status.WON
 
     @property
-    def played(self) -> list[Turn]:
+    def all_turns(self) -> list[Turn]:
         """Every turn, whoever played it."""
         return [*self.given, *self.turns]
 

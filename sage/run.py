@@ -37,11 +37,11 @@ from sage.records.rows import RunKey
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.training import checkpoint, setup
-from sage.training.batch import Pair
+from sage.training.batch import Models
 from sage.training.evaluate import Evaluator
 from sage.training.gradient import Objective
 from sage.training.jobs import Schedule
-from sage.training.judging import judge_ahead, judge_of
+from sage.training.judging import judge_of, prefetch_judge
 from sage.training.loop import distill
 from sage.training.not_ok import refuse_not_ok, set_aside
 from sage.training.parts import Rules, Training
@@ -79,7 +79,7 @@ class Run:
     folder: RunDir
     tasks: Callable[[str], list[Task]]
     student: LanguageModel
-    models: Pair | None
+    models: Models | None
     processes: Processes
     style: PromptStyle
     pool: EnvPool
@@ -135,7 +135,7 @@ def evaluate(run: Run, step: int, limit: int | None) -> None:
         run.recorder.evaluated(step, split, episodes)
 
 
-def train(run: Run, models: Pair, stack: ExitStack) -> Progress:
+def train(run: Run, models: Models, stack: ExitStack) -> Progress:
     """Distil, with an evaluation every so many steps."""
     how = run.config.evaluation
 
@@ -154,7 +154,7 @@ def train(run: Run, models: Pair, stack: ExitStack) -> Progress:
     return done
 
 
-def training_of(run: Run, models: Pair, stack: ExitStack) -> Training:
+def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
     """The training that the config describes; what it opens is closed with `stack`."""
     config = run.config
     settings = replace(setup.training_settings(config, run.style, run.student), room=run.room)
@@ -166,7 +166,7 @@ def training_of(run: Run, models: Pair, stack: ExitStack) -> Training:
         trainer=config.trainer,
         speed=config.speed,
         schedule=_schedule(run),
-        play=training_play(config, models, run.pool, settings, judge_ahead(config, judge)),
+        play=training_play(config, models, run.pool, settings, prefetch_judge(config, judge)),
         judge=judge,
         processes=run.processes,
         demonstrations=demonstrations(config, models, run.pool, settings),
@@ -226,7 +226,7 @@ def _trains(config: RunConfig) -> bool:
     return config.task == "train" and config.trainer.steps > 0
 
 
-def _load_models(config: RunConfig, checked: Preflight) -> tuple[LanguageModel, Pair | None]:
+def _load_models(config: RunConfig, checked: Preflight) -> tuple[LanguageModel, Models | None]:
     student = setup.load_student(config, checked.student)
     models = setup.load_models(config, student, checked.teacher) if _trains(config) else None
     setup.check_engines(config, student, models)
@@ -252,7 +252,7 @@ def _exporter(config: RunConfig, folder: RunDir) -> Exporter | None:
 
 
 def _write_provenance(
-    config: RunConfig, folder: RunDir, student: LanguageModel, models: Pair | None, plan: str | None
+    config: RunConfig, folder: RunDir, student: LanguageModel, models: Models | None, plan: str | None
 ) -> None:
     provenance.write(
         folder.path,

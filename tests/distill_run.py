@@ -15,14 +15,14 @@ from sage.envs.pool import EnvPool
 from sage.episode import Decision, Episode, Label, Task
 from sage.objective.confidence.base import Top1
 from sage.objective.divergence.base import ReverseKL
-from sage.objective.intervention.base import Ask, Intervention, Judge, JudgeQuery, Stream, TurnContext
+from sage.objective.intervention.base import Intervention, Judge, JudgeFn, JudgeQuery, Stream, TurnContext
 from sage.objective.normalization import AllToken
 from sage.policy.decoding.answer import Sampling
 from sage.policy.rollout import PlaySettings, play
 from sage.policy.seat import Job
 from sage.records.recorder import StepReport
 from sage.teacher.judge import TeacherJudge
-from sage.training.batch import Pair, pair
+from sage.training.batch import Models, match_models
 from sage.training.curriculum import Curriculum, Full
 from sage.training.gradient import Objective
 from sage.training.jobs import Schedule
@@ -64,7 +64,7 @@ SPEED = SpeedSettings(
 class DiceJudge(Judge):
     """The judge's rule; a babble of the (untaught) teacher becomes a label drawn from the turn's stream."""
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         def drawn(context: TurnContext, decision: Decision) -> Decision:
             if decision.label is not Label.FALLBACK:
                 return decision
@@ -82,25 +82,25 @@ OBJECTIVE = Objective(
 )
 
 
-def fresh_models() -> Pair:
-    return pair(tiny_lm(1), tiny_lm(2, hidden=48, rows=272))
+def fresh_models() -> Models:
+    return match_models(tiny_lm(1), tiny_lm(2, hidden=48, rows=272))
 
 
 def train(
     folder: Path,
     *,
-    models: Pair | None = None,
+    models: Models | None = None,
     trainer: TrainerSettings = TRAINER,
     speed: SpeedSettings = SPEED,
     intervention: Intervention = JUDGE,
     curriculum: Curriculum | None = None,
     chosen: Sequence[Task] | None = None,
-    ask: Ask | None = None,
+    ask: JudgeFn | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     after_step: Callable[[int, bool], None] | None = None,
     demonstrations: Demonstrations | None = None,
     max_not_ok: float | None = None,
-) -> tuple[Progress, list[StepReport], Pair]:
+) -> tuple[Progress, list[StepReport], Models]:
     """Rollouts with the real student, pool, judge and teacher; everything small."""
     both = models or fresh_models()
     query = JudgeQuery(sees_feedback=True, max_new_tokens=4)

@@ -21,9 +21,9 @@ from sage.config.schema import WITHOUT_EFFECT, WITHOUT_EFFECT_BESIDE, RunConfig
 from sage.episode import Episode, Failure, Label
 from sage.errors import ConfigError
 from sage.objective.divergence.base import ReverseKL
-from sage.objective.intervention.base import Ask, JudgeQuery, JudgeReply, TurnContext, no_judge
+from sage.objective.intervention.base import JudgeFn, JudgeQuery, JudgeReply, TurnContext, no_judge
 from sage.teacher.judge import TeacherJudge
-from sage.training.batch import Pair, Played, pair, score_batch
+from sage.training.batch import Models, TrainingEpisode, match_models, score_batch
 from sage.training.gradient import Objective, accumulate_gradient
 from sage.training.judging import decide, turn_streams
 from sage.training.loop import episode_streams
@@ -49,11 +49,11 @@ JUDGE = STYLE.model_copy(update={"judge": "{observation} {action} {feedback}"})
 
 
 @cache
-def models() -> Pair:
-    return pair(tiny_lm(1), tiny_lm(2, hidden=48), tiny_lm(3, hidden=24))
+def models() -> Models:
+    return match_models(tiny_lm(1), tiny_lm(2, hidden=48), tiny_lm(3, hidden=24))
 
 
-def batch() -> list[Played]:
+def batch() -> list[TrainingEpisode]:
     """Four episodes that a rule can tell something about."""
     made = []
     for number in range(4):
@@ -64,12 +64,12 @@ def batch() -> list[Played]:
             turn.expert_distance_before, distance = distance, distance + draw.choice([-1, -1, 0, 1])
             turn.expert_distance_after = distance
             turn.action = draw.choice(["look 1", "take mug 1", "put mug in box"])
-        made.append(Played(episode))
+        made.append(TrainingEpisode(episode))
     return made
 
 
 @cache
-def judge(query: JudgeQuery) -> Ask:
+def judge(query: JudgeQuery) -> JudgeFn:
     """The teacher is asked and answers; as it was never taught, its words are given by what it says."""
     ask = TeacherJudge(models().teacher, JUDGE, query)
 

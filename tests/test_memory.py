@@ -24,7 +24,7 @@ from sage.objective.normalization import AllToken
 from sage.policy.decoding.engine import right_engine
 from sage.policy.models.hidden_states import training_error
 from sage.policy.models.load import LanguageModel, load_model
-from sage.training.batch import Pair, Played, pair
+from sage.training.batch import Models, TrainingEpisode, match_models
 from sage.training.gradient import Objective, accumulate_gradient
 from sage.training.setup import shorter_context
 from tests.test_run import SMALL
@@ -62,8 +62,8 @@ def breaking(lm: LanguageModel, error: Exception, on: Callable[[torch.Tensor], b
     return replace(lm, model=model)
 
 
-def batch() -> list[Played]:
-    return [Played(make_episode(i, 3), [Decision(Label.ALWAYS, 1.0)] * 3) for i in range(3)]
+def batch() -> list[TrainingEpisode]:
+    return [TrainingEpisode(make_episode(i, 3), [Decision(Label.ALWAYS, 1.0)] * 3) for i in range(3)]
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -81,7 +81,7 @@ def test_another_error_is_not_taken_for_it(error: Exception) -> None:
 def test_a_pass_that_does_not_fit_says_which_and_what_to_lower(
     error: Exception, micro_batch: int, way: str
 ) -> None:
-    both = pair(tiny_lm(1), tiny_lm(2, hidden=48))
+    both = match_models(tiny_lm(1), tiny_lm(2, hidden=48))
     teacher, student = (breaking(lm, error, lambda ids: True) for lm in (both.teacher, both.student))
     for broken, what in (
         (replace(both, teacher=teacher), "the teacher's scoring pass"),
@@ -106,17 +106,17 @@ def poisoned(lm: LanguageModel, number: float) -> LanguageModel:
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_teacher_that_gives_no_numbers_scores_nothing(number: float) -> None:
     """NaN would mean further on that the teacher was not asked."""
-    both = pair(tiny_lm(1), tiny_lm(2, hidden=48, tie=False))
+    both = match_models(tiny_lm(1), tiny_lm(2, hidden=48, tie=False))
     broken = replace(both, teacher=poisoned(both.teacher, number))
     weights = (Decision(Label.SKIP, 0.0), Decision(Label.ALWAYS, 1.0))
     for decision in weights:
-        played = [Played(make_episode(0, 3), [decision] * 3)]
+        played = [TrainingEpisode(make_episode(0, 3), [decision] * 3)]
         with pytest.raises(NotFinite, match="'tiny-2' are not finite"):
             accumulate_gradient(broken, RULES, played, micro_batch=1)
 
 
 def test_a_loss_that_is_no_number_is_none() -> None:
-    both = pair(tiny_lm(1, tie=False), tiny_lm(2, hidden=48))
+    both = match_models(tiny_lm(1, tie=False), tiny_lm(2, hidden=48))
     broken = replace(both, student=poisoned(both.student, math.nan))
     with pytest.raises(NotFinite, match="The loss of the batch is nan"):
         accumulate_gradient(broken, RULES, batch(), micro_batch=2)
@@ -205,7 +205,7 @@ def test_a_training_pass_that_does_not_fit_fails_the_run_and_a_smaller_one_goes_
 
 def test_a_model_that_does_not_reach_max_context_shortens_episodes_and_that_is_said() -> None:
     student, teacher = tiny_lm(1), tiny_lm(2)
-    models = Pair(student, teacher, len(student.tokenizer), None)
+    models = Models(student, teacher, len(student.tokenizer), None)
     said = shorter_context(load(["rollout.max_context=9000"]), student, models)
     assert said == (
         "rollout.max_context is 9,000, and the student reaches 4,096 tokens and the teacher reaches 4,096 "

@@ -9,7 +9,7 @@ import torch
 
 from sage.config.components import conf_dir
 from sage.config.load import load
-from sage.training.batch import Pair
+from sage.training.batch import Models
 from sage.training.gradient import Objective
 from tests.training.test_gradient import flat_gradient, make_batch, models, run
 from tests.two_devices import ELSEWHERE, HOME, THERE, Mixed, Places
@@ -24,8 +24,8 @@ def rules_of(*overrides: str) -> Objective:
 
 
 def spread(
-    both: Pair, places: Places, student: torch.device, teacher: torch.device, reference: torch.device
-) -> Pair:
+    both: Models, places: Places, student: torch.device, teacher: torch.device, reference: torch.device
+) -> Models:
     """The pair with each model said to be on its device."""
     moved = {}
     for role, place in (("student", student), ("teacher", teacher), ("reference", reference)):
@@ -73,7 +73,7 @@ def test_no_divergence_mixes_two_devices(name: str, where: tuple[torch.device, .
         assert crossed > both.vocabulary
 
 
-def longest_input(both: Pair) -> int:
+def longest_input(both: Models) -> int:
     """Ids of a padded micro-batch, which start on the CPU."""
     return 2 * max(len(played.episode.token_ids) for played in make_batch())
 

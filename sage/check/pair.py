@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sage.envs.pool import EnvPool
     from sage.episode import Episode, Turn
     from sage.policy.models.load import LanguageModel
-    from sage.training.batch import Pair
+    from sage.training.batch import Models
 
 TURNS = 10
 """How many real turns the judge is asked about, and the step learns from."""
@@ -30,7 +30,7 @@ class Subject:
     config: RunConfig
     style: PromptStyle
     student: LanguageModel
-    models: Pair | None
+    models: Models | None
     """None where the run would only evaluate."""
     episodes: list[Episode] = field(default_factory=list)
 

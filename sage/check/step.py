@@ -25,7 +25,7 @@ MOST_TOKENS = 1024
 def step(subject: Subject) -> Iterator[Line]:
     """Changes the student's weights: the last part of a page."""
     from sage.episode import Decision, Label
-    from sage.training.batch import Played
+    from sage.training.batch import TrainingEpisode
     from sage.training.gradient import Objective, accumulate_gradient
     from sage.training.optimizer import StudentOptimizer
 
@@ -42,7 +42,7 @@ def step(subject: Subject) -> Iterator[Line]:
         )
         return
     episode = _shortened(subject.episodes[0])
-    batch = [Played(episode, [Decision(Label.ALWAYS, 1.0) for _ in episode.turns])]
+    batch = [TrainingEpisode(episode, [Decision(Label.ALWAYS, 1.0) for _ in episode.turns])]
     # The whole rate at once: the first step of a warm-up is a tenth of it.
     optimizer = StudentOptimizer(student.model, config.trainer.model_copy(update={"warmup_steps": 0}))
     before = [p.detach().clone() for p in optimizer.parameters]

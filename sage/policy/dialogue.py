@@ -158,9 +158,7 @@ class Dialogue:
         if not answer_ids:
             return False
         closings = [c for c in (self.format.closing, self.format.last, self.closing) if c is not None]
-        return any(
-            self._says(answer_ids, c) if c.plain else answer_ids[-1] == c.ids[-1] for c in closings
-        )
+        return any(self._says(answer_ids, c) if c.plain else answer_ids[-1] == c.ids[-1] for c in closings)
 
     def decode(self, ids: list[int]) -> str:
         """Answer text without special tokens."""
@@ -206,7 +204,7 @@ def render(dialogue: Dialogue, episode: Episode) -> tuple[list[int], list[tuple[
     ids: list[int] = []
     spans: list[tuple[int, int]] = []
     answer: list[int] = []
-    for turn in episode.played:
+    for turn in episode.all_turns:
         if not spans:
             ids += dialogue.open(episode.system, turn.message)
         else:

@@ -215,7 +215,7 @@ class _Batch:
 
     def _uniforms(self, seat: Seat, count: int) -> np.ndarray:
         episode, settings = seat.episode, self.settings
-        key = (settings.seed, settings.stream, episode.task.id, episode.rollout_index, len(episode.played))
+        key = (settings.seed, settings.stream, episode.task.id, episode.rollout_index, len(episode.all_turns))
         return stream(*key).random(count)
 
     def _hear(self, wait: bool) -> None:
@@ -249,7 +249,7 @@ class _Batch:
         """Play the answers that are given; the seats whose next answer is the model's."""
         ready: list[Seat] = []
         while seats:
-            given = opening([Waiting(seat.job, seat.slot, len(seat.episode.played)) for seat in seats])
+            given = opening([Waiting(seat.job, seat.slot, len(seat.episode.all_turns)) for seat in seats])
             going: list[Seat] = []
             replies: list[Reply] = []
             for seat, answer in zip(seats, given, strict=True):

@@ -91,15 +91,15 @@ class Turns:
         """Record an answer: the action to execute, None where it holds none, an end where it has no room."""
         episode = seat.episode
         if self._is_cut(episode, reply):
-            if episode.played:  # nor the question that it would have answered
-                del episode.token_ids[episode.played[-1].answer_end :]
+            if episode.all_turns:  # nor the question that it would have answered
+                del episode.token_ids[episode.all_turns[-1].answer_end :]
             return Status.CONTEXT_FULL, ""
         seat.reply = reply
         start = len(episode.token_ids)
         episode.token_ids += reply.ids
         thought, action = parse_answer(self._style, self._dialogue.said(reply.text))
         turn = Turn(
-            index=len(episode.played),
+            index=len(episode.all_turns),
             message=seat.message,
             observation=seat.reading.step.observation,
             answer=reply.text,
@@ -144,7 +144,7 @@ class Turns:
         turn.format_slip = format_slip(self._style, turn)
         if result is not None and result.step.done:
             return (Status.WON if result.step.won else Status.LOST), ""
-        if len(episode.played) >= self._limits.turn_budget:
+        if len(episode.all_turns) >= self._limits.turn_budget:
             return Status.TURN_BUDGET, ""
         seat.message = turn_message(self._style, turn.feedback, seat.reading.step.admissible)
         follow = self._dialogue.after(reply.ids, seat.message)

@@ -65,7 +65,7 @@ def episode_row(key: RunKey, episode: Episode, *, phase: Phase, step: int) -> Ro
         "given_turns": len(episode.given),
         "answer_tokens": sum(turn.n_tokens for turn in episode.turns),
         "total_tokens": len(episode.token_ids),
-        "expert_distance_start": episode.played[0].expert_distance_before if episode.played else None,
+        "expert_distance_start": episode.all_turns[0].expert_distance_before if episode.all_turns else None,
         "goal": episode.goal or None,
         "scene": episode.scene or None,
         "seconds": episode.seconds,

@@ -28,7 +28,7 @@ from sage.policy.models.failures import OURS, Patience, failure_of, free_memory,
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import fields, fill, list_admissible
-from sage.teacher.ahead import Ahead
+from sage.teacher.prefetch import Prefetch
 from sage.teacher.reading import ends_thinking, opens_thinking, parse_reply
 from sage.teacher.replies import Known, ReplyFile
 
@@ -67,12 +67,12 @@ def _lasting_first(context: TurnContext, count: int) -> list[str]:
     rest is decided by nothing after the turn.
     """
     listed = context.turn.admissible[:count]
-    played = context.episode.played
+    played = context.episode.all_turns
     place = {command: i for i, command in enumerate(played[0].admissible)} if played else {}
     return sorted(listed, key=lambda command: place.get(command, len(place)))
 
 
-class _Asked(NamedTuple):
+class _Answered(NamedTuple):
     new: dict[str, Known]
     seconds: float
     """Share of each query."""
@@ -109,13 +109,13 @@ class TeacherJudge:
         self._memory: dict[str, Known] = {}
         self._unpaid: dict[str, float] = {}
         """Seconds of the replies in memory that no turn has been given yet."""
-        self._ahead: Ahead[_Asked] = Ahead()
+        self._prefetched: Prefetch[_Answered] = Prefetch()
         self._waiting: dict[str, list[int]] = {}
         """Prompts of turns that were begun and do not fill a batch yet."""
         self._under_way: set[str] = set()
         self._file = ReplyFile(cache_file) if cache_file else None
 
-    def begin(self, turns: Sequence[TurnContext]) -> None:
+    def prefetch(self, turns: Sequence[TurnContext]) -> None:
         """Ask about these turns in a thread of its own while others are still played, whenever they fill a
         batch. `__call__` waits for the replies and asks about what is left; it says the same without this."""
         for context in turns:
@@ -126,11 +126,11 @@ class TeacherJudge:
         if len(self._waiting) >= self.batch:
             batch, self._waiting = self._waiting, {}
             self._under_way.update(batch)
-            self._ahead.start(partial(self._asked, batch))
+            self._prefetched.start(partial(self._query_model, batch))
 
     def __call__(self, turns: Sequence[TurnContext]) -> list[JudgeReply]:
         """One reply per turn, in order. The first of several equal queries pays, the others are `cached`."""
-        for asked in self._ahead.results():
+        for asked in self._prefetched.results():
             self._learn(asked)
         self._waiting, self._under_way = {}, set()
         prompts = [self._prompt(context) for context in turns]
@@ -139,7 +139,7 @@ class TeacherJudge:
         missing = {
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._known_reply(key) is None
         }
-        asked = self._asked(missing)
+        asked = self._query_model(missing)
         self._learn(asked)
         _refuse_failed(turns, keys, asked.failed)
         judged, paid = [], {}
@@ -163,7 +163,7 @@ class TeacherJudge:
         self.tokens += sum(answer.tokens for answer in judged)
         return judged
 
-    def _asked(self, prompts: dict[str, list[int]]) -> _Asked:
+    def _query_model(self, prompts: dict[str, list[int]]) -> _Answered:
         """What the model says to prompts, by key, and the seconds that each took."""
         started = time.perf_counter()
         new, failed = {}, {}
@@ -180,7 +180,7 @@ class TeacherJudge:
                 new[key] = Known(self._text(answer), len(prompt) + len(answer.ids))
             else:
                 failed[key] = f"As a judge: {answer}"
-        return _Asked(new, (time.perf_counter() - started) / max(1, len(new)), failed)
+        return _Answered(new, (time.perf_counter() - started) / max(1, len(new)), failed)
 
     def _answers(self, prompts: list[list[int]], batch: int, patience: Patience) -> list[Reply | str]:
         """The reply to each prompt, or why there is none."""
@@ -210,7 +210,7 @@ class TeacherJudge:
         parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
         return [answer for part in parts for answer in self._answers(part, size, patience)]
 
-    def _learn(self, asked: _Asked) -> None:
+    def _learn(self, asked: _Answered) -> None:
         self._memory.update(asked.new)
         self._unpaid.update(dict.fromkeys(asked.new, asked.seconds))
 
@@ -228,7 +228,7 @@ class TeacherJudge:
 
     def close(self) -> None:
         """Stop asking, and close the cache file, if any."""
-        self._ahead.close()
+        self._prefetched.close()
         if self._file:
             self._file.close()
 

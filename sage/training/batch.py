@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sage.episode import TrainingEpisode as Played
-from sage.episode import TurnScore
+from sage.episode import TrainingEpisode, TurnScore
 from sage.objective.confidence.base import Confidence, TokenStats
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import memory_for, smaller_passes
@@ -25,8 +24,8 @@ from sage.teacher.vocabulary import shared_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Student and teacher that share a vocabulary of ids 0..vocabulary-1; made by `pair`.
+class Models:
+    """Student and teacher that share a vocabulary of ids 0..vocabulary-1; made by `match_models`.
 
     `dialogue` re-renders conversations for the teacher, None where its template is the student's.
     """
@@ -39,13 +38,15 @@ class Pair:
     """π_ref of a divergence that has an `anchor`; it reads the student's own ids."""
 
 
-def pair(student: LanguageModel, teacher: LanguageModel, reference: LanguageModel | None = None) -> Pair:
+def match_models(
+    student: LanguageModel, teacher: LanguageModel, reference: LanguageModel | None = None
+) -> Models:
     """Raises ModelError, in one sentence, where the models cannot be compared token by token."""
     others = [teacher] if reference is None else [teacher, reference]
     vocabulary = min(shared_vocabulary(student, other) for other in others)
     for lm in (student, *others):
         check_head(lm)
-    return Pair(student, teacher, vocabulary, teacher_dialogue(student, teacher), reference)
+    return Models(student, teacher, vocabulary, teacher_dialogue(student, teacher), reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +58,16 @@ class Scored:
     pass.
     """
 
-    groups: list[list[Played]]
+    groups: list[list[TrainingEpisode]]
     passes: list[list[TeacherPass]]
     stats: list[list[list[TokenStats]]]
     teacher_tokens: int
 
 
 def score_batch(
-    models: Pair,
+    models: Models,
     confidence: Confidence,
-    batch: Sequence[Played],
+    batch: Sequence[TrainingEpisode],
     *,
     micro_batch: int,
     only_supervised: bool = False,
@@ -83,9 +84,9 @@ def score_batch(
     way = smaller_passes(micro_batch)
     teacher_tokens = 0
     for group in groups:
-        turns = [_asked(played, only_supervised) for played in group]
+        turns = [_turns_to_score(sample, only_supervised) for sample in group]
         with phase("teacher"), memory_for("the teacher's scoring pass", way):
-            views = [teacher_view(played.episode, models.dialogue) for played in group]
+            views = [teacher_view(sample.episode, models.dialogue) for sample in group]
             done = score(
                 models.teacher,
                 views,
@@ -102,7 +103,7 @@ def score_batch(
             with phase("student"), memory_for("the student's scoring pass", way):
                 students = score(
                     models.student,
-                    [own_view(played.episode) for played in group],
+                    [own_view(sample.episode) for sample in group],
                     turns,
                     vocabulary=models.vocabulary,
                     temperature=1.0,
@@ -112,26 +113,26 @@ def score_batch(
     return Scored(groups, passes, stats, teacher_tokens)
 
 
-def groups_of(batch: Sequence[Played], micro_batch: int) -> list[list[Played]]:
+def groups_of(batch: Sequence[TrainingEpisode], micro_batch: int) -> list[list[TrainingEpisode]]:
     """Episodes of similar length together, so that little is padded."""
-    ordered = sorted(batch, key=lambda played: len(played.episode.token_ids), reverse=True)
+    ordered = sorted(batch, key=lambda sample: len(sample.episode.token_ids), reverse=True)
     return [ordered[i : i + micro_batch] for i in range(0, len(ordered), micro_batch)]
 
 
-def lengths_of(played: Played) -> list[int]:
-    return [turn.n_tokens for turn in played.episode.turns]
+def lengths_of(sample: TrainingEpisode) -> list[int]:
+    return [turn.n_tokens for turn in sample.episode.turns]
 
 
-def _asked(played: Played, only_supervised: bool) -> list[int]:
+def _turns_to_score(sample: TrainingEpisode, only_supervised: bool) -> list[int]:
     """Indices of the turns that the models are asked about."""
     if not only_supervised:
-        return list(range(len(played.episode.turns)))
-    return [t for t, decision in enumerate(played.decisions) if decision.weight > 0]
+        return list(range(len(sample.episode.turns)))
+    return [t for t, decision in enumerate(sample.decisions) if decision.weight > 0]
 
 
-def _by_turn(played: Played, teacher: TeacherPass, student: TeacherPass | None) -> list[TokenStats]:
+def _by_turn(sample: TrainingEpisode, teacher: TeacherPass, student: TeacherPass | None) -> list[TokenStats]:
     """The statistics of each turn; their means become the episode's turn scores."""
-    lengths = lengths_of(played)
+    lengths = lengths_of(sample)
 
     def split(stats: TokenStats) -> list[TokenStats]:
         columns = [x.cpu().double() for x in (stats.top1_T, stats.entropy_T, stats.logprob_T, stats.signal_T)]
@@ -143,7 +144,7 @@ def _by_turn(played: Played, teacher: TeacherPass, student: TeacherPass | None) 
             replace(own, student_logprob_T=other.logprob_T, student_entropy_T=other.entropy_T)
             for own, other in zip(turns, split(student.stats), strict=True)
         ]
-    played.scores = [
+    sample.scores = [
         TurnScore(
             top1=mean_of(stats.top1_T),
             teacher_entropy=mean_of(stats.entropy_T),

@@ -11,7 +11,7 @@ from sage.objective.divergence.estimators import NegativeLogLikelihood
 from sage.objective.normalization import Unnormalized
 from sage.policy.seat import Job
 from sage.records.clock import phase
-from sage.training.batch import Pair, Played
+from sage.training.batch import Models, TrainingEpisode
 from sage.training.gradient import BatchLoss, Objective, accumulate_gradient
 from sage.training.not_ok import refuse_not_ok_anywhere
 from sage.training.parts import Training
@@ -54,12 +54,12 @@ def add_demonstrations(training: Training, step: int, jobs: Sequence[Job]) -> Im
 def _imitate(training: Training, episodes: Sequence[Episode], weight: float) -> BatchLoss:
     models = training.models
     batch = [
-        Played(episode, [Decision(Label.ALWAYS, weight) for _ in episode.turns])
+        TrainingEpisode(episode, [Decision(Label.ALWAYS, weight) for _ in episode.turns])
         for episode in episodes
         if episode.won and episode.turns
     ]
     # −log p looks at no teacher: the student stands in for it, and the ledger stays empty.
-    alone = Pair(models.student, models.student, models.vocabulary, None)
+    alone = Models(models.student, models.student, models.vocabulary, None)
     loss = accumulate_gradient(
         alone, IMITATION, batch, micro_batch=training.speed.micro_batch, processes=training.processes
     )

@@ -27,7 +27,7 @@ from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.models.hidden_states import head, hidden_states
 from sage.records.clock import phase
 from sage.teacher.score import TeacherPass, View, own_view
-from sage.training.batch import Pair, Played, Scored, lengths_of, mean_of, score_batch
+from sage.training.batch import Models, Scored, TrainingEpisode, lengths_of, mean_of, score_batch
 from sage.training.processes import ALONE, Processes
 
 
@@ -68,9 +68,9 @@ def unseeded(episode: Episode) -> random.Random:
 
 
 def accumulate_gradient(
-    models: Pair,
+    models: Models,
     objective: Objective,
-    batch: Sequence[Played],
+    batch: Sequence[TrainingEpisode],
     *,
     micro_batch: int,
     processes: Processes = ALONE,
@@ -95,9 +95,9 @@ def accumulate_gradient(
             models, objective.confidence, batch, micro_batch=micro_batch, only_supervised=not all_turns
         )
     weights = [
-        _weights(played, stats, objective.confidence, stream)
+        _weights(sample, stats, objective.confidence, stream)
         for group, of_group in zip(scored.groups, scored.stats, strict=True)
-        for played, stats in zip(group, of_group, strict=True)
+        for sample, stats in zip(group, of_group, strict=True)
     ]
     here = WeightSums.total([weight_sums(weights_T) for weights_T in weights])
     sums = WeightSums(*processes.all_reduce_sum((here.tokens, here.active, here.weighted)))
@@ -109,9 +109,9 @@ def accumulate_gradient(
         for group, passes in zip(scored.groups, scored.passes, strict=True):
             of_group = [next(remaining) for _ in group]
             share += _student_pass(models, objective, group, passes, of_group, log_skipped)
-            for played, weights_T in zip(group, of_group, strict=True):
-                per_turn = (weights_T * sums.tokens).split(lengths_of(played))
-                played.effective_weights = [
+            for sample, weights_T in zip(group, of_group, strict=True):
+                per_turn = (weights_T * sums.tokens).split(lengths_of(sample))
+                sample.effective_weights = [
                     float(turn_T.mean()) if len(turn_T) else 0.0 for turn_T in per_turn
                 ]
     (loss,) = processes.all_reduce_sum((share,))
@@ -124,33 +124,33 @@ def accumulate_gradient(
 
 
 def _weights(
-    played: Played, turns: list[TokenStats], confidence: Confidence, stream: EpisodeStream
+    sample: TrainingEpisode, turns: list[TokenStats], confidence: Confidence, stream: EpisodeStream
 ) -> Tensor:
     """s_T of one episode (float64, CPU); also notes c_t in the episode's turn scores."""
     # NaN marks tokens the teacher was not asked about; a turn without tokens has nothing to ask about.
     scored = [t for t, stats in enumerate(turns) if not stats.top1_T.isnan().any()]
-    weights = [decision.weight for decision in played.decisions]
+    weights = [decision.weight for decision in sample.decisions]
     weighed = confidence.weigh_episode(
-        [turns[t] for t in scored], [weights[t] for t in scored], stream(played.episode)
+        [turns[t] for t in scored], [weights[t] for t in scored], stream(sample.episode)
     )
     by_turn: list[Tensor | None] = [None] * len(turns)
     for t, confidence_T in zip(scored, weighed, strict=True):
         by_turn[t] = confidence_T
-        played.scores[t].confidence = mean_of(confidence_T)
-    return selective_weights(weights, by_turn, lengths_of(played))
+        sample.scores[t].confidence = mean_of(confidence_T)
+    return selective_weights(weights, by_turn, lengths_of(sample))
 
 
 def _student_pass(
-    models: Pair,
+    models: Models,
     objective: Objective,
-    group: Sequence[Played],
+    group: Sequence[TrainingEpisode],
     passes: Sequence[TeacherPass],
     weights: Sequence[Tensor],
     log_skipped: bool,
 ) -> float:
     """Forward and backward of one micro-batch; returns its share of the loss."""
     student = models.student
-    views = [own_view(played.episode) for played in group]
+    views = [own_view(sample.episode) for sample in group]
     if log_skipped:
         turns = [list(range(len(view.spans))) for view in views]
     else:
@@ -182,7 +182,7 @@ def _student_pass(
 
 
 def _target(
-    models: Pair,
+    models: Models,
     objective: Objective,
     teacher_TE: Tensor,
     views: Sequence[View],
@@ -197,7 +197,7 @@ def _target(
         return teacher
     if models.reference is None:
         raise ValueError(
-            f"divergence={objective.divergence.name} needs a reference model; make the pair with one."
+            f"divergence={objective.divergence.name} needs a reference model; make the pair with sample."
         )
     with torch.no_grad():
         reference_TR = hidden_states(models.reference, [view.ids for view in views], positions)
@@ -217,14 +217,14 @@ def _token_mask(view: View, turns: Sequence[int]) -> Tensor:
     )
 
 
-def _note(group: Sequence[Played], result: ChunkedResult, needed: Tensor) -> None:
+def _note(group: Sequence[TrainingEpisode], result: ChunkedResult, needed: Tensor) -> None:
     """Per-turn means of what the student pass computed."""
     columns = []
     for values in (result.student_logprob_T, result.student_entropy_T, result.divergence_T):
         full_T = torch.full((len(needed),), math.nan, dtype=torch.float64)
         full_T[needed] = values.double().cpu()
-        columns.append(full_T.split([length for played in group for length in lengths_of(played)]))
-    scores = [turn_score for played in group for turn_score in played.scores]
+        columns.append(full_T.split([length for sample in group for length in lengths_of(sample)]))
+    scores = [turn_score for sample in group for turn_score in sample.scores]
     for turn_score, logprob_T, entropy_T, divergence_T in zip(scores, *columns, strict=True):
         turn_score.student_logprob = mean_of(logprob_T)
         turn_score.student_entropy = mean_of(entropy_T)

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING
 
 from sage.episode import Episode, Status, Turn
 from sage.errors import ConfigError
-from sage.objective.intervention.base import Ask, Intervention, JudgeFailure, Stream, TurnContext, no_judge
+from sage.objective.intervention.base import (
+    Intervention,
+    JudgeFailure,
+    JudgeFn,
+    Stream,
+    TurnContext,
+    no_judge,
+)
 from sage.policy.models.load import LanguageModel
 from sage.policy.rollout import OnTurns
 from sage.records.clock import phase
 from sage.teacher.judge import TeacherJudge
-from sage.training.batch import Played, Scored, score_batch
+from sage.training.batch import Scored, TrainingEpisode, score_batch
 from sage.training.not_ok import refuse_not_ok_anywhere
 from sage.training.parts import Training
 
@@ -30,11 +37,11 @@ class Judged:
     """The episodes of this process that are learnt from, each turn with its decision; `scored` where the rule
     has needed what the models say about them."""
 
-    batch: list[Played]
+    batch: list[TrainingEpisode]
     scored: Scored | None
 
 
-def judge_batch(training: Training, step: int, batch: Sequence[Played]) -> Judged:
+def judge_batch(training: Training, step: int, batch: Sequence[TrainingEpisode]) -> Judged:
     """Decide about every turn of the episodes that are ok. Collective.
 
     Raises TooManyNotOk, see `Training.max_not_ok`; the judge may have failed on some.
@@ -53,12 +60,14 @@ def judge_batch(training: Training, step: int, batch: Sequence[Played]) -> Judge
     return Judged(decided, scored)
 
 
-def _scored(training: Training, batch: Sequence[Played]) -> Scored:
+def _scored(training: Training, batch: Sequence[TrainingEpisode]) -> Scored:
     confidence, size = training.rules.objective.confidence, training.speed.micro_batch
     return score_batch(training.models, confidence, batch, micro_batch=size, with_student=True)
 
 
-def decide(batch: Sequence[Played], rule: Intervention, ask: Ask, stream: Stream) -> list[Played]:
+def decide(
+    batch: Sequence[TrainingEpisode], rule: Intervention, ask: JudgeFn, stream: Stream
+) -> list[TrainingEpisode]:
     """Fill in the decisions of every turn of `batch`, all in one query; with scores where there are any.
 
     Returns those that were decided. An episode with a turn that the judge could not be run on ends
@@ -94,7 +103,7 @@ def turn_streams(seed: int, step: int) -> Stream:
     return stream
 
 
-def judge_of(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> Ask:
+def judge_of(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> JudgeFn:
     """Whom the rule asks; closed with `stack`. Raises ConfigError where settings contradict each other."""
     query, kept = config.intervention.query, config.launch.judge_cache
     if query is None:
@@ -118,13 +127,13 @@ def judge_of(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stac
     return judge
 
 
-def judge_ahead(config: RunConfig, ask: Ask) -> OnTurns | None:
+def prefetch_judge(config: RunConfig, judge: JudgeFn) -> OnTurns | None:
     """Begins to ask about turns as they are played; None where all are asked about afterwards."""
-    if not config.speed.judge_ahead or not isinstance(ask, TeacherJudge):
+    if not config.speed.judge_ahead or not isinstance(judge, TeacherJudge):
         return None
+    rule = config.intervention
 
-    def begin(played: Sequence[tuple[Episode, Turn]]) -> None:
-        asks = config.intervention.asks
-        ask.begin([TurnContext(episode, turn) for episode, turn in played if asks(turn)])
+    def prefetch(played: Sequence[tuple[Episode, Turn]]) -> None:
+        judge.prefetch([TurnContext(episode, turn) for episode, turn in played if rule.always_judged(turn)])
 
-    return begin
+    return prefetch

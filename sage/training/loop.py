@@ -19,7 +19,7 @@ from sage.policy.seat import Job
 from sage.records.clock import phase
 from sage.records.recorder import StepReport
 from sage.signals import defer_signals, on_stop
-from sage.training.batch import Played
+from sage.training.batch import TrainingEpisode
 from sage.training.demonstrations import add_demonstrations
 from sage.training.gradient import BatchLoss, EpisodeStream, accumulate_gradient
 from sage.training.judging import Judged, judge_batch
@@ -75,12 +75,12 @@ def jobs_here(training: Training, step: int) -> list[Job]:
     return [replace(job, last_turns=last_turns) for job in training.processes.share(schedule.jobs(step))]
 
 
-def play_batch(training: Training, step: int, jobs: Sequence[Job]) -> list[Played]:
+def play_batch(training: Training, step: int, jobs: Sequence[Job]) -> list[TrainingEpisode]:
     """The episodes of `jobs`, ok or not."""
     limit = training.rules.curriculum.turn_limit(step, training.schedule.turn_budget)
     with phase("rollout"):
         episodes = training.play(jobs, limit) if jobs else []
-    return [Played(episode) for episode in episodes]
+    return [TrainingEpisode(episode) for episode in episodes]
 
 
 def add_gradient(training: Training, step: int, judged: Judged) -> BatchLoss:

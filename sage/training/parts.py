@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sage.config.schema import SpeedSettings, TrainerSettings
 from sage.episode import Episode
-from sage.objective.intervention.base import Ask, Intervention
+from sage.objective.intervention.base import Intervention, JudgeFn
 from sage.policy.seat import Job
-from sage.training.batch import Pair
+from sage.training.batch import Models
 from sage.training.curriculum import Curriculum
 from sage.training.gradient import Objective
 from sage.training.jobs import Schedule
@@ -46,13 +46,13 @@ class Training:
     `max_not_ok` are not ok (None: any number may be), or all, the step is not made.
     """
 
-    models: Pair
+    models: Models
     rules: Rules
     trainer: TrainerSettings
     speed: SpeedSettings
     schedule: Schedule
     play: Play
-    judge: Ask
+    judge: JudgeFn
     processes: Processes = ALONE
     demonstrations: Demonstrations | None = None
     max_not_ok: float | None = None

@@ -15,7 +15,7 @@ from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.rollout import OnTurns, PlaySettings, play
 from sage.policy.seat import Job
 from sage.teacher.vocabulary import added_words
-from sage.training.batch import Pair
+from sage.training.batch import Models
 from sage.training.parts import Demonstrations, Play
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ GUIDE = "guide"
 
 def training_play(
     config: RunConfig,
-    models: Pair,
+    models: Models,
     pool: EnvPool,
     settings: PlaySettings,
     on_turns: OnTurns | None = None,
@@ -46,7 +46,7 @@ def training_play(
 
 
 def demonstrations(
-    config: RunConfig, models: Pair, pool: EnvPool, settings: PlaySettings
+    config: RunConfig, models: Models, pool: EnvPool, settings: PlaySettings
 ) -> Demonstrations | None:
     """None where `rollout.gold` is off. Raises ConfigError as `training_play` does."""
     wanted = config.rollout.gold
@@ -61,7 +61,7 @@ def demonstrations(
 
 
 def _by_student(
-    models: Pair, pool: EnvPool, settings: PlaySettings, guide: Play | None, on_turns: OnTurns | None
+    models: Models, pool: EnvPool, settings: PlaySettings, guide: Play | None, on_turns: OnTurns | None
 ) -> Play:
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
         how = replace(settings, turn_budget=turn_limit)
@@ -76,7 +76,7 @@ def _by_student(
     return play_jobs
 
 
-def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -> Play:
+def _by_teacher(models: Models, pool: EnvPool, settings: PlaySettings, why: str) -> Play:
     if models.dialogue is not None:
         raise ConfigError(
             f"{why} needs one chat template for both models, and theirs differ; "
@@ -99,7 +99,7 @@ def _by_teacher(models: Pair, pool: EnvPool, settings: PlaySettings, why: str) -
     return play_jobs
 
 
-def _by_expert(models: Pair, pool: EnvPool, settings: PlaySettings) -> Play:
+def _by_expert(models: Models, pool: EnvPool, settings: PlaySettings) -> Play:
     answers = ExpertAnswers(pool, settings.style, Dialogue(models.student.tokenizer, models.student.thinking))
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:

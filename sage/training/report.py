@@ -10,7 +10,7 @@ from sage.episode import Label, Status
 from sage.records.clock import take_seconds
 from sage.records.recorder import StepReport
 from sage.records.rows import label_shares
-from sage.training.batch import Played
+from sage.training.batch import TrainingEpisode
 from sage.training.demonstrations import Imitated
 from sage.training.gradient import BatchLoss
 from sage.training.processes import Processes
@@ -22,7 +22,7 @@ TIMED = ("rollout", "judge", "teacher", "student", "other")
 
 def report_of(
     step: int,
-    mine: Sequence[Played],
+    mine: Sequence[TrainingEpisode],
     loss: BatchLoss,
     imitated: Imitated | None,
     update: Update,
@@ -50,7 +50,7 @@ def report_of(
     return StepReport(step, row, batch)
 
 
-def step_values(batch: Sequence[Played], loss: BatchLoss) -> dict[str, Any]:
+def step_values(batch: Sequence[TrainingEpisode], loss: BatchLoss) -> dict[str, Any]:
     """Columns of the steps table that follow from the episodes and the loss."""
     ok = [one for one in batch if one.episode.status.is_ok]
     tokens = loss.sums.tokens
@@ -78,7 +78,7 @@ def seconds_of_step() -> dict[str, float]:
     return {f"seconds_{name}": seconds[name] for name in TIMED}
 
 
-def _mean_divergence(ok: Sequence[Played]) -> float | None:
+def _mean_divergence(ok: Sequence[TrainingEpisode]) -> float | None:
     """Over the tokens of all turns that have one."""
     scored = [
         (turn.n_tokens, score.divergence)
@@ -90,7 +90,7 @@ def _mean_divergence(ok: Sequence[Played]) -> float | None:
     return sum(n * value for n, value in scored) / tokens if tokens else None
 
 
-def _judged(ok: Sequence[Played]) -> dict[str, int]:
+def _judged(ok: Sequence[TrainingEpisode]) -> dict[str, int]:
     """What the teacher was asked, and at what cost."""
     decisions = [decision for one in ok for decision in one.decisions]
     asked = [d for d in decisions if d.reply or d.label is Label.FALLBACK]

@@ -19,7 +19,7 @@ from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.models.shape import Shape, shape_of
 from sage.policy.rollout import PlaySettings
 from sage.teacher.vocabulary import ignored
-from sage.training.batch import Pair, pair
+from sage.training.batch import Models, match_models
 from sage.training.memory import Plan, fitted, need_of, plan
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def load_student(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None = 
 
 def load_models(
     config: RunConfig, student: LanguageModel, tokenizer: PreTrainedTokenizerBase | None = None
-) -> Pair:
+) -> Models:
     """Student, teacher, and the reference model where the divergence has one: as they are now.
 
     `tokenizer`: the teacher's, where it has been loaded already.
@@ -44,13 +44,15 @@ def load_models(
     teacher = load_model(config.teacher, role="teacher", tokenizer=tokenizer)
     anchor = config.divergence.anchor
     if anchor is None:
-        return pair(student, teacher)
+        return match_models(student, teacher)
     if anchor.reference == "student":
-        return pair(student, teacher, copy.deepcopy(student))
-    return pair(student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference})))
+        return match_models(student, teacher, copy.deepcopy(student))
+    return match_models(
+        student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference}))
+    )
 
 
-def check_engines(config: RunConfig, student: LanguageModel, models: Pair | None) -> None:
+def check_engines(config: RunConfig, student: LanguageModel, models: Models | None) -> None:
     """Raises ModelError where what would decode is not right for a model, before anything is played."""
     engine = config.speed.engine
     if config.rollout.decoder == "local":
@@ -59,7 +61,7 @@ def check_engines(config: RunConfig, student: LanguageModel, models: Pair | None
         right_engine(models.teacher, engine)
 
 
-def digests(student: LanguageModel, models: Pair | None) -> dict[str, str]:
+def digests(student: LanguageModel, models: Models | None) -> dict[str, str]:
     """What each model's weights are, by role."""
     found = {"student": student.digest}
     if models is not None:
@@ -69,13 +71,13 @@ def digests(student: LanguageModel, models: Pair | None) -> dict[str, str]:
     return found
 
 
-def template_dates(student: LanguageModel, models: Pair | None) -> dict[str, str]:
+def template_dates(student: LanguageModel, models: Models | None) -> dict[str, str]:
     """The date that each chat template prints where it asks for today's."""
     read = {"student": student} | ({"teacher": models.teacher} if models else {})
     return {role: date for role, lm in read.items() if (date := dated(lm.tokenizer)) is not None}
 
 
-def shorter_context(config: RunConfig, student: LanguageModel, models: Pair | None) -> str:
+def shorter_context(config: RunConfig, student: LanguageModel, models: Models | None) -> str:
     """That episodes end before rollout.max_context, because a model does not reach that far; or nothing."""
     read = {"student": student} | ({"teacher": models.teacher} if models else {})
     reaches = {role: length for role, lm in read.items() if (length := reach(lm)) is not None}
@@ -88,21 +90,21 @@ def shorter_context(config: RunConfig, student: LanguageModel, models: Pair | No
     return f"rollout.max_context is {config.rollout.max_context:,}, and {models_end}: {', '.join(ends)}."
 
 
-def ignored_tokens(models: Pair | None) -> str:
+def ignored_tokens(models: Models | None) -> str:
     """What the teacher's tokenizer knows beyond the student's; empty where that is nothing."""
     if models is None:
         return ""
     return ignored(models.student.tokenizer, models.teacher.tokenizer, models.teacher.name)
 
 
-def left_out_weights(student: LanguageModel, models: Pair | None) -> list[str]:
+def left_out_weights(student: LanguageModel, models: Models | None) -> list[str]:
     """About the weights of each checkpoint that take no part, once each."""
     read = [student, models.teacher] if models else [student]
     return list(dict.fromkeys(lm.left_out for lm in read))
 
 
 def plan_memory(
-    config: RunConfig, student: LanguageModel, models: Pair | None, context: Sequence[SplitContext]
+    config: RunConfig, student: LanguageModel, models: Models | None, context: Sequence[SplitContext]
 ) -> Plan | None:
     """The plan for the GPU that the loaded models are on, as `speed.fit_memory` says; None on a CPU, or where
     the models are on two devices. A reference model counts as memory that is not free."""

@@ -14,7 +14,7 @@ from sage.objective.divergence.base import Divergence, ReverseKL
 from sage.objective.divergence.blend import blended
 from sage.objective.normalization import Unnormalized
 from sage.policy.models.load import LanguageModel
-from sage.training.batch import Pair, Played
+from sage.training.batch import Models, TrainingEpisode
 from sage.training.gradient import Objective
 from tests.chunks import chunks_of
 from tests.training.test_gradient import make_batch, models, objective, run
@@ -108,7 +108,7 @@ def test_a_blend_of_models_in_half_precision_is_widened() -> None:
     assert student.grad is not None
 
 
-def dense_gradient(both: Pair, batch: list[Played], beta: float) -> torch.Tensor:
+def dense_gradient(both: Models, batch: list[TrainingEpisode], beta: float) -> torch.Tensor:
     """Mean over tokens of KL(p ‖ q) + β KL(p ‖ π_ref), from the models' own logits."""
     assert both.reference is not None
     both.student.model.zero_grad(set_to_none=True)
@@ -138,7 +138,7 @@ def test_the_gradient_with_a_reference_is_that_of_the_dense_equation() -> None:
     plain = objective(confidence="none", normalization=Unnormalized)
     rule = Anchored(name="anchored", strength=beta, reference="student")
     batch = [
-        Played(played.episode, [Decision(Label.ALWAYS, 1.0) for _ in played.decisions])
+        TrainingEpisode(played.episode, [Decision(Label.ALWAYS, 1.0) for _ in played.decisions])
         for played in make_batch()
     ]
     expected = dense_gradient(both, batch, beta)
@@ -149,7 +149,7 @@ def test_the_gradient_with_a_reference_is_that_of_the_dense_equation() -> None:
 
 def test_without_a_reference_model_it_is_refused() -> None:
     both = models()
-    alone = Pair(both.student, both.teacher, both.vocabulary, None)
+    alone = Models(both.student, both.teacher, both.vocabulary, None)
     rules = objective(divergence=Anchored(name="anchored", strength=1.0, reference="student"))
     with pytest.raises(ValueError, match="needs a reference model"):
         run(alone, rules, make_batch())

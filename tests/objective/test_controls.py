@@ -265,9 +265,9 @@ def test_feedback_only() -> None:
 
 def test_disagreement_by_hand() -> None:
     episode = make_episode(0, 4)
-    scores = [
-        TurnScore(student_logprob=-0.1, teacher_logprob=gap - 0.1) for gap in (0.0, -0.2, -0.5)
-    ] + [TurnScore()]
+    scores = [TurnScore(student_logprob=-0.1, teacher_logprob=gap - 0.1) for gap in (0.0, -0.2, -0.5)] + [
+        TurnScore()
+    ]
     turns = [TurnContext(episode, turn, score) for turn, score in zip(episode.turns, scores, strict=True)]
     rule = Disagreement(name="disagreement", weak_weight=0.5, weak_at=0.2, strong_at=0.5)
     assert rule.needs_scores
@@ -457,7 +457,7 @@ def test_a_rule_asks_about_the_turns_that_it_says_it_will(option: str, epsilon: 
         return [JudgeReply(Label.WEAK, "WEAK") for _ in some]
 
     rule.decide(turns, ask, stream())
-    sure = [c.turn.index for c in turns if rule.asks(c.turn)]
+    sure = [c.turn.index for c in turns if rule.always_judged(c.turn)]
     assert set(sure) <= set(asked)
     if option in ("judge", "inverted", "permuted", "rate_matched") and epsilon != 1.0:
         assert sure == [0, 2, 3, 5]

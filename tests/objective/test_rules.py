@@ -89,7 +89,9 @@ def test_a_rule_from_outside_the_package_needs_only_its_class() -> None:
 # --- intervention
 
 
-@pytest.mark.parametrize(("old", "new"), [("memory", "state_dict"), ("recall", "load_state_dict")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("memory", "state_dict"), ("recall", "load_state_dict"), ("asks", "always_judged")]
+)
 def test_a_rule_whose_hooks_nobody_would_call_is_refused(old: str, new: str) -> None:
     """A rule written for an earlier version: resumed, it would begin anew without a word."""
     with pytest.raises(TypeError, match=rf"Counting\.{old} is called `{new}` now"):
@@ -193,8 +195,13 @@ def test_a_gate_on_any_signal_by_hand(signal: str, expected: list[tuple[float, f
     for tau, weight in expected:
         rule = Threshold.model_validate(
             {
-                "name": "threshold", "signal": signal, "per": per, "tau": tau,
-                "kind": "hard", "softness": 1.0, "teacher_temperature": 1.0,
+                "name": "threshold",
+                "signal": signal,
+                "per": per,
+                "tau": tau,
+                "kind": "hard",
+                "softness": 1.0,
+                "teacher_temperature": 1.0,
             }
         )
         turn = TokenStats(logprob[:, 0].exp(), logprob[:, 0], logprob[:, 0], rule.read(logprob))
@@ -204,8 +211,13 @@ def test_a_gate_on_any_signal_by_hand(signal: str, expected: list[tuple[float, f
 def test_a_gate_per_token_gates_each_by_itself() -> None:
     rule = Threshold.model_validate(
         {
-            "name": "threshold", "signal": "top1", "per": "token", "tau": 0.5,
-            "kind": "hard", "softness": 1.0, "teacher_temperature": 1.0,
+            "name": "threshold",
+            "signal": "top1",
+            "per": "token",
+            "tau": 0.5,
+            "kind": "hard",
+            "softness": 1.0,
+            "teacher_temperature": 1.0,
         }
     )
     assert rule.weigh(stats(0.75, 0.25, 0.5)).tolist() == [1, 0, 1]

@@ -63,9 +63,7 @@ def test_the_expert_wins_and_its_turns_are_the_episodes(
             assert turn.expert_distance_after is not None
 
 
-def test_worker_processes_play_the_same(
-    shown: list[Episode], lm: LanguageModel, tasks: list[Task]
-) -> None:
+def test_worker_processes_play_the_same(shown: list[Episode], lm: LanguageModel, tasks: list[Task]) -> None:
     apart = expert_play(lm, tasks, workers=2)
     assert [e.token_ids for e in apart] == [e.token_ids for e in shown]
 
@@ -141,7 +139,7 @@ def test_the_students_turns_begin_where_the_teachers_end(
         # What models are asked about: the student's turns alone.
         assert own_view(episode).spans == spans == [(t.answer_start, t.answer_end) for t in episode.turns]
         assert teacher_view(episode, Dialogue(lm.tokenizer)).spans == spans
-        assert len(episode.played) <= 40
+        assert len(episode.all_turns) <= 40
 
 
 def test_what_the_student_samples_after_the_teacher_does_not_depend_on_its_neighbours(

@@ -18,7 +18,7 @@ from sage.objective.intervention.base import Judge, JudgeFailure, JudgeQuery, Ju
 from sage.policy.models.load import LanguageModel
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.trial import try_judge
-from sage.training.batch import Played
+from sage.training.batch import TrainingEpisode
 from sage.training.judging import decide, turn_streams
 from tests.policy.test_failures import failing as broken
 from tests.tiny_models import make_episode, tiny_lm
@@ -199,9 +199,9 @@ def test_turns_begun_while_others_play_get_the_same_replies(taught: LanguageMode
     want = TeacherJudge(taught, STYLE, QUERY)
     expected = said(want(later))
     judge = TeacherJudge(taught, STYLE, QUERY, batch=2, cache_file=tmp_path / "judge.sqlite")
-    judge.begin(contexts(1))
-    judge.begin(contexts(2, 1))  # fills a batch
-    judge.begin(contexts(2, 4))  # one of them is being asked about, the other waits
+    judge.prefetch(contexts(1))
+    judge.prefetch(contexts(2, 1))  # fills a batch
+    judge.prefetch(contexts(2, 4))  # one of them is being asked about, the other waits
     assert said(judge(later)) == expected
     assert (judge.queries, judge.cached, judge.tokens) == (want.queries, want.cached, want.tokens)
     assert judge.state_dict() == want.state_dict()
@@ -214,8 +214,8 @@ def test_turns_begun_while_others_play_get_the_same_replies(taught: LanguageMode
 
 def test_turns_that_were_begun_and_came_to_nothing_leave_no_trace(taught: LanguageModel) -> None:
     judge = TeacherJudge(taught, STYLE, QUERY, batch=2)
-    judge.begin(contexts(1, 2))
-    judge.begin(contexts(3))
+    judge.prefetch(contexts(1, 2))
+    judge.prefetch(contexts(3))
     only = TeacherJudge(taught, STYLE, QUERY)
     assert said(judge(contexts(2))) == said(only(contexts(2)))
     assert judge.state_dict() == only.state_dict()
@@ -272,7 +272,7 @@ def test_the_episode_of_a_failed_query_takes_no_part_in_the_step(taught: Languag
     poison = TeacherJudge(taught, STYLE, QUERY)._prompt(turns[1])
     lm = failing(taught, lambda ids: any(row.tolist()[-len(poison) :] == poison for row in ids))
     rule = Judge(name="judge", weak_weight=0.5, sees_feedback=True, max_new_tokens=8)
-    batch = [Played(c.episode) for c in turns]
+    batch = [TrainingEpisode(c.episode) for c in turns]
     kept = decide(batch, rule, TeacherJudge(lm, STYLE, QUERY, engine="hf"), turn_streams(0, 1))
     assert [p.episode.task.id for p in kept] == ["task-1", "task-3"]
     assert [[d.label for d in p.decisions] for p in batch] == [[Label.SKIP], [], [Label.STRONG]]
@@ -288,7 +288,7 @@ def test_a_judge_that_answers_nothing_is_an_error_and_asked_ahead_it_is_asked_ag
         judge(contexts(*range(1, 9)))
     calls = iter(range(100))
     at_first = TeacherJudge(failing(taught, lambda ids: next(calls) == 0), STYLE, QUERY, batch=1)
-    at_first.begin(contexts(1))
+    at_first.prefetch(contexts(1))
     assert [r.label for r in at_first(contexts(1))] == [Label.SKIP]
     at_first.close()
 

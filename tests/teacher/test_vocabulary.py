@@ -20,7 +20,7 @@ from sage.policy.models.hidden_states import head
 from sage.policy.rollout import PlaySettings, Sampling
 from sage.teacher.score import own_view, score
 from sage.teacher.vocabulary import ignored, shared_vocabulary
-from sage.training.batch import pair
+from sage.training.batch import match_models
 from sage.training.players import training_play
 from tests.tiny_models import byte_tokenizer, make_episode, tiny_lm
 
@@ -60,7 +60,7 @@ def test_a_smaller_teacher_a_moved_word_and_a_new_piece_of_text_are_refused_by_n
 
 def test_the_loss_is_that_of_the_distribution_renormalised_over_the_students_ids() -> None:
     student, teacher = tiny_lm(1), tiny_lm(2, tokenizer=with_words(WORDS))
-    models = pair(student, teacher)
+    models = match_models(student, teacher)
     episode = make_episode(1, 3)
     view = own_view(episode)
     (done,) = score(teacher, [view], [range(3)], vocabulary=models.vocabulary, temperature=1.0)
@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_the_distribution_renormalised_over_the_students_ids
 
 def test_a_teacher_that_could_say_what_the_student_cannot_read_does_not_play() -> None:
     config = load(["rollout.player=teacher", "method=sft"])
-    models = pair(tiny_lm(1), tiny_lm(2, tokenizer=with_words(WORDS)))
+    models = match_models(tiny_lm(1), tiny_lm(2, tokenizer=with_words(WORDS)))
     settings = PlaySettings(Sampling(0.0, 1.0, 4), config.prompt.styles["short"], 0, "t", 2, 500, 1)
     with (
         EnvPool(config.env.make, 0, 60.0) as pool,

@@ -14,7 +14,7 @@ from sage.objective.confidence.base import Threshold, Top1, Unweighted
 from sage.objective.divergence.base import JSD, Divergence, ForwardKL, ReverseKL
 from sage.objective.normalization import ActiveToken, AllToken, Normalization, Unnormalized
 from sage.policy.models.load import LanguageModel
-from sage.training.batch import Pair, Played, pair
+from sage.training.batch import Models, TrainingEpisode, match_models
 from sage.training.gradient import BatchLoss, Objective, accumulate_gradient
 from sage.training.processes import Processes
 from tests.chunks import chunks_of
@@ -48,27 +48,27 @@ def objective(
     return Objective(rules[confidence], normal, divergence or ReverseKL(name="reverse_kl"))
 
 
-def make_batch(count: int = 5, labels: Sequence[Label] | None = None, seed: int = 0) -> list[Played]:
+def make_batch(count: int = 5, labels: Sequence[Label] | None = None, seed: int = 0) -> list[TrainingEpisode]:
     chosen = random.Random(seed)
     batch = []
     for number in range(count):
         episode = make_episode(number, 1 + number % 4, seed=seed)
         turns = [chosen.choice(labels or list(LABELS)) for _ in episode.turns]
-        batch.append(Played(episode, [Decision(label, LABELS[label]) for label in turns]))
+        batch.append(TrainingEpisode(episode, [Decision(label, LABELS[label]) for label in turns]))
     return batch
 
 
-def models(dtype: torch.dtype = torch.float64, tie: bool = True) -> Pair:
+def models(dtype: torch.dtype = torch.float64, tie: bool = True) -> Models:
     student = tiny_lm(1, dtype=dtype, rows=272, tie=tie)
     # The reference is only looked at by a divergence that has an anchor.
     reference = tiny_lm(3, dtype=dtype, rows=280, hidden=24)
-    return pair(student, tiny_lm(2, dtype=dtype, rows=300, hidden=48), reference)
+    return match_models(student, tiny_lm(2, dtype=dtype, rows=300, hidden=48), reference)
 
 
 def run(
-    both: Pair,
+    both: Models,
     rules: Objective,
-    batch: list[Played],
+    batch: list[TrainingEpisode],
     chunk_tokens: int | None = None,
     **options: object,
 ) -> tuple[BatchLoss, torch.Tensor]:
@@ -84,7 +84,9 @@ def flat_gradient(lm: LanguageModel) -> torch.Tensor:
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
 
 
-def dense_reference(both: Pair, rules: Objective, batch: list[Played]) -> tuple[float, torch.Tensor]:
+def dense_reference(
+    both: Models, rules: Objective, batch: list[TrainingEpisode]
+) -> tuple[float, torch.Tensor]:
     """The equations of method.md sections 2 to 5, token by token, with the models' own dense logits."""
     V, temperature = both.vocabulary, rules.confidence.teacher_temperature
     both.student.model.zero_grad(set_to_none=True)
@@ -195,7 +197,7 @@ def test_two_parts_add_up_to_the_whole() -> None:
 def test_teacher_equal_to_student_gives_zero(dtype: torch.dtype, kind: Divergence) -> None:
     student = tiny_lm(1, dtype=dtype)
     teacher = copy.deepcopy(student)
-    loss, gradient = run(pair(student, teacher), objective(divergence=kind), make_batch())
+    loss, gradient = run(match_models(student, teacher), objective(divergence=kind), make_batch())
     assert loss.loss == 0.0
     assert gradient.abs().max() == 0.0
 
@@ -203,7 +205,7 @@ def test_teacher_equal_to_student_gives_zero(dtype: torch.dtype, kind: Divergenc
 def test_all_strong_without_confidence_is_opd() -> None:
     both = models()
     strong = make_batch(labels=[Label.STRONG])
-    opd = [Played(p.episode, [Decision(Label.ALWAYS, 1.0) for _ in p.decisions]) for p in strong]
+    opd = [TrainingEpisode(p.episode, [Decision(Label.ALWAYS, 1.0) for _ in p.decisions]) for p in strong]
     expected, gradient = run(both, objective(confidence="none", normalization=Unnormalized), opd)
     for normalization in (Unnormalized, AllToken, ActiveToken):
         for scope in ("batch", "trajectory"):
@@ -297,9 +299,9 @@ def test_a_turn_without_tokens_counts_for_nothing() -> None:
 
 def test_a_teacher_with_its_own_template_is_scored_under_it() -> None:
     student, teacher = tiny_lm(1, dtype=torch.float64), tiny_lm(2, dtype=torch.float64)
-    same, _ = run(pair(student, teacher), objective(), make_batch())
+    same, _ = run(match_models(student, teacher), objective(), make_batch())
     teacher.tokenizer.chat_template = teacher.tokenizer.chat_template.replace("assistant", "helper")
-    other = pair(student, teacher)
+    other = match_models(student, teacher)
     assert other.dialogue is not None
     batch = make_batch()
     loss, _ = run(other, objective(), batch)

@@ -10,7 +10,7 @@ from sage.config.components import conf_dir
 from sage.config.load import load
 from sage.episode import Decision, Label
 from sage.objective.divergence.base import Divergence
-from sage.training.batch import Played, score_batch
+from sage.training.batch import TrainingEpisode, score_batch
 from sage.training.gradient import Objective
 from tests.training.test_gradient import make_batch, models, run
 
@@ -56,7 +56,7 @@ def test_all_strong_without_confidence_is_opd(method: str) -> None:
     both = models()
     rules = rules_of(f"method={method}", "confidence=none", "divergence=reverse_kl")
     strong = make_batch(labels=[Label.STRONG])
-    opd = [Played(p.episode, [Decision(Label.ALWAYS, 1.0) for _ in p.decisions]) for p in strong]
+    opd = [TrainingEpisode(p.episode, [Decision(Label.ALWAYS, 1.0) for _ in p.decisions]) for p in strong]
     expected, gradient = run(both, rules_of("method=opd"), opd)
     loss, got = run(both, rules, strong)
     assert loss.loss == pytest.approx(expected.loss, rel=1e-6)
@@ -98,7 +98,9 @@ def test_matched_scale_trains_skipped_turns_also_without_logging() -> None:
     assert without.loss == pytest.approx(with_log.loss, rel=1e-10)
     torch.testing.assert_close(gradient, same, rtol=1e-8, atol=1e-12)
     # Linear in the loss: OPD's gradient times the rule's mean weight.
-    opd = [Played(p.episode, [Decision(Label.ALWAYS, 1.0) for _ in p.decisions]) for p in make_batch()]
+    opd = [
+        TrainingEpisode(p.episode, [Decision(Label.ALWAYS, 1.0) for _ in p.decisions]) for p in make_batch()
+    ]
     _, full = run(both, rules_of("method=opd"), opd)
     mean = with_log.sums.weighted / with_log.sums.tokens
     # Only as close as float32: Qwen3's layer norm rounds to it, and not the same for both scales.

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sage.episode import Decision, Episode, Failure, Label, Status
-from sage.objective.intervention.base import Always, Ask, Judge, JudgeReply, Never, Stream, TurnContext
+from sage.objective.intervention.base import Always, Judge, JudgeFn, JudgeReply, Never, Stream, TurnContext
 from sage.objective.intervention.controls import RateMatched
 from sage.policy.models.load import LanguageModel
 from sage.policy.seat import Job
@@ -249,7 +249,7 @@ def test_one_skipped_step_leaves_the_others_as_they_are(tmp_path: Path) -> None:
         return [JudgeReply(label, label) for _ in contexts]
 
     class OnlyJudge(Judge):
-        def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+        def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
             return [Decision(r.label, self.weight(r.label)) for r in ask(turns)]  # type: ignore[arg-type]
 
     rule = OnlyJudge(name="judge", weak_weight=0.5, sees_feedback=True, max_new_tokens=4)

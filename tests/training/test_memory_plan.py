@@ -137,12 +137,12 @@ def test_the_page_plans_for_a_card_that_is_not_here_from_a_config_alone(tmp_path
 def test_a_run_takes_what_its_plan_has_chosen_and_plans_nothing_on_a_cpu(
     student: Shape, teacher: Shape
 ) -> None:
-    from sage.training.batch import pair
+    from sage.training.batch import match_models
     from sage.training.setup import as_planned, plan_memory
 
     config = load(["env.games=generated", "speed.micro_batch=8"])
     own = tiny_lm(0)
-    assert plan_memory(config, own, pair(own, tiny_lm(1)), []) is None
+    assert plan_memory(config, own, match_models(own, tiny_lm(1)), []) is None
     found = fitted(student, teacher, NEED, 80 * GIB)
     speed = as_planned(config, found).speed
     assert (speed.slots, speed.micro_batch, speed.judge_batch) == (found.slots, found.micro_batch, 64)

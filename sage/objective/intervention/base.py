@@ -62,7 +62,7 @@ class JudgeQuery(Settings):
     """Length limit of one greedy reply."""
 
 
-Ask = Callable[[Sequence[TurnContext]], list[JudgeReply]]
+JudgeFn = Callable[[Sequence[TurnContext]], list[JudgeReply]]
 """Asks the teacher about turns, one reply each, in order. Raises JudgeFailure where it cannot be run on some:
 their episodes are taken out, and the rule is called again with the others."""
 
@@ -83,6 +83,10 @@ def weight_of(label: Label, weak_weight: float) -> float:
     return {Label.SKIP: 0.0, Label.NEVER: 0.0, Label.WEAK: weak_weight}.get(label, 1.0)
 
 
+_RENAMED = {"memory": "state_dict", "recall": "load_state_dict", "asks": "always_judged"}
+"""Hooks by the names of an earlier version."""
+
+
 class Intervention(Component):
     """Base class of the rules: a name and settings, and one decision per turn."""
 
@@ -93,11 +97,10 @@ class Intervention(Component):
     @classmethod
     def __pydantic_init_subclass__(cls, **settings: Any) -> None:
         """Raises TypeError for a rule with the hooks of an earlier version, which nobody would call."""
-        for old, new in (("memory", "state_dict"), ("recall", "load_state_dict")):
+        for old, new in _RENAMED.items():
             if callable(cls.__dict__.get(old)):
                 raise TypeError(
-                    f"{cls.__name__}.{old} is called `{new}` now; rename it, "
-                    "or a resumed run forgets what the rule has learnt."
+                    f"{cls.__name__}.{old} is called `{new}` now; rename it, or nobody would call it."
                 )
 
     @property
@@ -105,12 +108,12 @@ class Intervention(Component):
         """How the teacher has to be asked; None (the default) where the rule never asks."""
         return None
 
-    def asks(self, turn: Turn) -> bool:
+    def always_judged(self, turn: Turn) -> bool:
         """Whether `decide` will ask about the turn whatever else is in the batch: the teacher may then be
         asked as soon as the turn was played. False (the default) where that is open."""
         return False
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         """One decision per turn, in order; weights i_t in [0, 1]."""
         raise NotImplementedError
 
@@ -126,7 +129,7 @@ class Intervention(Component):
 class Always(Intervention):
     """Standard OPD: every turn at full weight, failed or not; nobody is asked."""
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         return [Decision(Label.ALWAYS, 1.0) for _ in turns]
 
 
@@ -134,7 +137,7 @@ class Always(Intervention):
 class Never(Intervention):
     """No turn is supervised: the loop plays and records, and never steps."""
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         return [Decision(Label.NEVER, 0.0) for _ in turns]
 
 
@@ -157,11 +160,11 @@ class Judge(Intervention):
         """i_t of a label: 0 for SKIP, α for WEAK, 1 for everything else."""
         return weight_of(label, self.weak_weight)
 
-    def asks(self, turn: Turn) -> bool:
+    def always_judged(self, turn: Turn) -> bool:
         return turn.failure is Failure.NONE
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
-        asked = [context for context in turns if self.asks(context.turn)]
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
+        asked = [context for context in turns if self.always_judged(context.turn)]
         replies = iter(ask(asked) if asked else [])
         decisions = []
         for context in turns:

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_
 
 from sage.config.registry import interventions
 from sage.episode import Decision, Failure, Label, Turn, effect_of
-from sage.objective.intervention.base import Ask, Intervention, JudgeQuery, Stream, TurnContext, weight_of
+from sage.objective.intervention.base import Intervention, JudgeFn, JudgeQuery, Stream, TurnContext, weight_of
 from sage.objective.intervention.rates import LabelRates
 
 NestedIntervention = Annotated[SerializeAsAny[Intervention], BeforeValidator(interventions.build)]
@@ -61,8 +61,8 @@ class Wrapper(Intervention):
     def needs_scores(self) -> bool:  # type: ignore[override]
         return self.rule.needs_scores
 
-    def asks(self, turn: Turn) -> bool:
-        return self.query is not None and self.rule.asks(turn)
+    def always_judged(self, turn: Turn) -> bool:
+        return self.query is not None and self.rule.always_judged(turn)
 
     def state_dict(self) -> dict[str, Any]:
         return self.rule.state_dict()
@@ -75,7 +75,7 @@ class Wrapper(Intervention):
 class Inverted(Wrapper):
     """SKIP and STRONG swapped, WEAK and everything else left as it is."""
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         swapped = {Label.SKIP: Label.STRONG, Label.STRONG: Label.SKIP}
         decisions = []
         for decision in self.rule.decide(turns, ask, stream):
@@ -99,7 +99,7 @@ class Permuted(Wrapper):
     by_turn: bool
     """Permute among equal turn positions only."""
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         decisions = self.rule.decide(turns, ask, stream)
         groups: dict[int, list[int]] = defaultdict(list)
         for index, (context, decision) in enumerate(zip(turns, decisions, strict=True)):
@@ -149,7 +149,7 @@ class RateMatched(Wrapper):
         self._counts.update({turn: Counter(labels) for turn, labels in state["counts"]})
         self.rule.load_state_dict(state["rule"])
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         decisions = self.rule.decide(turns, ask, stream)
         places = [context.turn.index if self.by_turn else 0 for context in turns]
         for place, decision in zip(places, decisions, strict=True):
@@ -184,7 +184,7 @@ class Randomized(Wrapper):
     def query(self) -> JudgeQuery | None:
         return None if self.epsilon == 1 else self.rule.query
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         if self.epsilon == 1:
             inner = [
                 Decision(Label.DET_FAIL, 1.0)
@@ -221,7 +221,7 @@ class Oracle(Intervention):
 
     weak_weight: float = Field(ge=0, le=1)
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         known = [c for c in turns if c.turn.expert_distance_before is not None]
         if turns and not known:
             raise ValueError(
@@ -242,7 +242,7 @@ class Oracle(Intervention):
 class FeedbackOnly(Intervention):
     """Deterministic failures at full weight, nothing else: what the environment says for free."""
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         return [
             Decision(Label.DET_FAIL, 1.0) if c.turn.failure is not Failure.NONE else Decision(Label.SKIP, 0.0)
             for c in turns
@@ -264,7 +264,7 @@ class Disagreement(Intervention):
     strong_at: float = Field(ge=0, le=1_000)
     """Nats per token."""
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         decisions = []
         for context in turns:
             label = Label.DET_FAIL if context.turn.failure is not Failure.NONE else self._label(context)

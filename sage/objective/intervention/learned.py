@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from sage.config.registry import interventions
 from sage.episode import Decision, Failure, Label
-from sage.objective.intervention.base import Ask, Intervention, JudgeQuery, Stream, TurnContext, weight_of
+from sage.objective.intervention.base import Intervention, JudgeFn, JudgeQuery, Stream, TurnContext, weight_of
 from sage.objective.intervention.rates import WORDS
 from sage.objective.intervention.turn_features import NAMES, Seen, features
 
@@ -81,7 +81,7 @@ class Learned(Intervention):
         powers = [math.exp(logit - top) for logit in logits]
         return [power / sum(powers) for power in powers]
 
-    def decide(self, turns: Sequence[TurnContext], ask: Ask, stream: Stream) -> list[Decision]:
+    def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         rows = self._rows(turns)
         guesses = [self.probabilities(rows[id(c.turn)]) for c in turns]
         able = [c.turn.failure is Failure.NONE for c in turns]
@@ -119,7 +119,7 @@ class Learned(Intervention):
         rows: dict[int, list[float]] = {}
         for episode in episodes.values():
             seen = []
-            for turn in episode.played:
+            for turn in episode.all_turns:
                 score = scores.get(id(turn))
                 seen.append(
                     Seen(
@@ -134,5 +134,5 @@ class Learned(Intervention):
                     )
                 )
             made = features(episode.goal, seen, self.turn_budget)
-            rows |= {id(turn): row for turn, row in zip(episode.played, made, strict=True)}
+            rows |= {id(turn): row for turn, row in zip(episode.all_turns, made, strict=True)}
         return rows

@@ -11,7 +11,7 @@ import torch
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Prefetch(Generic[T]):
     """One thread that does one piece of work after the other, with one thread of torch's."""
 
     def __init__(self) -> None:

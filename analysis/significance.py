@@ -17,6 +17,7 @@ from scipy import stats
 
 from analysis.errors import Refusal
 from analysis.runmeans import run_means
+from sage.records.intervals import welch_error
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,11 @@ def welch(a: Any, b: Any, level: float = 0.95) -> TTest:
     """
     a, b = run_means(a), run_means(b)
     difference, nan = a.mean - b.mean, float("nan")
-    variances = [side.variance / len(side) for side in (a, b)]
+    variances = [side.variance for side in (a, b)]
     if len(a) < 2 or len(b) < 2 or np.isnan(variances).all():
         return t_of(difference, nan, nan)
-    va, vb = np.nan_to_num(variances)
-    se = float(np.sqrt(va + vb))
-    df = float((va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)))
-    return t_of(difference, se, df, level)
+    va, vb = (float(variance) for variance in np.nan_to_num(variances))
+    return t_of(difference, *welch_error(va, len(a), vb, len(b)), level)
 
 
 def paired(differences: Any, level: float = 0.95) -> TTest:

@@ -91,16 +91,6 @@ class Identity:
         streams = f"{STREAMS_VERSION}, {flat.get('rollout.decoder', 'local')}"
         return pair_of(flat | {MANIFEST: self.manifest_digest}) | {"streams": streams}
 
-    def differing_keys(self, other: Identity) -> list[str]:
-        """Dotted names of what tells two runs apart, for the sentence that refuses a resume."""
-        mine, theirs = flatten(self.fields), flatten(other.fields)
-        keys = {key for key in mine | theirs if mine.get(key, KeyError) != theirs.get(key, KeyError)}
-        if self.manifest_digest != other.manifest_digest:
-            keys.add(MANIFEST)
-        if self.schema_version != other.schema_version:
-            keys.add("(config schema version)")
-        return sorted(keys)
-
 
 def recorded_settings(run_json: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Every setting of a recorded run that can change its result, by dotted name, and the manifest's digest.

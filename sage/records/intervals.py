@@ -1,4 +1,5 @@
-"""The one home of the Wilson interval: pure Python, so that the terminal and the analysis share it."""
+"""The one home of the Wilson interval and of Welch's error: pure Python, so that terminal and analysis share
+them."""
 
 from __future__ import annotations
 
@@ -26,3 +27,13 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
+
+
+def welch_error(variance_a: float, runs_a: int, variance_b: float, runs_b: int) -> tuple[float, float]:
+    """(standard error, degrees of freedom) of a difference of two means of runs: Welch 1947, Biometrika
+    34:28, with Satterthwaite's degrees of freedom.
+
+    Takes the variance of one run of each side; two runs or more on both, and not both variances 0.
+    """
+    a, b = variance_a / runs_a, variance_b / runs_b
+    return sqrt(a + b), (a + b) ** 2 / (a**2 / (runs_a - 1) + b**2 / (runs_b - 1))

@@ -1,26 +1,17 @@
 """What a run has cost in tokens, and how fast each phase went through them; from its steps table alone.
 
-    python -m sage.records.ledger runs/            # tokens and seconds by phase, a column for each run
-    python -m sage.records.ledger runs/A runs/B    # two runs side by side: the price of the judge
-
-A folder that cannot be read is a note on stderr; the others are shown. Training steps only: an evaluation
+`python -m analysis cost runs/` shows it, a row for each run. Training steps only: an evaluation
 asks no teacher.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sage.records.below import open_below
 from sage.records.clock import PHASES
-from sage.records.files import Unreadable
-from sage.records.reader import Attempt
-from sage.records.tables import DamagedRecords, read
 
 TEACHER = {
     "scored": "teacher_tokens",
@@ -86,68 +77,6 @@ def ledger(steps: Sequence[Mapping[str, Any]]) -> Ledger:
     return Ledger(tokens, seconds, int(total("judge_queries")))
 
 
-def side_by_side(runs: Sequence[tuple[str, Ledger]]) -> list[list[str]]:
-    """Rows of cells: a heading, then tokens, seconds and tokens per second; a column for each run."""
-    rows = [["", *(title for title, _ in runs)]]
-    for name in ("student", "gold", *TEACHER):
-        rows.append([f"{name} tokens", *(f"{book.tokens[name]:,}" for _, book in runs)])
-    rows.append(["teacher tokens in all", *(f"{book.teacher:,}" for _, book in runs)])
-    rows.append(["judge queries", *(f"{book.queries:,}" for _, book in runs)])
-    phases = [p for p in PHASES if p != "evaluation"]
-    for phase in phases:
-        rows.append([f"{phase} s", *(_share(book, phase) for _, book in runs)])
-    rows.append(["training s", *(f"{sum(book.seconds.values()):.1f}" for _, book in runs)])
-    for phase in WORK:
-        speeds = [book.tokens_per_second.get(phase) for _, book in runs]
-        rows.append([f"{phase} tokens/s", *("" if speed is None else f"{speed:,.0f}" for speed in speeds)])
-    return rows
-
-
-def _title(attempt: Attempt) -> str:
-    fields = attempt.identity.fields if attempt.identity else {}
-    again = f" attempt {attempt.number}" if attempt.number > 1 else ""
-    return f"{fields.get('method', '?')} s{fields.get('seed', '?')} {attempt.folder.path.parent.name}{again}"
-
-
-def _steps(folder: Path) -> list[dict[str, Any]]:
-    """Rows of the steps table. Raises Unreadable."""
-    try:
-        return read(folder, "steps").to_pylist()
-    except (DamagedRecords, OSError) as error:
-        raise Unreadable(str(error)) from error
-
-
-def _share(book: Ledger, phase: str) -> str:
-    whole = sum(book.seconds.values())
-    return f"{book.seconds[phase]:.1f} ({book.seconds[phase] / whole:.0%})" if whole else ""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m sage.records.ledger", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of them")
-    options = parser.parse_args(arguments)
-    attempts, notes = open_below(options.runs)
-    runs: list[tuple[str, Ledger]] = []
-    for attempt in attempts:
-        try:
-            if steps := _steps(attempt.folder.path):
-                runs.append((_title(attempt), ledger(steps)))
-        except Unreadable as error:
-            notes.append(str(error))
-    for note in notes:
-        print(note, file=sys.stderr)
-    if not runs:
-        print("No run with a training step is there; give run directories.", file=sys.stderr)
-        return 2
-    rows = side_by_side(runs)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for name, *cells in rows:
-        aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        print("  ".join([name.ljust(widths[0]), *aligned]).rstrip())
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    print("This is a table of `python -m analysis cost RUNS` now, called runs.", file=sys.stderr)
+    sys.exit(2)

@@ -7,12 +7,12 @@ chosen any more: the runs use seeds and games that no trial has seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from sage.errors import ConfigError
+from sage.records.intervals import welch_error
 from sage.sweep import store
 from sage.sweep.search import point_overrides, show
 from sage.sweep.settings import Objective, SweepSettings
@@ -73,18 +73,18 @@ def table(settings: SweepSettings, rates: dict[str, dict[int, float]]) -> str:
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> str:
-    """Difference of the means of two groups of runs in points, with Welch's interval (Welch 1947,
-    Biometrika 34:28); without one where a group has fewer than two runs or no spread."""
+    """Difference of the means of two groups of runs in points, with Welch's interval; without one where a
+    group has fewer than two runs or no spread."""
     difference = 100 * (fmean(a) - fmean(b))
     if len(a) < 2 or len(b) < 2:
         return f"{difference:+.1f} points"
-    va, vb = stdev(a) ** 2 / len(a), stdev(b) ** 2 / len(b)
+    va, vb = stdev(a) ** 2, stdev(b) ** 2
     if va + vb == 0:
         return f"{difference:+.1f} points"
     try:
         from scipy.stats import t
     except ImportError:
         return f"{difference:+.1f} points (no interval: pip install scipy)"
-    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    half = 100 * float(t.ppf(0.975, freedom)) * sqrt(va + vb)
+    error, freedom = welch_error(va, len(a), vb, len(b))
+    half = 100 * float(t.ppf(0.975, freedom)) * error
     return f"{difference:+.1f} points [{difference - half:.1f}, {difference + half:.1f}]"

@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.cost import tables
 from analysis.errors import Refusal
+from analysis.questions.cost import answer as tables
 from analysis.records import Records
 
 
@@ -41,6 +41,11 @@ def test_means_over_runs_by_hand() -> None:
     assert row["teacher"] == 200
     assert row["teacher_sd"] == pytest.approx(math.sqrt(800))
     assert math.isnan(cost.loc["opd", "teacher_sd"])
+    runs = found["runs"].set_index("run")
+    names = ["steps", "student", "scored", "judged", "teacher"]
+    assert runs.loc["a", names].tolist() == [2, 30, 140, 40, 180]
+    assert runs.loc["a", "seconds_judge"] == 4
+    assert runs.loc["a", "judge_tokens_s"] == 10
     seconds = found["seconds"].set_index("method")
     assert seconds.loc["sage_opd", ["judge", "training", "per_step"]].tolist() == [3, 3, 2]
 

@@ -183,12 +183,6 @@ def test_a_record_of_version_1_is_of_today_s_recipe_exactly_where_every_key_agre
 # Small things ---------------------------------------------------------------------------------------------
 
 
-def test_differing_keys_are_named(config: RunConfig) -> None:
-    other_run = Identity.of(load(["seed=1", "trainer.learning_rate=0.5"]), "n")
-    assert Identity.of(config, "m").differing_keys(other_run) == [MANIFEST, "seed", "trainer.learning_rate"]
-    assert Identity.of(config, "m").differing_keys(Identity.of(config, "m")) == []
-
-
 def test_flatten_keeps_lists_and_empty_mappings() -> None:
     assert flatten({"a": {"b": [1, {"c": 2}]}, "d": {}}) == {"a.b": [1, {"c": 2}], "d": {}}
     assert flatten({}) == {}

@@ -1,15 +1,11 @@
-"""The ledger of tokens is the sum over the steps, by hand; two runs side by side."""
+"""The ledger of tokens is the sum over the steps, by hand."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import pytest
-
 from sage.console import token_line
-from sage.records.ledger import Ledger, ledger, main
-from sage.records.rundir import RunDir
+from sage.records.ledger import Ledger, ledger
 from sage.records.summary import summarize
 
 from .conftest import record_run
@@ -59,37 +55,3 @@ def test_the_summary_has_it_once_there_was_a_step(folder: Path) -> None:
     found = summarize(folder)
     assert isinstance(found.ledger, Ledger)
     assert found.to_json()["ledger"]["training_seconds"]["rollout"] == 3.0
-
-
-def test_runs_side_by_side(finished: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main([str(finished.path.parent.parent)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert f"sage_opd s0 {finished.path.parent.name}" in lines[0]
-    (rollout,) = [line for line in lines if line.startswith("rollout s ")]
-    assert rollout.split() == ["rollout", "s", "3.0", "(67%)"]
-    assert main([str(tmp_path / "nothing")]) == 2
-    assert "No run with a training step is there" in capsys.readouterr().err
-
-
-def test_a_damaged_folder_is_a_note_and_the_run_beside_it_is_shown(
-    finished: RunDir, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = finished.path.parent.parent
-    for name in ("cut", "nothing", "table"):
-        shutil.copytree(finished.path, runs / name / "attempt_1")
-    (runs / "cut" / "attempt_1" / "run.json").write_text("{", encoding="utf-8")
-    (runs / "nothing" / "attempt_1" / "run.json").unlink()
-    steps = runs / "table" / "attempt_1" / "steps.parquet"
-    steps.write_bytes(steps.read_bytes()[:-9])
-    shutil.copytree(finished.path, finished.path.parent / "attempt_2")
-    assert main([str(runs), str(runs), str(finished.path)]) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines()[0].split("sage_opd")[1:] == [
-        f" s0 {finished.path.parent.name}  ",
-        f" s0 {finished.path.parent.name} attempt 2",
-    ]
-    assert sorted(line.partition(" ")[0].removeprefix(f"{runs}/") for line in told.err.splitlines()) == [
-        "cut/attempt_1/run.json",
-        "nothing/attempt_1",
-        "table/attempt_1/steps.parquet",
-    ]

@@ -1,0 +1,743 @@
+"""One GPU at the size of the paper's models: what is right, how fast each part is, and one whole step.
+
+    python benchmarks/gpu.py                     # one 80 GB card, at most 8 minutes; writes gpu.json
+    python benchmarks/gpu.py --only decode loss  # single parts
+    python benchmarks/gpu.py --small --only turns --turns 16 4 400     # one part, larger
+    python benchmarks/gpu.py --small             # every part in small on a CPU (the ordinary tests run this)
+
+Needs no network and nothing but the package: weights are random and made on the device, in the shapes of
+Qwen3-0.6B, 1.7B and 8B (`--small`: tiny ones under the same names); the tokenizer is the shipped student's.
+Peers (transformers, TRL, Liger) run where they are installed. A part that the package does not have is a row
+that says `not built`, one that a card is needed for `needs a card`, and one for which no time was left `no
+time left`; no figure is ever made up. What was measured before, and the aims, are those of November 2026 on
+an H100 80 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, DynamicCache, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging
+
+from sage.config.load import load
+from sage.config.schema import SpeedSettings, TrainerSettings
+from sage.envs.pool import EnvPool
+from sage.episode import Decision, Label
+from sage.objective.chunked import Head, Projected, chunked_divergence
+from sage.objective.divergence.base import ReverseKL
+from sage.objective.intervention.base import TurnContext
+from sage.policy import rollout
+from sage.policy.decoding.answer import Reply, Sampling
+from sage.policy.decoding.engines import BuiltName, build_engine, candidates
+from sage.policy.decoding.equivalence import engine_error
+from sage.policy.decoding.generate import Decoder, answers, stream
+from sage.policy.models.folder import resolve_path
+from sage.policy.models.load import LanguageModel, load_model
+from sage.policy.models.shape import shape_of
+from sage.policy.prompts import choose_style
+from sage.policy.seat import Job
+from sage.records.clock import PhaseClock, phase
+from sage.training.batch import Played, pair
+from sage.training.gradient import Objective, accumulate_gradient
+from sage.training.judging import judge_of
+from sage.training.memory import fitted, need_of
+from sage.training.optimizer import StudentOptimizer
+from sage.training.players import training_play
+from sage.training.setup import training_settings
+
+SECONDS = 480.0
+"""Of the whole benchmark."""
+MATRIX_RATE, MEMORY_RATE = 790e12, 3.0e12
+"""Operations and bytes a second that shares are given of (an H100: a large bf16 product, a copy)."""
+SHAPES = {
+    "0.6B": (1024, 3072, 28, 16, True),
+    "1.7B": (2048, 6144, 28, 16, True),
+    "8B": (4096, 12_288, 36, 32, False),
+    "small": (32, 64, 2, 4, True),
+    "small teacher": (48, 96, 2, 4, False),
+}
+"""Width, feed-forward, layers, query heads, tied."""
+
+
+@dataclass
+class Row:
+    """One line of the table. `before`: the figure of November 2026, `aim`: what is asked for."""
+
+    part: str
+    what: str
+    value: float | None
+    unit: str = ""
+    before: str = ""
+    aim: str = ""
+    note: str = ""
+
+    def line(self) -> str:
+        value = "" if self.value is None else f"{self.value:.4g}"
+        return (
+            f"| {self.part} | {self.what} | {value} {self.unit} | {self.before} | {self.aim} | {self.note} |"
+        )
+
+
+@dataclass
+class Bench:
+    """Where it runs, and what was found."""
+
+    small: bool
+    device: torch.device
+    sizes: tuple[int, int, int] | None = None
+    """Of the part `turns`: episodes, turns, longest answer."""
+    started: float = field(default_factory=time.monotonic)
+    rows: list[Row] = field(default_factory=list)
+    lms: dict[tuple[str, torch.dtype], LanguageModel] = field(default_factory=dict)
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def left(self) -> float:
+        return SECONDS - (time.monotonic() - self.started)
+
+    def say(self, part: str, what: str, value: float | None, unit: str = "", **more: str) -> None:
+        if self.small and part != "right":  # figures of a card say nothing about a small model on a CPU
+            more = {"note": more.get("note", "")}
+        row = Row(part, what, value, unit, **more)
+        self.rows.append(row)
+        print(row.line(), flush=True)
+
+    def lm(self, name: str, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
+        """A random model of that shape; in small, the small one instead."""
+        if self.small:
+            name = "small teacher" if name == "8B" else "small"
+        if (name, dtype) not in self.lms:
+            self.lms[name, dtype] = make_lm(name, dtype, self.device, 1536 if self.small else 151_936)
+        return self.lms[name, dtype]
+
+    def forget(self) -> None:
+        """Give the models' memory back."""
+        self.lms.clear()
+        if self.cuda:
+            torch.cuda.empty_cache()
+
+    def seconds(self, work: Callable[[], Any], repeats: int = 3) -> float:
+        """Median wall seconds of some work on the device, after once to warm up."""
+        taken = []
+        for _ in range(repeats + 1):
+            self.wait()
+            started = time.perf_counter()
+            work()
+            self.wait()
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken[1:])
+
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def peak(self, work: Callable[[], Any]) -> float | None:
+        """GiB that some work takes beside what is there before it; None on a CPU."""
+        if not self.cuda:
+            work()
+            return None
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+
+
+class Endless(LanguageModel):
+    """No token ends an answer, so that all sides decode the same number."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        return frozenset()
+
+
+def make_lm(name: str, dtype: torch.dtype, device: torch.device, rows: int) -> LanguageModel:
+    width, feed_forward, layers, heads, tied = SHAPES[name]
+    tokenizer = AutoTokenizer.from_pretrained(resolve_path("sage://tiny-student"))
+    small = rows < 10_000
+    config = Qwen3Config(
+        vocab_size=rows,
+        hidden_size=width,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=2 if small else 8,
+        head_dim=8 if small else 128,
+        max_position_embeddings=32_768,
+        tie_word_embeddings=tied,
+        initializer_range=0.2 if small else 0.02,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    torch.manual_seed(len(name))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = Qwen3ForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+    return Endless(model, tokenizer, name, "", device)
+
+
+# Right first -------------------------------------------------------------------------------------------
+
+
+def correctness(bench: Bench) -> None:
+    """Engines against the plain forward, greedy ids, neighbours; loss and gradient against float64."""
+    part = "right"
+    half, exact = bench.lm("0.6B"), bench.lm("small" if bench.small else "0.6B", torch.float32)
+    names: list[BuiltName] = ["static", *(name for name in candidates(half) if name in ("hf", "packed"))]
+    for name in names:
+        for lm, dtype in ((half, "bf16"), (exact, "f32")):
+            report = engine_error(lm, name)
+            error = report.typical if report.half else report.difference
+            note = "" if report.equal else f"NOT EQUAL: {report.finding()[:80]}"
+            bench.say(part, f"engine {name}, {dtype}: logits off the plain forward by", error,
+                      aim=f"≤ {report.tolerance:.2g} (rounding)", note=note)  # fmt: skip
+    said = {name: _converse(exact, name, range(8)) for name in names}
+    same = sum(a == b for a, b in zip(said["static"], said[names[-1]], strict=True))
+    bench.say(part, f"greedy ids of static equal those of {names[-1]}, f32", same, "of 8", aim="8")
+    for name in names:
+        together, alone = _converse(half, name, range(8)), [_converse(half, name, [i])[0] for i in range(8)]
+        same = sum(a == b for a, b in zip(together, alone, strict=True))
+        bench.say(part, f"answers of {name} equal alone and side by side, bf16", same, "of 8",
+                  before="1 to 2 (hf)", aim="8" if name == "static" else "")  # fmt: skip
+    _loss_is_right(bench, part)
+
+
+def _converse(lm: LanguageModel, engine: BuiltName, chosen: Any) -> list[list[int]]:
+    """48 tokens of each answer, sampled at temperature 1 (float32: greedy), the prompts of unlike lengths."""
+    draw = np.random.default_rng(0)
+    prompts = [draw.integers(5, 900, 20 + 37 * i).tolist() for i in range(8)]
+    uniforms = draw.random((8, 48))
+    chosen = list(chosen)
+    decoder = Decoder(lm, 8, engine=engine, draft_tokens=0, rows=len(chosen), room=512)
+    sampling = Sampling(0.0 if lm.model.dtype == torch.float32 else 1.0, 1.0, 48)
+    mine = [prompts[i] for i in chosen]
+    return [r.ids for r in answers(decoder, mine, sampling, uniforms[chosen], [512] * len(chosen))]
+
+
+def _loss_is_right(bench: Bench, part: str) -> None:
+    tokens, vocabulary = (64, 900) if bench.small else (256, 151_936)
+    generator = torch.Generator(bench.device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=bench.device, generator=generator)
+
+    hidden, head = normal(tokens, 64), normal(vocabulary, 64) * 0.1
+    teacher, teacher_head = normal(tokens, 96), normal(vocabulary, 96) * 0.1
+    ids = torch.randint(0, vocabulary, (tokens,), device=bench.device, generator=generator)
+
+    def gradient(dtype: torch.dtype) -> tuple[float, Tensor]:
+        own = hidden.detach().clone().to(dtype).requires_grad_()
+        result = chunked_divergence(
+            ReverseKL(name="reverse_kl"),
+            own,
+            Head(head.to(dtype)),
+            Projected(teacher.to(dtype), Head(teacher_head.to(dtype))),
+            ids,
+            torch.full(
+                (tokens,), 1 / tokens, device=bench.device, dtype=torch.promote_types(dtype, torch.float32)
+            ),
+            vocabulary=vocabulary,
+        )
+        result.weighted_sum.backward()
+        assert own.grad is not None
+        return float(result.weighted_sum.detach()), own.grad.double()
+
+    want, slope = gradient(torch.float64)
+    for dtype, name, aim in ((torch.float32, "f32", "≤ 1e-5"), (torch.bfloat16, "bf16", "≤ 0.02")):
+        loss, got = gradient(dtype)
+        bench.say(part, f"loss in {name} against float64, relative", abs(loss / want - 1), aim=aim)
+        apart = float((got - slope).norm() / slope.norm())
+        bench.say(part, f"its gradient in {name} against float64, relative", apart, aim=aim)
+
+
+# 1. Decoding -------------------------------------------------------------------------------------------
+
+
+def decode(bench: Bench) -> None:
+    """Milliseconds of one token for many rows that hold many already."""
+    before = {"1.7B": "88.9", "0.6B": "51.8"}
+    aim = {"1.7B": "≤ 11.5", "0.6B": "≤ 10.5"}
+    for size in ("1.7B", "0.6B"):
+        rows, held = (4, 256) if bench.small else (64, 2048)
+        lm = bench.lm(size)
+        shape = shape_of(lm.model.config, lm.model.dtype.itemsize, _count(lm))
+        read = shape.weights + rows * held * shape.cached
+        what = f"{size}, {rows} rows x {held:,} tokens, a token"
+        for name in ("static", "hf"):
+            ms = 1e3 * bench.seconds(_token_of(lm, name, rows, held))
+            share = f"{read / (ms / 1e3) / MEMORY_RATE:.0%} of the memory rate" if bench.cuda else ""
+            more = {"before": before[size]} if name == "hf" else {"aim": aim[size]}
+            bench.say("decode", f"{what}: engine {name}", ms, "ms", note=share, **more)
+            _free(bench)
+        ms = 1e3 * bench.seconds(_token_of_transformers(lm, rows, held))
+        bench.say("decode", f"{what}: transformers' forward, DynamicCache", ms, "ms")
+        _free(bench)
+        if size == "1.7B":
+            _prefill(bench, lm)
+        bench.forget()
+    _attention(bench)
+
+
+def _token_of(lm: LanguageModel, name: Any, rows: int, held: int) -> Callable[[], Any]:
+    """One more token for each row; the rows hold zeros, which take as long as anything else."""
+    engine = build_engine(lm, rows, name, room=held + 64)
+    engine.extend(slice(0, rows), [[5]] * rows, [1] * rows)
+
+    def token() -> None:
+        engine.lengths[:] = [held] * rows
+        engine.extend(slice(0, rows), [[5]] * rows, [1] * rows)
+
+    return token
+
+
+@torch.inference_mode()
+def _token_of_transformers(lm: LanguageModel, rows: int, held: int) -> Callable[[], Any]:
+    config = lm.model.config
+    shape = (rows, config.num_key_value_heads, held, config.head_dim)
+    cache = DynamicCache(config=config)
+    for layer in range(config.num_hidden_layers):
+        zeros = torch.zeros(shape, device=lm.device, dtype=lm.model.dtype)
+        cache.update(zeros, zeros, layer)
+    ids = torch.full((rows, 1), 5, device=lm.device)
+
+    @torch.inference_mode()
+    def token() -> None:
+        lm.model(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache.crop(-1)
+
+    return token
+
+
+def _prefill(bench: Bench, lm: LanguageModel) -> None:
+    rows, length = (2, 128) if bench.small else (8, 2048)
+    ids = np.random.default_rng(0).integers(5, 900, (rows, length)).tolist()
+    for name, before in (("static", ""), ("hf", "72,000")):
+        engine = build_engine(lm, rows, name, room=length + 64)  # type: ignore[arg-type]
+
+        def prompts(engine: Any = engine) -> None:
+            engine.lengths[:] = [0] * rows
+            engine.extend(slice(0, rows), ids, [1] * rows)
+
+        rate = rows * length / bench.seconds(prompts, 2)
+        bench.say(
+            "decode", f"1.7B, prompts of {rows} x {length:,}: engine {name}", rate, "tokens/s", before=before
+        )
+        del engine, prompts
+        _free(bench)
+
+
+def _attention(bench: Bench) -> None:
+    """One call for one new token of every row, as the engines make it and as transformers does."""
+    rows, held = (4, 256) if bench.small else (64, 2048)
+    q, kv = (4, 2) if bench.small else (16, 8)
+    width = 8 if bench.small else 128
+    make = {"device": bench.device, "dtype": torch.bfloat16}
+    query = torch.randn(rows, q, 1, width, **make)  # type: ignore[call-overload]
+    keys, values = (torch.randn(rows, kv, held, width, **make) for _ in range(2))  # type: ignore[call-overload]
+    mask = torch.ones(rows, 1, 1, held, dtype=torch.bool, device=bench.device)
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def repeated() -> Tensor:
+        k, v = (
+            x[:, :, None].expand(rows, kv, q // kv, held, width).reshape(rows, q, held, width)
+            for x in (keys, values)
+        )
+        return attend(query, k, v, attn_mask=mask)
+
+    ms = 1e3 * bench.seconds(lambda: attend(query, keys, values, attn_mask=mask, enable_gqa=True), 10)
+    bench.say("decode", f"attention of a token, {rows} rows x {held:,}: enable_gqa", ms, "ms", before="0.254")
+    ms = 1e3 * bench.seconds(repeated, 10)
+    bench.say("decode", "the same, keys and values repeated per query head", ms, "ms", before="1.63")
+
+
+# 2. Nobody waits ---------------------------------------------------------------------------------------
+
+
+class Drawn(Decoder):
+    """Answers of 10 to 400 tokens (in small: 2 to 40), drawn by what is asked, whoever asks first."""
+
+    most = 400
+
+    def begin(self, row: int, prompt: list[int], sampling: Any, uniforms_T: Any, room: int) -> None:
+        least = max(1, self.most // 40)
+        length = int(stream("length", *prompt).integers(least, self.most + 1))
+        super().begin(row, prompt, sampling, uniforms_T, min(room, len(prompt) + length))
+
+
+class TurnByTurn(Drawn):
+    """Everybody waits until the longest answer is complete, as it was before."""
+
+    def step(self, shared: Any = None) -> list[tuple[int, Reply]]:
+        done = super().step(shared)
+        while any(self._work):
+            done += super().step()
+        return done
+
+
+def turns(bench: Bench) -> None:
+    """Episodes whose answers are of very unlike length, turn by turn and without a barrier."""
+    small = (6, 4, 40) if bench.small else (64, 4, 400)
+    episodes, count, most = bench.sizes or small
+    lm = bench.lm("0.6B", torch.float32 if bench.small else torch.bfloat16)
+    if bench.small:
+        shipped = load_model(load(["tracking=none"]).student)
+        lm = Endless(shipped.model, shipped.tokenizer, shipped.name, "", bench.device)
+    config = load(["env.games=generated", "tracking=none"])
+    style = choose_style(config.prompt, config.student.path)
+    room = 600 + count * (most + 100)
+    how = rollout.PlaySettings(
+        Sampling(1.0, 1.0, most), style, 0, "gpu", count, room, episodes, draft_tokens=0, room=room
+    )
+    jobs = [Job(task) for task in config.env.tasks("train")[:episodes]]
+    taken: dict[str, list[float]] = {"turn by turn": [], "without a barrier": []}
+    tokens: dict[str, Any] = {}
+    with EnvPool(config.env.make, 0, 60.0) as pool:
+        for _ in range(1 if bench.sizes is None else 3):
+            for name, kind in (("turn by turn", TurnByTurn), ("without a barrier", Drawn)):
+                with _patched(rollout, "Decoder", kind), _patched(Drawn, "most", most):
+                    bench.wait()
+                    started = time.process_time() if not bench.cuda else time.perf_counter()
+                    played = rollout.play(lm, pool, jobs, how)
+                    bench.wait()
+                    now = time.process_time() if not bench.cuda else time.perf_counter()
+                taken[name].append(now - started)
+                tokens[name] = [e.token_ids for e in played]
+    said = sum(turn.n_tokens for e in played for turn in e.turns)
+    slow, fast = (statistics.median(taken[name]) for name in taken)
+    clock = "s" if bench.cuda else "CPU s"
+    what = f"{len(jobs)} episodes x {count} turns, answers of {max(1, most // 40)} to {most}"
+    bench.say("turns", f"{what} ({said:,} tokens): turn by turn", slow, clock)
+    same = sum(a == b for a, b in zip(*tokens.values(), strict=True))
+    bench.say(
+        "turns", "the same without a barrier", fast, clock, note=f"{same} of {len(jobs)} episodes equal"
+    )
+    bench.say("turns", "gain", slow / fast, "x", aim="≥ 1.5")
+
+
+@contextlib.contextmanager
+def _patched(where: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(where, name)
+    setattr(where, name, value)
+    try:
+        yield
+    finally:
+        setattr(where, name, before)
+
+
+# 3. Memory, 4. the loss, 5. the judge, 6. the student's pass, 7. checkpoints, 8. records -------------------
+
+
+def memory(bench: Bench) -> None:
+    """The plan against what is taken."""
+    lm = bench.lm("1.7B")
+    shape = shape_of(lm.model.config, lm.model.dtype.itemsize, _count(lm))
+    rows, held = (4, 256) if bench.small else (32, 2048)
+
+    def cached() -> None:
+        engine = build_engine(lm, rows, "static", room=held)
+        engine.extend(slice(0, 1), [[5]], [1])
+
+    planned = rows * held * shape.cached / 2**30
+    _against(bench, f"keys and values of {rows} x {held:,}", planned, bench.peak(cached))
+    _free(bench)
+    tokens = 64 if bench.small else 4096
+    planned = shape.activations(tokens) / 2**30
+    _against(bench, f"activations of {tokens:,} tokens", planned, bench.peak(lambda: _forward(lm, tokens)))
+    lm.model.zero_grad(set_to_none=True)
+    _free(bench)
+    config = load(["env.games=generated", "tracking=none", "rollout.max_context=8000", "speed.slots=64"])
+    teacher = SHAPES["small teacher" if bench.small else "8B"]
+    other = shape_of(_teacher_config(teacher), 2)
+    found = fitted(shape, other, need_of(config, []), 80 * 2**30)
+    what = "episodes of 8,000 tokens side by side on 80 GiB, beside the teacher"
+    bench.say("memory", what, found.slots, note=found.summary())
+
+
+def _against(bench: Bench, what: str, planned: float, measured: float | None) -> None:
+    note = "needs a card" if measured is None else f"planned {planned:.3g}: {planned / measured - 1:+.0%}"
+    value = planned if measured is None else measured
+    kind = "planned" if measured is None else "measured"
+    bench.say("memory", f"{what}, {kind}", value, "GiB", aim="within 10 %", note=note)
+
+
+def _teacher_config(sizes: tuple[int, int, int, int, bool]) -> Qwen3Config:
+    width, feed_forward, layers, heads, tied = sizes
+    return Qwen3Config(
+        vocab_size=151_936, hidden_size=width, intermediate_size=feed_forward, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=min(8, heads), head_dim=128, tie_word_embeddings=tied,
+    )  # fmt: skip
+
+
+def loss(bench: Bench) -> None:
+    """Loss and gradient of one batch of student tokens at the whole vocabulary."""
+    tokens, vocabulary, own, other = (96, 900, 32, 48) if bench.small else (6_554, 151_936, 2048, 4096)
+    make = {"device": bench.device, "dtype": torch.float32 if bench.small else torch.bfloat16}
+    torch.manual_seed(0)
+    hidden = torch.randn(tokens, own, **make).requires_grad_()  # type: ignore[call-overload]
+    head = (0.02 * torch.randn(vocabulary, own, **make)).requires_grad_()  # type: ignore[call-overload]
+    teacher = torch.randn(tokens, other, **make)  # type: ignore[call-overload]
+    teacher_head = 0.02 * torch.randn(vocabulary, other, **make)  # type: ignore[call-overload]
+    ids = torch.randint(0, vocabulary, (tokens,), device=bench.device)
+    weight = torch.full((tokens,), 1 / tokens, device=bench.device)
+
+    def ours() -> Tensor:
+        projected = Projected(teacher, Head(teacher_head))
+        return chunked_divergence(
+            ReverseKL(name="reverse_kl"), hidden, Head(head), projected, ids, weight, vocabulary=vocabulary
+        ).weighted_sum
+
+    def liger() -> Tensor:
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+        fused = LigerFusedLinearJSDLoss(
+            weight_hard_loss=0.0, weight_soft_loss=1.0, beta=1.0, compiled=bench.cuda, chunk_size=1024
+        )
+        return torch.as_tensor(fused(hidden, head, teacher, teacher_head, ids))
+
+    def trl() -> Tensor:
+        from trl.trainer.distillation_trainer import _chunked_divergence_loss
+
+        ones = torch.ones(1, tokens, device=bench.device)
+        return _chunked_divergence_loss(hidden[None], teacher[None], head, teacher_head, ones, beta=1.0)[0]
+
+    sides = {
+        "ours": (ours, "244", "≤ 40"),
+        "Liger, compiled": (liger, "47", ""),
+        "TRL, chunked": (trl, "59", ""),
+    }
+    for name, (side, before, aim) in sides.items():
+
+        def step(side: Callable[[], Tensor] = side) -> None:
+            hidden.grad = head.grad = None
+            side().backward()
+
+        what = f"{tokens:,} tokens at {vocabulary:,}: {name}"
+        try:
+            peak = bench.peak(step)
+            ms = 1e3 * bench.seconds(step)
+        except ImportError as error:
+            bench.say("loss", what, None, before=before, note=f"not installed ({error.name})")
+            continue
+        note = "" if peak is None else f"+{peak:.2f} GiB"
+        bench.say("loss", what, ms, "ms", before=before, aim=aim, note=note)
+
+
+def judge(bench: Bench) -> None:
+    """Whether the engine of the device reads a shared prefix once."""
+    lm = bench.lm("8B")
+    name = candidates(lm)[0]
+    if build_engine(lm, 2, name).shares:
+        bench.say("judge", f"engine {name} reads shared prefixes once", 1)
+    else:
+        bench.say(
+            "judge", f"shared prefixes on engine {name}", None, aim="3 x fewer tokens", note="not built"
+        )
+    built = "context" in type(load(["tracking=none"]).intervention).model_fields
+    bench.say(
+        "judge", "judge.context=trajectory", None, note="built, not measured here" if built else "not built"
+    )
+
+
+def student(bench: Bench) -> None:
+    """Forward and backward of one long sequence through the backbone."""
+    before = {4096: "0.14", 8192: "0.29", 16_384: "0.66"}
+    for size in ("1.7B", "0.6B"):
+        lm = bench.lm(size)
+        for tokens in (64,) if bench.small else (4096, 8192, 16_384):
+            work = partial(_forward, lm, tokens)
+            peak, seconds = bench.peak(work), bench.seconds(work, 2)
+            share = (
+                f"{_operations(lm, tokens) / seconds / MATRIX_RATE:.0%} of the matrix rate"
+                if bench.cuda
+                else ""
+            )
+            note = share if peak is None else f"{share}, +{peak:.1f} GiB"
+            bench.say("student", f"{size}, one sequence of {tokens:,}", seconds, "s",
+                      before=before.get(tokens, "") if size == "1.7B" else "",
+                      aim="≥ 40 %" if size == "1.7B" else "", note=note)  # fmt: skip
+            lm.model.zero_grad(set_to_none=True)
+            _free(bench)
+        bench.forget()
+    fields = {*SpeedSettings.model_fields, *TrainerSettings.model_fields}
+    for what, words in (
+        ("gradient checkpointing", ("checkpointing", "gradient_checkpointing")),
+        ("sequences packed without cross-talk", ("packing", "packed_sequences", "pack")),
+        ("attn_implementation as a setting", ("attention", "attn_implementation")),
+    ):
+        built = any(word in fields for word in words)
+        bench.say("student", what, None, note="built, not measured here" if built else "not built")
+
+
+def checkpoints(bench: Bench) -> None:
+    """What is kept of a step, and how long it takes."""
+    built = {"checkpoint", "checkpoint_in_background"} & {
+        *TrainerSettings.model_fields,
+        *SpeedSettings.model_fields,
+    }
+    bench.say("checkpoints", "written in the background, weights|full", None,
+              note="built, not measured here" if built else "not built")  # fmt: skip
+
+
+def _forward(lm: LanguageModel, tokens: int) -> None:
+    ids = torch.randint(5, 900, (1, tokens), device=lm.device)
+    lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float().square().mean().backward()
+
+
+def _operations(lm: LanguageModel, tokens: int) -> float:
+    """Of forward and backward: six for every parameter of the layers, and attention's products, causal."""
+    config = lm.model.config
+    layers = _count(lm) - lm.model.get_input_embeddings().weight.numel()
+    layers -= 0 if config.tie_word_embeddings else lm.model.get_output_embeddings().weight.numel()
+    width = config.num_attention_heads * config.head_dim
+    return 6 * layers * tokens + 6 * config.num_hidden_layers * width * tokens**2
+
+
+def _count(lm: LanguageModel) -> int:
+    return sum(p.numel() for p in lm.model.parameters())
+
+
+def _free(bench: Bench) -> None:
+    if bench.cuda:
+        import gc
+
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+# One whole step ----------------------------------------------------------------------------------------
+
+
+def step(bench: Bench) -> None:
+    """The paper's setting by phase: play, judge, score, differentiate, step; random models, so nothing is won
+    and every answer is as long as it may be."""
+    games, count = (3, 3) if bench.small else (64, 30)
+    config = load(
+        [
+            *("env.games=generated", "tracking=none", "prompt.style=react", "method=sage_opd"),
+            *(f"trainer.tasks_per_step={games}", f"env.turn_budget={count}", "rollout.max_new_tokens=30"),
+            *("rollout.max_context=8192", "speed.micro_batch=1", "speed.draft_tokens=0"),
+            *("intervention.max_new_tokens=8", f"speed.slots={games}", "student.dtype=bfloat16"),
+        ]
+    )
+    dtype = torch.float32 if bench.small else torch.bfloat16
+    models = pair(bench.lm("1.7B", dtype), bench.lm("8B", dtype))
+    style = choose_style(config.prompt, "hub")
+    optimizer = StudentOptimizer(models.student.model, config.trainer)
+    tasks = config.env.tasks("train")[:games]
+    rules = Objective(config.confidence, config.normalization, config.divergence)
+    with ExitStack() as stack:
+        pool = stack.enter_context(EnvPool(config.env.make, 0, 60.0))
+        settings = training_settings(config, style, models.student)
+        play = training_play(config, models, pool, settings)
+        clock = stack.enter_context(PhaseClock().running())
+        bench.wait()
+        started = time.perf_counter()
+        with phase("rollout"):
+            batch = [Played(episode) for episode in play([Job(task) for task in tasks], count)]
+            bench.wait()
+        with phase("judge"):
+            asked = [TurnContext(p.episode, turn) for p in batch for turn in p.episode.turns]
+            judge_of(config, style, models.teacher, stack)(asked)
+            bench.wait()
+        for p in batch:  # a random student's turns all fail by themselves; here all are trained on
+            p.decisions = [Decision(Label.ALWAYS, 1.0) for _ in p.episode.turns]
+        optimizer.clear()
+        accumulate_gradient(models, rules, batch, micro_batch=config.speed.micro_batch)
+        bench.wait()
+        with phase("student"):
+            optimizer.step()
+            bench.wait()
+        total = time.perf_counter() - started
+        seconds = clock.totals()
+    told = sum(len(p.episode.token_ids) for p in batch)
+    said = sum(turn.n_tokens for p in batch for turn in p.episode.turns)
+    what = f"1.7B taught by 8B, {len(batch)} episodes x {count} turns"
+    bench.say("step", f"{what}: {told:,} tokens, {said:,} of answers", total, "s", aim="120")
+    before = {"rollout": "5 to 20 (needed)", "judge": "39", "teacher": "20", "student": "13"}
+    for name in ("rollout", "judge", "teacher", "student"):
+        bench.say("step", f"of which {name}", seconds.get(name, 0.0), "s", before=before[name])
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "right": correctness,
+    "decode": decode,
+    "turns": turns,
+    "memory": memory,
+    "loss": loss,
+    "judge": judge,
+    "student": student,
+    "checkpoints": checkpoints,
+    "step": step,
+}
+
+
+def run(
+    small: bool, only: list[str], out: Path | None, sizes: tuple[int, int, int] | None = None
+) -> list[Row]:
+    """The chosen parts, in order; a part that fails is a row that says why."""
+    logging.set_verbosity_error()
+    cuda = torch.cuda.is_available() and not small
+    bench = Bench(small, torch.device("cuda" if cuda else "cpu"), sizes)
+    card = torch.cuda.get_device_name() if cuda else f"no card ({platform.processor() or platform.machine()})"
+    print(f"{card}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}{', in small' if small else ''}\n")
+    print("| part | what | measured | before | aim | note |\n|---|---|---|---|---|---|")
+    for name in only:
+        if bench.left < 20:
+            bench.say(name, "", None, note="no time left")
+            continue
+        try:
+            PARTS[name](bench)
+        except Exception as error:
+            bench.say(name, "", None, note=f"FAILED: {type(error).__name__}: {str(error)[:120]}")
+        bench.forget()
+    if out is not None:
+        found = {
+            "card": card,
+            "torch": torch.__version__,
+            "small": small,
+            "rows": [asdict(r) for r in bench.rows],
+        }
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return bench.rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--small", action="store_true", help="every part in small, on a CPU")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--turns", nargs=3, type=int, help="episodes, turns, longest answer; three times")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    args = parser.parse_args()
+    if not args.small and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --small runs every part in small on a CPU.")
+    run(args.small, args.only, args.out, tuple(args.turns) if args.turns else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from analysis.errors import Refusal
 from analysis.records import NOTHING, TABLES, Records, concat
 from analysis.touched import contradictions, touched_files, touched_identity
 from sage.config.moved import modern_label
+from sage.errors import short_reason
 from sage.records.below import attempts_below
 from sage.records.files import Unreadable
 from sage.records.identity import pair_of, recipe_of, recorded_settings
@@ -220,7 +221,7 @@ def _read_table(directory: Path, name: str) -> pd.DataFrame:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read().to_pandas()
     except (OSError, pa.ArrowException) as error:
-        raise Unreadable(f"{path} is not what was written: {str(error).splitlines()[0][:200]}.") from error
+        raise Unreadable(f"{path} is not what was written: {short_reason(error, 200)}.") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -74,6 +74,12 @@ def reason_of(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def named_reason(error: BaseException) -> str:
+    """`ValueError: the first line of its message`; the name alone where it says nothing."""
+    name = type(error).__name__
+    return f"{name}: {reason_of(error)}" if str(error).strip() else name
+
+
 def short_reason(error: BaseException, limit: int = 160) -> str:
     """What an error says on one line of at most `limit` characters, without the stop at its end."""
     text = " ".join(reason_of(error).split())

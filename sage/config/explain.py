@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sage.config.components import conf_dir, register_components
 from sage.config.known import known_settings, nearest, unknown_setting
 from sage.config.moved import new_option
+from sage.errors import reason_of
 
 _COULD_NOT = re.compile(r"Could not override '([^']+)'|Could not delete from config\. '([^']+)'")
 _NO_GROUP = re.compile(r"config group '([^']+)' does not|Could not override '([^']+)'\.\s*No match in the")
@@ -42,7 +43,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return _no_such_key(match[1] or match[2], overrides)
     if "Config group override must be a string" in text:
         return _not_an_option(overrides, text)
-    first = text.splitlines()[0] if text else type(error).__name__
+    first = reason_of(error)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return _end(f"The config cannot be resolved at {error.full_key!r}: {first}")
     return _end(first)

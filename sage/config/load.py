@@ -17,7 +17,7 @@ from sage.config.compose import compose
 from sage.config.names import AUTO, automatic_name
 from sage.config.schema import RunConfig
 from sage.config.validate import validate
-from sage.errors import ConfigError
+from sage.errors import ConfigError, reason_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,7 +35,7 @@ def load(source: DictConfig | Sequence[str]) -> RunConfig:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise ConfigError(f"The config cannot be resolved at {error.full_key!r}: {reason}.") from error
     valid = validate(plain)
     if valid.name == AUTO:

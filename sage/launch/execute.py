@@ -18,7 +18,7 @@ from typing import Any
 
 from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
-from sage.errors import ConfigError, ModelError, OutOfMemory, RunFailure, is_out_of_memory
+from sage.errors import ConfigError, ModelError, OutOfMemory, RunFailure, is_out_of_memory, named_reason
 from sage.launch.access import open_to
 from sage.launch.claim import Found, claim, identify, look_up
 from sage.records.faults import machine_fault, what_failed
@@ -115,7 +115,7 @@ def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -
         return _outcome(folder, identity, reason, getattr(stop, "exit_code", 130))
     except BaseException as error:  # a SystemExit inside a run ends that run, not what waits for it
         fault = _fault(error, folder.path)
-        reason = fault or f"{type(error).__name__}: {first_line(error)}"
+        reason = fault or named_reason(error)
         if not fault:
             traceback.print_exc()
         with suppress(OSError):
@@ -157,12 +157,6 @@ def _asleep(path: Path | None) -> str:
         return ""
     ways = f"`kill -CONT {owner.process.pid}` lets it go on, `kill -9 {owner.process.pid}` ends it"
     return f", suspended: {ways}, launch.on_existing=rerun begins another attempt beside it"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else ""
 
 
 def _claim_once(config: RunConfig, identity: Identity) -> Found:

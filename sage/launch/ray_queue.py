@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sage.errors import ConfigError
+from sage.errors import ConfigError, reason_of
 from sage.launch.remote import RemoteRun, Task, remote_run, run_remote
 from sage.launch.schedule import Ended, Job, Watch
 
@@ -49,8 +49,7 @@ class RayQueue:
                     configure_logging=True,
                 )
             except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                reason = lines[0].rstrip(".")
+                reason = reason_of(error).rstrip(".")
                 raise ConfigError(f"The Ray cluster of {given} cannot be used: {reason}.") from error
         self._call = ray.remote(max_retries=0, **{k: v for k, v in remote.items() if v is not None})(call)
         self.limit = 10_000  # tasks that wait for resources cost nothing

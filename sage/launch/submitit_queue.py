@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sage.errors import ConfigError
+from sage.errors import ConfigError, reason_of
 from sage.launch.remote import RemoteRun, Task, run_remote
 from sage.launch.schedule import Ended, Job, Watch, cores, stop_children
 
@@ -52,7 +52,7 @@ class SubmititQueue:
             self._executor = submitit.AutoExecutor(folder=Path(folder).resolve(), cluster=cluster, **options)
             self._executor.update_parameters(**given)
         except (NameError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = reason_of(error)
             raise ConfigError(f"submitit refuses cluster {cluster!r} with {given}: {reason}.") from error
         self._local = cluster == "local"
         self.limit = 10_000  # SLURM has limits of its own, and slurm_array_parallelism
@@ -73,8 +73,8 @@ class _SubmititTask:
         try:
             exit_code, pid = self._job.result()
         except Exception as error:  # each executor has its own; the first line says what happened to the job
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return Ended(1, reason=f"its job {self._job.job_id} was lost ({self._job.state}): {lines[0]}")
+            why = reason_of(error)
+            return Ended(1, reason=f"its job {self._job.job_id} was lost ({self._job.state}): {why}")
         return Ended(exit_code, pid)
 
     def cancel(self) -> None:

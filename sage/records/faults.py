@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from sage.errors import reason_of
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MACHINE = (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 _TELLS = re.compile(r"No space left|disk is full|Disk quota exceeded|database or disk is full|code: 28\b")
@@ -17,7 +19,7 @@ _TELLS = re.compile(r"No space left|disk is full|Disk quota exceeded|database or
 
 def what_failed(error: OSError) -> str:
     """The system's own words and the file, without numbers and without a full stop."""
-    words = error.strerror or next(iter(str(error).strip().splitlines()), type(error).__name__)
+    words = error.strerror or reason_of(error)
     where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
     return f"{words}{where}".rstrip(".")
 

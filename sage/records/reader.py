@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage.errors import reason_of
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import IDENTITY_VERSION, Identity
 from sage.records.rundir import RunDir, RunStatus, parse_status
@@ -147,7 +148,7 @@ def file_problem(path: Path) -> str:
     except FileNotFoundError:
         return f"{path} is missing."
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror or _first_line(error)}."
+        return f"{path} cannot be read: {error.strerror or reason_of(error).rstrip('.')}."
     except (pa.ArrowException, ValueError):
         return f"{path} is cut or no Parquet file."
     if version > FORMAT_VERSION:
@@ -224,7 +225,3 @@ def _is_summary(summary: dict[str, Any]) -> bool:
         and all(rate["rate"] is None or isinstance(rate["rate"], float | int) for rate in rates)
         for split in splits
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

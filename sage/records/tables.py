@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sage.errors import short_reason
 from sage.records.owner import writing
 from sage.records.rows import Row
 from sage.records.schema import FORMAT_VERSION, TABLES
@@ -184,8 +185,7 @@ def _piece(path: Path, columns: list[str] | None) -> pa.Table:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        why = first.rstrip(".")[:120]
+        why = short_reason(error, 120)
         raise DamagedRecords(f"{path} is not what was written ({why}){_WAY_OUT}") from error
 
 

@@ -69,28 +69,34 @@ def _play(engine: Engine, rows: list[_Row], generator: torch.Generator) -> None:
     seated: list[_Row] = []
     waiting, step = list(rows), 0
     while waiting or seated:
-        if waiting and step != 1:
-            seated += waiting[: 2 if step == 0 else 1]
-            del waiting[: 2 if step == 0 else 1]
+        coming = 0 if step == 1 else 2 if step == 0 else 1
+        seated += waiting[:coming]
+        del waiting[:coming]
         takes = [_takes(row, generator) for row in seated]
         if step % 3 == 2 and seated[0].fed:
             takes[0] = 0
-        wrong = [rows[0].ids[:2] if engine.takes_back and take else [] for take in takes]
-        ids = [r.ids[r.fed : r.fed + n] + w for r, n, w in zip(seated, takes, wrong, strict=True)]
-        wanted = [min(n, HEAD) if r.fed == 0 else n for r, n in zip(seated, takes, strict=True)]
-        keep = [n + len(w) for n, w in zip(wanted, wrong, strict=True)]
-        if any(ids):
-            logits = iter(engine.extend(slice(0, len(seated)), ids, keep).cpu().split(keep))
-            for place, row in enumerate(seated):
-                row.logits.append(next(logits)[: wanted[place]])
-                row.fed += takes[place]
-                engine.lengths[place] -= len(wrong[place])
+        _feed(engine, seated, takes, rows[0].ids[:2] if engine.takes_back else [])
         for place in reversed(range(len(seated))):
             if seated[place].done:
                 engine.release(place, len(seated) - 1)
                 seated[place] = seated[-1]
                 seated.pop()
         step += 1
+
+
+def _feed(engine: Engine, seated: list[_Row], takes: list[int], guess: list[int]) -> None:
+    """Feed each row `takes` tokens; behind them stands the wrong `guess`, which is taken back."""
+    wrong = [guess if take else [] for take in takes]
+    ids = [r.ids[r.fed : r.fed + n] + w for r, n, w in zip(seated, takes, wrong, strict=True)]
+    wanted = [min(n, HEAD) if r.fed == 0 else n for r, n in zip(seated, takes, strict=True)]
+    keep = [n + len(w) for n, w in zip(wanted, wrong, strict=True)]
+    if not any(ids):
+        return
+    logits = iter(engine.extend(slice(0, len(seated)), ids, keep).cpu().split(keep))
+    for place, row in enumerate(seated):
+        row.logits.append(next(logits)[: wanted[place]])
+        row.fed += takes[place]
+        engine.lengths[place] -= len(wrong[place])
 
 
 def _takes(row: _Row, generator: torch.Generator) -> int:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -155,6 +156,17 @@ class Decoder:
                 done.append((row, work.answer.reply()))
         return done
 
+    def answer(
+        self,
+        prompts: list[list[int]],
+        sampling: Sampling,
+        uniforms_BT: np.ndarray | None,
+        room: list[int],
+        shared: list[tuple[int, int]] | None = None,
+    ) -> list[Reply]:
+        """`answers` of this decoder; `shared` says what the prompts share (`shared_prefixes`)."""
+        return answers(self, prompts, sampling, uniforms_BT, room, partial(self.step, shared))
+
     def _next(self, row: int, work: _Work, whole: bool) -> tuple[list[int], list[int]]:
         """What goes through the model next, and guesses behind it."""
         if len(work.pending) > PIECE and not whole:
@@ -204,15 +216,12 @@ def answers(
     sampling: Sampling,
     uniforms_BT: np.ndarray | None,
     room: list[int],
-    shared: list[tuple[int, int]] | None = None,
+    first: Callable[[], list[tuple[int, Reply]]] | None = None,
 ) -> list[Reply]:
-    """One answer of each of the first rows, all begun together; `shared` is the engine's, where the decoder
-    is one of ours."""
+    """One answer of each of the first rows, all begun together; `first` makes the first step."""
     for row, prompt in enumerate(prompts):
         decoder.begin(row, prompt, sampling, None if uniforms_BT is None else uniforms_BT[row], room[row])
-    done: dict[int, Reply] = {}
-    if shared is not None and isinstance(decoder, Decoder):
-        done.update(decoder.step(shared))
+    done = dict(first() if first is not None else ())
     while len(done) < len(prompts):
         done.update(decoder.step())
     return [done[row] for row in range(len(prompts))]
@@ -278,7 +287,7 @@ def reply(
         decoder.lengths[:] = [0] * len(decoder.lengths)
         room = [max(limit, len(prompt)) for prompt in chosen]
         shared = shared_prefixes(chosen) if decoder.engine.shares else None
-        done = answers(decoder, chosen, sampling, None, room, shared)
+        done = decoder.answer(chosen, sampling, None, room, shared)
         replies.update(zip(order[start : start + batch], done, strict=True))
     return [replies[i] for i in range(len(prompts))]
 

@@ -138,49 +138,64 @@ class PackedEngine:
         """Logits [Σ keep, V]; every part's keys and values are in the cache before any layer's attention."""
         device = self.lm.device
         positions = [p for part in parts for p in range(part.start, part.end)]
-        first = [part.slot * self._kv_heads * self._capacity for part in parts for _ in part.ids]
-        head_J = torch.arange(self._kv_heads) * self._capacity
-        place_NJ = (
-            torch.tensor([a + b for a, b in zip(first, positions, strict=True)])[:, None] + head_J
-        ).to(device)
-        place_NJ = place_NJ.flatten()
+        place_NJ = self._places(parts, positions)
         looks = self._looks([(part.slot, part.start, part.end) for part in parts])
         # Logits are wanted after the last `keep` tokens of each part.
         last_looks = self._looks([(part.slot, part.end - part.keep, part.end) for part in parts])
-        ends = accumulate(len(part.ids) for part in parts)
-        wanted = [n for end, part in zip(ends, parts, strict=True) for n in range(end - part.keep, end)]
+        wanted = _wanted(parts)
         ids = [i for part in parts for i in part.ids]
         copies = [part.copy for part in parts if part.copy is not None]
 
         hidden_NW = self._base.embed_tokens(torch.tensor(ids, device=device))
-        cos_N1D, sin_N1D = self._rotary(torch.tensor(positions, device=device), hidden_NW)
+        rotary = self._rotary(torch.tensor(positions, device=device), hidden_NW)
         final = len(self._base.layers) - 1
         for number, layer in enumerate(self._base.layers):
             attention = layer.self_attn
             normed_NW = layer.input_layernorm(hidden_NW)
-            key_NJD = attention.k_proj(normed_NW).view(-1, self._kv_heads, self._width)
-            value_NJD = attention.v_proj(normed_NW).view(-1, self._kv_heads, self._width)
-            if hasattr(attention, "k_norm"):
-                key_NJD = attention.k_norm(key_NJD)
-            key_NJD = _rotate(key_NJD, cos_N1D, sin_N1D)
-            self._keys_JLD[number].view(-1, self._width).index_copy_(0, place_NJ, key_NJD.flatten(0, 1))
-            self._values_JLD[number].view(-1, self._width).index_copy_(0, place_NJ, value_NJD.flatten(0, 1))
-            for copy in copies:
-                for cached_JLD in (self._keys_JLD[number], self._values_JLD[number]):
-                    cached_JLD[copy.target, :, : copy.n] = cached_JLD[copy.source, :, : copy.n]
+            self._remember(number, attention, normed_NW, rotary, place_NJ)
+            self._copy(number, copies)
             if number == final and len(wanted) < len(positions):
                 wanted_N = torch.tensor(wanted, device=device)
                 hidden_NW, normed_NW = hidden_NW[wanted_N], normed_NW[wanted_N]
-                cos_N1D, sin_N1D = cos_N1D[wanted_N], sin_N1D[wanted_N]
+                rotary = (rotary[0][wanted_N], rotary[1][wanted_N])
                 looks = last_looks
             query_NHD = attention.q_proj(normed_NW).view(-1, self._heads, self._width)
             if hasattr(attention, "q_norm"):
                 query_NHD = attention.q_norm(query_NHD)
-            query_NHD = _rotate(query_NHD, cos_N1D, sin_N1D)
-            mixed_NW = self._attend(number, query_NHD, looks, attention.scaling)
+            mixed_NW = self._attend(number, _rotate(query_NHD, *rotary), looks, attention.scaling)
             hidden_NW = hidden_NW + attention.o_proj(mixed_NW)
             hidden_NW = hidden_NW + layer.mlp(layer.post_attention_layernorm(hidden_NW))
         return self.lm.model.get_output_embeddings()(self._base.norm(hidden_NW)).float()
+
+    def _places(self, parts: list[_Part], positions: list[int]) -> Tensor:
+        """Where in a layer's flat cache the keys of each packed token go, [N·J], J key/value heads."""
+        first = [part.slot * self._kv_heads * self._capacity for part in parts for _ in part.ids]
+        head_J = torch.arange(self._kv_heads) * self._capacity
+        place_N = torch.tensor([a + b for a, b in zip(first, positions, strict=True)])
+        return (place_N[:, None] + head_J).to(self.lm.device).flatten()
+
+    def _remember(
+        self,
+        layer: int,
+        attention: Any,
+        normed_NW: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        place_NJ: Tensor,
+    ) -> None:
+        """Put the tokens' keys and values into the layer's cache."""
+        key_NJD = attention.k_proj(normed_NW).view(-1, self._kv_heads, self._width)
+        value_NJD = attention.v_proj(normed_NW).view(-1, self._kv_heads, self._width)
+        if hasattr(attention, "k_norm"):
+            key_NJD = attention.k_norm(key_NJD)
+        key_NJD = _rotate(key_NJD, *rotary)
+        self._keys_JLD[layer].view(-1, self._width).index_copy_(0, place_NJ, key_NJD.flatten(0, 1))
+        self._values_JLD[layer].view(-1, self._width).index_copy_(0, place_NJ, value_NJD.flatten(0, 1))
+
+    def _copy(self, layer: int, copies: Sequence[_Copy]) -> None:
+        """Give rows the beginning that they share with another, once it is in the layer's cache."""
+        for copy in copies:
+            for cached_JLD in (self._keys_JLD[layer], self._values_JLD[layer]):
+                cached_JLD[copy.target, :, : copy.n] = cached_JLD[copy.source, :, : copy.n]
 
     def _attend(self, layer: int, query_NHD: Tensor, looks: list[_Look], scale: float) -> Tensor:
         """[N, H·D]. A key/value head's G query heads stand under one another, so that it is read once."""
@@ -252,6 +267,12 @@ class PackedEngine:
 def _rotate(x_NHD: Tensor, cos_N1D: Tensor, sin_N1D: Tensor) -> Tensor:
     left, right = x_NHD.chunk(2, dim=-1)
     return x_NHD * cos_N1D + torch.cat((-right, left), dim=-1) * sin_N1D
+
+
+def _wanted(parts: Sequence[_Part]) -> list[int]:
+    """Places among the packed tokens of the last `keep` of each part."""
+    ends = accumulate(len(part.ids) for part in parts)
+    return [n for end, part in zip(ends, parts, strict=True) for n in range(end - part.keep, end)]
 
 
 def _forwards(parts: Sequence[_Part]) -> Iterator[list[_Part]]:

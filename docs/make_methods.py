@@ -46,7 +46,7 @@ Written by `python docs/make_methods.py` from `conf/` and the code; a test keeps
         s = i_t c           per token
         Z = normalization(sums of s over the whole optimizer batch)
         L = (1/N) sum over all student tokens of  Z s D(student, teacher)
-        with `rollout.gold`:  L = L + weight * mean of -log student over the tokens of won golden episodes
+        with `rollout.gold`:  L = L + weight * mean of -log student over the tokens of won demonstrations
         one AdamW step; none where every s is 0
         stop at `trainer.steps`, or once `trainer.teacher_budget` tokens have gone through the teacher
 

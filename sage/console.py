@@ -326,12 +326,12 @@ def context_line(summary: Summary) -> str:
     )
 
 
-def token_line(book: Ledger) -> str:
+def token_line(ledger: Ledger) -> str:
     """What training has cost in tokens; the teacher's are what methods are compared at."""
-    parts = [f"{name} {count:,}" for name in TEACHER if (count := book.tokens[name])]
-    teacher = f"{book.teacher:,} through the teacher" + (f" ({', '.join(parts)})" if parts else "")
-    gold = f" and {book.tokens['gold']:,} of good episodes" if book.tokens["gold"] else ""
-    return f"Tokens of training: {book.tokens['student']:,} of the student{gold}, {teacher}."
+    parts = [f"{name} {count:,}" for name in TEACHER if (count := ledger.tokens[name])]
+    teacher = f"{ledger.teacher:,} through the teacher" + (f" ({', '.join(parts)})" if parts else "")
+    gold = f" and {ledger.tokens['gold']:,} of good episodes" if ledger.tokens["gold"] else ""
+    return f"Tokens of training: {ledger.tokens['student']:,} of the student{gold}, {teacher}."
 
 
 def where_next(run_dir: Path, uri: str | None, problems: Sequence[str] = ()) -> list[str]:

@@ -7,6 +7,7 @@ holds one list of token ids for the whole conversation, and every `Turn` only po
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -157,6 +158,12 @@ class Episode:
     def all_turns(self) -> list[Turn]:
         """Every turn, whoever played it."""
         return [*self.given, *self.turns]
+
+    @property
+    def played(self) -> list[Turn]:
+        """The old name of `all_turns`, read for one release by rules of one's own."""
+        warnings.warn("Episode.played is Episode.all_turns now.", DeprecationWarning, stacklevel=2)
+        return self.all_turns
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,14 +126,19 @@ _NAMES: dict[str, dict[str, str]] = {
 """Module of today -> names that it had under its old name -> where they are."""
 
 
+_WORDS: dict[str, dict[str, str]] = {"sage.objective.intervention": {"Ask": "JudgeFn"}}
+"""Room -> names that what was in it had -> what they are called now."""
+
+
 def attribute(room: str, name: str) -> Any:
     """`name` of a module that has become the room `room`: its `__getattr__`. Raises AttributeError."""
     home = ROOMS_OF_NAMES[room]
     if not name.startswith("__"):
         module = importlib.import_module(home)
-        if hasattr(module, name):
-            _warn(f"{room}.{name}", f"{home}.{name}", 4)
-            return getattr(module, name)
+        today = _WORDS.get(room, {}).get(name, name)
+        if hasattr(module, today):
+            _warn(f"{room}.{name}", f"{home}.{today}", 4)
+            return getattr(module, today)
     raise AttributeError(f"module {room!r} has no attribute {name!r}")
 
 

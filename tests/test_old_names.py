@@ -51,6 +51,18 @@ def test_names_that_were_changed_with_their_module_are_there_too() -> None:
     assert callable(settings.compose)
 
 
+def test_words_that_a_rule_of_ones_own_used_are_read() -> None:
+    from sage.episode import Episode, Task, Turn
+
+    room = importlib.import_module("sage.objective.intervention")
+    with pytest.warns(DeprecationWarning, match=r"intervention\.Ask is .*base\.JudgeFn now"):
+        assert room.Ask is importlib.import_module("sage.objective.intervention.base").JudgeFn
+    given, own = (Turn(n, "", "", "", 0, 0) for n in range(2))
+    episode = Episode(Task("t", "letters", "train", "", "made"), given=[given], turns=[own])
+    with pytest.warns(DeprecationWarning, match="is Episode.all_turns now"):
+        assert episode.played == episode.all_turns == [given, own]
+
+
 def test_an_old_command_runs() -> None:
     command = [sys.executable, "-m", "sage.fit_intervention", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -289,12 +289,11 @@ def pairs_by_seed(means: pd.DataFrame, palette: dict[str, str], metric: str = "w
         axis.set_visible(False)
     for axis, ((_, _, split, method), part) in zip(axes.ravel(), panels, strict=False):
         for row in part.itertuples():
-            axis.plot(
-                (0, 1), (row.mean_baseline, row.mean), "o-", color=palette[method], markersize=4, lw=1.3
-            )
-            axis.annotate(
-                f"{row.seed}", (1, row.mean), (5, 0), textcoords="offset points", fontsize=8, va="center"
-            )
+            ends = row.mean_baseline, row.mean
+            axis.plot((0, 1), ends, "o-", color=palette[method], markersize=4, lw=1.3)
+        for mean, alike in part.groupby(part["mean"].round(6)):
+            named = ", ".join(map(str, sorted(alike["seed"])))
+            axis.annotate(named, (1, mean), (5, 0), textcoords="offset points", fontsize=8, va="center")
         centre = part["mean_baseline"].mean(), part["mean"].mean()
         axis.plot((0, 1), centre, color="#212529", linewidth=3, alpha=0.35, zorder=1.9)
         axis.set_xticks((0, 1), [_wrapped(name, 14) for name in (part["baseline"].iloc[0], method)])

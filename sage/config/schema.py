@@ -140,6 +140,7 @@ class PromptStyle(Settings):
     """Template of a written answer (an expert's), which the two patterns read back; fields: thought,
     action."""
     judge_system: str
+    """Judge's system message; empty for none."""
     judge: str
     """Judge's user message; fields: task_type, goal, scene, observation, admissible, answer, thought,
     action, feedback."""
@@ -175,6 +176,7 @@ class RolloutSettings(Settings):
     temperature: float = Field(ge=0, le=100)
     """Sampling temperature; 0 is greedy (no exploration)."""
     top_p: float = Field(gt=0, le=1)
+    """Nucleus: sampled from the likeliest tokens that together have this probability; 1 keeps them all."""
     max_new_tokens: int = Field(ge=1, le=1_000_000)
     """Per turn; an answer that reaches it is marked truncated."""
     max_context: int = Field(ge=1, le=100_000_000)
@@ -193,13 +195,17 @@ class TrainerSettings(Settings):
     tasks_per_step: int = Field(ge=1, le=1_000_000)
     """Tasks drawn for one optimizer batch (over all processes)."""
     learning_rate: float = Field(gt=0, le=10)
+    """AdamW's, constant after the warm-up."""
     warmup_steps: int = Field(ge=0, le=100_000_000)
+    """Steps over which the learning rate rises to that, linearly; 0 for none."""
     weight_decay: float = Field(ge=0, le=100)
+    """AdamW's, decoupled from the gradient."""
     rounding: Literal["nearest", "dither"]
     """How the float32 masters of a bfloat16 student become what plays. `dither`: by a threshold drawn once
     per weight, so that small steps are kept in the mean (docs/bfloat16.md). A float32 student is not
     rounded."""
     clip_norm: float = Field(gt=0, le=1e9)
+    """A gradient of a larger norm (over all weights) is scaled down to it."""
     teacher_budget: int | None = Field(ge=1, le=10**15)
     """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with
     the step that reaches it, or with `steps`; null for no limit. To compare methods at equal teacher cost."""
@@ -305,7 +311,9 @@ class EvaluationSettings(Settings):
     limit: int | None = Field(ge=1, le=10_000_000)
     """Only the first n tasks of each split; None plays all. Recorded beside every rate."""
     before: bool
+    """Whether the student is measured before training."""
     after: bool
+    """Whether it is measured after training."""
     every: int = Field(ge=0, le=100_000_000)
     """Optimizer steps between evaluations during training; 0 for none."""
     during_limit: int | None = Field(ge=1, le=10_000_000)
@@ -315,7 +323,9 @@ class EvaluationSettings(Settings):
     failed); beyond it, or where nothing is ok, the run fails and the same line tries again. Decides whether a
     result counts, never what it is."""
     temperature: float = Field(ge=0, le=100)
+    """Sampling temperature of the measured games; 0 is greedy."""
     top_p: float = Field(gt=0, le=1)
+    """As `rollout.top_p`, for the measured games."""
 
     @field_validator("splits")
     @classmethod
@@ -336,6 +346,7 @@ class TrackingSettings(Settings):
     uri: str
     """MLflow tracking URI; `auto` is MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` here."""
     experiment: str
+    """MLflow experiment that the run goes to; made where it is missing."""
     traces: int = Field(ge=0, le=1_000_000)
     """Won and lost episodes (each up to this many) exported turn by turn."""
 
@@ -376,12 +387,19 @@ class PretrainSettings(Settings):
     extra_text: str | None
     """Text file that the new tokenizer also learns its pieces from."""
     vocab_size: int = Field(ge=300, le=10_000_000)
+    """Tokens of the new tokenizer."""
     hidden: int = Field(ge=8, le=100_000)
+    """Width of the model."""
     layers: int = Field(ge=1, le=1_000)
+    """Transformer layers."""
     heads: int = Field(ge=1, le=1_000)
+    """Attention heads of a layer."""
     kv_heads: int = Field(ge=1, le=1_000)
+    """Key/value heads, each shared by as many attention heads."""
     head_dim: int = Field(ge=2, le=10_000)
+    """Width of a head."""
     feed_forward: int = Field(ge=8, le=1_000_000)
+    """Width of the feed-forward part of a layer."""
     context: int = Field(ge=128, le=10_000_000)
     """Longest conversation that the model is made for, in tokens."""
     max_tokens: int = Field(ge=64, le=10_000_000)
@@ -389,8 +407,11 @@ class PretrainSettings(Settings):
     tokens: int = Field(ge=1, le=10**14)
     """Training tokens in all, padding not counted."""
     batch_tokens: int = Field(ge=1, le=10**9)
+    """Tokens of one optimizer batch."""
     muon_lr: float = Field(gt=0, le=10)
+    """Highest learning rate of Muon, which trains the layers' matrices."""
     adam_lr: float = Field(gt=0, le=10)
+    """Highest learning rate of AdamW, which trains all other weights."""
     mistakes: float = Field(ge=0, lt=1)
     """Share of turns replaced by an injected mistake, in two thirds of the games."""
     judged: float = Field(ge=0, le=1)

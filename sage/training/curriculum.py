@@ -42,6 +42,7 @@ class ForwardToBack(Curriculum):
     """
 
     k_start: float = Field(ge=1, le=1e6)
+    """Turns of the first step."""
     eta: float = Field(ge=0, le=1e6)
     """Turns more with every optimizer step; a fraction counts once it is whole."""
 
@@ -60,6 +61,7 @@ class BackToFront(Curriculum):
     """
 
     k_start: float = Field(ge=1, le=1e6)
+    """Turns that the student plays in the first step."""
     eta: float = Field(ge=0, le=1e6)
     """Turns more with every optimizer step; a fraction counts once it is whole."""
 

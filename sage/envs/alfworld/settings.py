@@ -23,7 +23,9 @@ class GeneratedSettings(Settings):
     seed: int = Field(ge=0, le=2**63 - 1)
     """Of the generator; apart from the run's seed, so that runs with different seeds play the same games."""
     train: int = Field(ge=0, le=1_000_000)
+    """Number of games to train on."""
     valid_seen: int = Field(ge=0, le=1_000_000)
+    """Number of validation games on the floor plans of train."""
     valid_unseen: int = Field(ge=0, le=1_000_000)
     """Number of games; floor plans of this split are never used for train."""
 

@@ -130,7 +130,9 @@ class Threshold(Confidence):
     per: Literal["turn", "token"]
     """`turn`: the signal's mean over the turn, one gate for all its tokens. `token`: a gate for each."""
     tau: float = Field(ge=0, le=1)
+    """τ, in units of the signal."""
     kind: Literal["hard", "soft"]
+    """Whether the gate is open or shut, or opens gradually."""
     softness: float = Field(gt=0, le=1_000)
     """Width of the soft gate, in units of the signal; the hard gate ignores it."""
 

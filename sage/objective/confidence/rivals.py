@@ -77,9 +77,11 @@ class EntropyAware(Confidence):
     """
 
     bonus: float = Field(ge=0, le=1_000)
+    """What an unsure token weighs above 1."""
     tau: float = Field(ge=0, le=100)
     """Nats."""
     top_k: int = Field(ge=2, le=10_000_000)
+    """How many of the teacher's likeliest tokens the entropy is of."""
 
     def read(self, logprob_CV: Tensor) -> Tensor:
         return top_k_entropy(logprob_CV, self.top_k)

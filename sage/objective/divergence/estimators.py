@@ -60,7 +60,9 @@ class SampledToken(Divergence):
     """τ that the tokens were sampled at."""
 
     estimator: Literal["k1", "k2", "k3"]
+    """Which estimate k of KL(p ‖ q)."""
     gradient: Literal["loss", "advantage"]
+    """Whether the estimate itself is differentiated, or weighs log p as a constant."""
 
     @model_validator(mode="after")
     def _has_a_gradient(self) -> SampledToken:
@@ -165,7 +167,9 @@ class TopK(Divergence):
     K."""
 
     k: int = Field(ge=1, le=10_000_000)
+    """How many of the teacher's likeliest tokens stand for themselves."""
     kind: Literal["reverse_kl", "forward_kl", "jsd"]
+    """The divergence that is taken of what is left."""
     beta: float = Field(gt=0, lt=1)
     """As in `jsd`; the others ignore it."""
 
@@ -201,6 +205,7 @@ class EntropyGated(Divergence):
     tau: float = Field(ge=0, le=100)
     """Nats."""
     top_k: int = Field(ge=2, le=10_000_000)
+    """How many of the teacher's likeliest tokens the forward term and H_φ are of."""
 
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         reverse_C = _REVERSE.value(student_logprob_CV, teacher_logprob_CV, target_C)

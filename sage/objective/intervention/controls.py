@@ -178,6 +178,7 @@ class Randomized(Wrapper):
     """
 
     epsilon: float = Field(ge=0, le=1)
+    """ε, the probability that a decision is drawn anew."""
     rates: LabelRates
 
     @property
@@ -220,6 +221,7 @@ class Oracle(Intervention):
     """
 
     weak_weight: float = Field(ge=0, le=1)
+    """α, the weight of a WEAK turn."""
 
     def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         known = [c for c in turns if c.turn.expert_distance_before is not None]
@@ -259,6 +261,7 @@ class Disagreement(Intervention):
     needs_scores: ClassVar[bool] = True
 
     weak_weight: float = Field(ge=0, le=1)
+    """α, the weight of a WEAK turn."""
     weak_at: float = Field(ge=0, le=1_000)
     """Nats per token."""
     strong_at: float = Field(ge=0, le=1_000)

@@ -31,6 +31,7 @@ class Learned(Intervention):
     needs_scores: ClassVar[bool] = True
 
     weak_weight: float = Field(ge=0, le=1)
+    """α, the weight of a WEAK turn."""
     ask_below: float = Field(ge=0, le=1)
     """0 never asks; above 1/3 the unsure turns are asked; 1 asks about every turn."""
     sees_feedback: bool
@@ -42,11 +43,13 @@ class Learned(Intervention):
     features: list[str]
     """Must be the names this version computes, in its order."""
     mean: list[float]
+    """Mean of each feature, taken off before it is divided by `scale`."""
     scale: list[float]
     """Standardisation of each feature."""
     coefficients: list[list[float]]
     """[3 words × features]: SKIP, WEAK, STRONG."""
     intercepts: list[float]
+    """One for each of the 3 words."""
 
     @model_validator(mode="after")
     def _fits(self) -> Learned:

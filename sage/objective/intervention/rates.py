@@ -18,8 +18,11 @@ class LabelRates(Settings):
     own."""
 
     skip: float = Field(ge=0, le=1)
+    """Share of SKIP."""
     weak: float = Field(ge=0, le=1)
+    """Share of WEAK."""
     strong: float = Field(ge=0, le=1)
+    """Share of STRONG."""
     by_turn: list[tuple[float, float, float]] | None
     """Shares of SKIP, WEAK, STRONG at the turns 0, 1, ...; the three above hold beyond the last. null: they
     hold everywhere."""

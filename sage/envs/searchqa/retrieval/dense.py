@@ -29,11 +29,13 @@ class DenseSettings(RetrieverSettings):
     """A FAISS file over the corpus in its order (Search-R1's `e5_Flat.index`); None embeds the corpus here
     and keeps the index in the cache."""
     query_prefix: str
+    """What the model was trained to read before a query; this one is E5's."""
     passage_prefix: str
-    """What E5 was trained to read before a query and a passage."""
+    """The same before a passage."""
     max_tokens: int = Field(ge=8)
     """Longer texts are cut."""
     batch: int = Field(ge=1)
+    """Passages embedded side by side."""
 
     def open(self, corpus: Path | None) -> Dense:
         if corpus is None:

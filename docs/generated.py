@@ -1,0 +1,27 @@
+"""What the scripts of generated pages share: a page is written, or compared with what would be written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+
+
+def write_or_check(page: Path, text: str) -> int:
+    """Write the page, or with `--check` on the command line only look at it: exit code 1 where it differs."""
+    if "--check" not in sys.argv[1:]:
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(text, encoding="utf-8")
+        return 0
+    if page.exists() and page.read_text("utf-8") == text:
+        return 0
+    name = page.relative_to(DOCS.parent).as_posix()
+    print(f"{name} is not current; run `python docs/{Path(sys.argv[0]).name}`.", file=sys.stderr)
+    return 1
+
+
+def row(cells: Iterable[str]) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,92 @@
+"""The generated pages of docs/reference are current, and whole."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from sage.config.components import GROUPS, register_components
+from sage.config.load import load
+from sage.records.schema import TABLES
+from tests.every_setting import settings_of
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The cells of each table row by its first one; of a name with several rows, the last."""
+    lines = (REFERENCE / page).read_text(encoding="utf-8").splitlines()
+    found = [re.split(r"(?<!\\)\|", line.strip("|")) for line in lines if line.startswith("| `")]
+    return {cells[0].strip(" `"): [cell.strip() for cell in cells[1:]] for cells in found}
+
+
+def named(setting: str) -> str:
+    """As the page names it: what is the user's own name is `<name>`."""
+    return re.sub(r"^prompt\.styles\.[^.]+\.", "prompt.styles.<name>.", setting)
+
+
+@pytest.mark.parametrize("script", ["make_settings.py", "make_records.py"])
+def test_the_pages_of_reference_are_what_the_code_says(script: str) -> None:
+    command = [sys.executable, f"docs/{script}", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_settings_names_every_setting_of_a_run() -> None:
+    there = rows("settings.md")
+    missing = [name for name, _ in settings_of(load([])) if named(name) not in there]
+    assert not missing, missing
+
+
+def test_the_page_of_settings_names_every_setting_of_every_part_and_environment() -> None:
+    """By their classes: what a class declares stands in the section of each option that is of it."""
+    register_components()
+    text = (REFERENCE / "settings.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^### (\S+=\S+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    missing = []
+    for group, registry in GROUPS.items():
+        for name in registry.names():
+            if f"{group}={name}" not in sections:
+                continue  # registered, and no option of ours
+            for field in registry.get(name).model_fields:
+                if field != "name" and f"`{group}.{field}" not in sections[f"{group}={name}"]:
+                    missing.append(f"{group}={name}: {field}")
+    assert not missing, missing
+    options = {f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml")}
+    assert {option for option in options if option.partition("=")[0] in GROUPS} == set(sections)
+
+
+def test_every_setting_and_every_column_says_what_it_is() -> None:
+    described = [*rows("settings.md").items(), *rows("records.md").items()]
+    silent = [name for name, cells in described if not cells[-1]]
+    assert not silent, silent
+
+
+def test_the_page_says_no_where_the_run_id_does_not_see_a_setting() -> None:
+    config = load([])
+    seen = set(_leaves(config.digest_fields()))
+    there = rows("settings.md")
+    for name, value in settings_of(config):
+        if isinstance(value, (dict, BaseModel)):
+            continue
+        assert (there[named(name)][2] == "no") == (name not in seen), name
+
+
+def test_the_page_of_records_has_every_column_with_its_type() -> None:
+    text = (REFERENCE / "records.md").read_text(encoding="utf-8")
+    for table, columns in TABLES.items():
+        section = text.partition(f"## {table}.parquet\n")[2].partition("\n## ")[0]
+        listed = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
+        assert listed == [(name, kind) for name, (kind, _) in columns.items()]
+
+
+def _leaves(data: object, prefix: str = "") -> list[str]:
+    if not isinstance(data, dict) or not data:
+        return [prefix.rstrip(".")]
+    return [leaf for key, value in data.items() for leaf in _leaves(value, f"{prefix}{key}.")]

@@ -52,7 +52,7 @@ from sage.policy.models.shape import shape_of
 from sage.policy.prompts import choose_style
 from sage.policy.seat import Job
 from sage.records.clock import PhaseClock, phase
-from sage.training.batch import Played, pair
+from sage.training.batch import TrainingEpisode, match_models
 from sage.training.gradient import Objective, accumulate_gradient
 from sage.training.judging import judge_of
 from sage.training.memory import fitted, need_of
@@ -644,7 +644,7 @@ def step(bench: Bench) -> None:
         ]
     )
     dtype = torch.float32 if bench.small else torch.bfloat16
-    models = pair(bench.lm("1.7B", dtype), bench.lm("8B", dtype))
+    models = match_models(bench.lm("1.7B", dtype), bench.lm("8B", dtype))
     style = choose_style(config.prompt, "hub")
     optimizer = StudentOptimizer(models.student.model, config.trainer)
     tasks = config.env.tasks("train")[:games]
@@ -657,7 +657,7 @@ def step(bench: Bench) -> None:
         bench.wait()
         started = time.perf_counter()
         with phase("rollout"):
-            batch = [Played(episode) for episode in play([Job(task) for task in tasks], count)]
+            batch = [TrainingEpisode(episode) for episode in play([Job(task) for task in tasks], count)]
             bench.wait()
         with phase("judge"):
             asked = [TurnContext(p.episode, turn) for p in batch for turn in p.episode.turns]

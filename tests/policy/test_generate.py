@@ -98,6 +98,25 @@ def test_other_architectures_equal_a_plain_forward(lm: LanguageModel, kind: str)
     assert_like_plain(other, logits, [(prompts[0], 3), (prompts[1], 3)])
 
 
+def test_a_row_that_reads_a_message_pads_nobody_who_goes_on_by_a_token(lm: LanguageModel) -> None:
+    engine = make_engine(lm, 4, "hf")
+    history = [random_ids(i, 20) for i in range(4)]
+    engine.extend(slice(0, 4), history, [1] * 4)
+    engine.lengths[3] = 0  # and one begins anew
+    history[3] = []
+    read: list[tuple[int, int]] = []
+    hook = lm.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: read.append(tuple(given[0].shape))
+    )
+    try:
+        new = [[5], random_ids(8, 40), [6, 7], random_ids(9, 90)]
+        logits = engine.extend(slice(0, 4), new, [1, 2, 2, 1])
+    finally:
+        hook.remove()
+    assert sorted(read) == [(1, 40), (1, 90), (3, 2)]
+    assert_like_plain(lm, logits, [(h + n, k) for h, n, k in zip(history, new, [1, 2, 2, 1], strict=True)])
+
+
 def test_two_threads_give_the_same_logits(lm: LanguageModel) -> None:
     prompts = [random_ids(i, 20 + 30 * i) for i in range(5)]
     before = torch.get_num_threads()

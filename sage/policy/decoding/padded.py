@@ -9,6 +9,7 @@ form that the model's attention takes (`sage.policy.decoding.masks`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from sage.policy.decoding.cache import SlotCache
 from sage.policy.decoding.masks import Masks
 from sage.policy.models.layers import keeps_state
 from sage.policy.models.load import LanguageModel
+
+FEW = 16
+"""Most new tokens of a row that goes on with others by a few at a time: one sampled, and guesses."""
 
 
 class PaddedEngine:
@@ -54,13 +58,25 @@ class PaddedEngine:
         keep: Sequence[int],
         shared: Sequence[tuple[int, int]] | None = None,
     ) -> Tensor:
-        # Rows that start now have a long first prompt; feeding them apart spares the others its padding.
-        count = len(ids)
-        fresh = next((b for b, n in enumerate(self.lengths[rows]) if n == 0), count)
-        parts = [(a, b) for a, b in ((0, fresh), (fresh, count)) if any(ids[a:b])]
-        return torch.cat(
-            [self._extend(slice(rows.start + a, rows.start + b), ids[a:b], keep[a:b]) for a, b in parts]
-        )
+        logits: dict[int, Tensor] = {}
+        for a, b, wanted in self._parts(rows, ids):
+            some = [ids[i] if i in wanted else [] for i in range(a, b)]
+            kept = [keep[i] if i in wanted else 0 for i in range(a, b)]
+            found = self._extend(slice(rows.start + a, rows.start + b), some, kept)
+            logits.update(zip(range(a, b), found.split(kept), strict=True))
+        return torch.cat([logits[i] for i in range(len(ids)) if ids[i]])
+
+    def _parts(self, rows: slice, ids: Sequence[Sequence[int]]) -> list[tuple[int, int, set[int]]]:
+        """Forwards (first, end, rows that take part), so that no row is padded to a much longer one: all that
+        go on by a few tokens, and each run of those that read a message, or a whole history."""
+        few = {i for i, new in enumerate(ids) if 0 < len(new) <= FEW}
+        parts = [(min(few), max(few) + 1, few)] if few else []
+        kinds = [(i in few or not new, self.lengths[rows][i] == 0) for i, new in enumerate(ids)]
+        for (short, _), run in groupby(range(len(ids)), key=kinds.__getitem__):
+            if not short:
+                long = list(run)
+                parts.append((long[0], long[-1] + 1, set(long)))
+        return parts
 
     def _extend(self, rows: slice, ids: Sequence[Sequence[int]], keep: Sequence[int]) -> Tensor:
         device = self.lm.device

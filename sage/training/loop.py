@@ -1,6 +1,6 @@
 """The training loop of method.md section 6: play, judge, score, weigh, step.
 
-    state = distill(Training(...), folder, on_step=recorder.stepped, after_step=evaluate)
+    done = distill(Training(...), folder, on_step=recorder.stepped, after_step=evaluate)
 
 Each process plays and differentiates its share of every batch; sums and gradients are added up over all of
 them, so one process and several do the same. Everything random is keyed by (seed, step, task, rollout,

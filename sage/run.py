@@ -36,6 +36,7 @@ from sage.records.recorder import Recorder
 from sage.records.rows import RunKey
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
+from sage.teacher.elsewhere import RemoteTeacher
 from sage.training import checkpoint, setup
 from sage.training.batch import Models
 from sage.training.evaluate import Evaluator
@@ -97,7 +98,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     _look_before(config, folder)
     tasks = cache(config.env.tasks)
     checked = _preflight(config, tasks)
-    student, models = _load_models(config, checked)
+    student, models = _load_models(config, checked, folder, stack)
     memory = setup.plan_memory(config, student, models, checked.context)
     config = config if memory is None else setup.as_planned(config, memory)
     processes = _processes(config, student)
@@ -226,9 +227,15 @@ def _trains(config: RunConfig) -> bool:
     return config.task == "train" and config.trainer.steps > 0
 
 
-def _load_models(config: RunConfig, checked: Preflight) -> tuple[LanguageModel, Models | None]:
+def _load_models(
+    config: RunConfig, checked: Preflight, folder: RunDir, stack: ExitStack
+) -> tuple[LanguageModel, Models | None]:
     student = setup.load_student(config, checked.student)
-    models = setup.load_models(config, student, checked.teacher) if _trains(config) else None
+    models: Models | None = None
+    if _trains(config):
+        models = setup.load_models(config, student, checked.teacher, folder=folder.path, say=folder.log)
+        if isinstance(models.teacher, RemoteTeacher):
+            stack.callback(models.teacher.close)
     setup.check_engines(config, student, models)
     return student, models
 

@@ -105,6 +105,7 @@ ELSEWHERE = {
     "student.thinking": "tests/policy",
     "teacher.thinking": "tests/policy",
     "rollout.decoder": "tests/policy/test_vllm.py",
+    "teacher.server": "tests/teacher/server",
 }
 """What needs a hub, a file or a server of its own, and where it is looked at."""
 

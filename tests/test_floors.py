@@ -17,7 +17,8 @@ HOMES = ("sage", "pretrain", "analysis", "sweeps/hydra_plugins")
 
 GROUND = (
     "sage",
-    *(f"sage.{n}" for n in ["errors", "episode", "redaction", "locks", "signals", "digests", "old_names"]),
+    *(f"sage.{n}" for n in ["errors", "episode", "redaction", "locks", "signals", "digests", "fetch"]),
+    "sage.old_names",
 )
 """Files at the root that everybody may read; they read nothing but each other."""
 

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 def engine(subject: Subject) -> Iterator[Line]:
     """One line for each model that decodes: the student, and the teacher as judge or player."""
     from sage.policy.decoding.engine import engine_report
+    from sage.teacher.elsewhere import RemoteTeacher, Teacher
 
     how = subject.config
-    models = {"student": subject.student}
+    models: dict[str, Teacher] = {"student": subject.student}
     if subject.models is not None:
         models["teacher"] = subject.models.teacher
     for role, lm in models.items():
+        if isinstance(lm, RemoteTeacher):
+            yield fine(f"The teacher replies elsewhere ({lm.name}).")
+            continue
         if role == "student" and how.rollout.decoder == "vllm":
             yield warning(
                 "The student would play through vLLM, which is not looked at here; below is the engine "

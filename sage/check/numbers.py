@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sage.check.page import Line, fine, warning
 from sage.check.room import free_bytes, gib, training_bytes
+from sage.teacher.elsewhere import RemoteTeacher, Teacher
 
 if TYPE_CHECKING:
     from sage.check.pair import Subject
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
 
 def numbers(subject: Subject) -> Iterator[Line]:
     """One line a model, one about memory, one about the rate."""
-    models = {"student": subject.student}
+    models: dict[str, Teacher] = {"student": subject.student}
     if subject.models is not None:
         models["teacher"] = subject.models.teacher
     for role, lm in models.items():
+        if isinstance(lm, RemoteTeacher):
+            yield fine(f"The {role} is elsewhere: {lm.name}, reach {lm.reach or 'unknown'}.")
+            continue
         yield fine(f"The {role}'s weights are all from its files and finite: {described(lm)}.")
         if lm.left_out:
             yield fine(lm.left_out)

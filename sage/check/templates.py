@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from sage.check.pair import Subject
     from sage.episode import Episode
     from sage.policy.dialogue import Dialogue
-    from sage.policy.models.load import LanguageModel
+    from sage.teacher.elsewhere import Teacher
 
 
 def templates(subject: Subject) -> Iterator[Line]:
     """What each template does, and the played conversations rendered through it and read back."""
     from sage.policy.dialogue import Dialogue
 
-    models = {"student": subject.student}
+    models: dict[str, Teacher] = {"student": subject.student}
     if subject.models is not None:
         models["teacher"] = subject.models.teacher
     for role, lm in models.items():
@@ -28,7 +28,7 @@ def templates(subject: Subject) -> Iterator[Line]:
             yield _read_back(role, lm, dialogue, episode)
 
 
-def _described(role: str, lm: LanguageModel, dialogue: Dialogue) -> Line:
+def _described(role: str, lm: Teacher, dialogue: Dialogue) -> Line:
     closing = dialogue.closing
     if closing is None:
         return refused(
@@ -44,7 +44,7 @@ def _described(role: str, lm: LanguageModel, dialogue: Dialogue) -> Line:
     return fine(f"{text}; thinking is {'on' if lm.thinking else 'off'}.")
 
 
-def _read_back(role: str, lm: LanguageModel, dialogue: Dialogue, episode: Episode) -> Line:
+def _read_back(role: str, lm: Teacher, dialogue: Dialogue, episode: Episode) -> Line:
     """Every message of the environment is in the text of the rendered ids, once for each time it was said."""
     from sage.policy.dialogue import render
 

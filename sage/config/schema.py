@@ -22,12 +22,22 @@ from sage.config.registry import (
     interventions,
     normalizations,
 )
+from sage.config.server import ServerSettings, refuse_what_a_server_cannot
 
 SCHEMA_VERSION = 2
 """Version of the config's meaning; read by the run digest. Raise it when a field changes meaning.
 Version 2 moved what changes only speed into the group `speed` (`sage.records.identity` reads version 1)."""
 
-NOT_A_RESULT = ("tracking", "launch", "pretrain", "speed", "env.data", "evaluation.max_not_ok")
+NOT_A_RESULT = (
+    *("tracking", "launch", "pretrain", "speed", "env.data", "evaluation.max_not_ok"),
+    *(
+        f"teacher.server.{name}"
+        for name in (
+            *("address", "key_env", "most_likeliest", "batch", "concurrency", "deadline_s", "patience_s"),
+            *("wait_s", "retries", "token_budget", "cache"),
+        )
+    ),
+)
 """Settings (dotted, with everything below them) that cannot change a result: they are no part of a run's
 identity, of its recipe, or of what a plan declares. Written into `run.json`; `analysis` reads it there.
 `env.data` is where an environment's files lie: what they are is in the digest of the game manifest;
@@ -98,6 +108,23 @@ class ModelSettings(Settings):
     """Whether the chat template asks for a thought before each answer (Qwen3's `enable_thinking` and its
     like). The student's setting holds when it plays, the teacher's when it judges. Give answers room:
     `rollout.max_new_tokens`, `intervention.max_new_tokens`."""
+
+    @property
+    def here(self) -> bool:
+        """Whether its weights are read in this process; else its config and tokenizer alone are."""
+        return True
+
+
+class TeacherSettings(ModelSettings):
+    """The model that scores and judges, in this process or elsewhere."""
+
+    @property
+    def here(self) -> bool:
+        return self.server is None
+
+    server: ServerSettings | None
+    """A server that holds it (`teacher=server`); `path` is then where its tokenizer and config.json are,
+    whose weights are not read. None: the model is loaded here."""
 
 
 class PromptSettings(Settings):
@@ -439,7 +466,7 @@ class RunConfig(Settings):
     env: _component(environments)  # type: ignore[valid-type]
     prompt: PromptSettings
     student: ModelSettings
-    teacher: ModelSettings
+    teacher: TeacherSettings
     intervention: _component(interventions)  # type: ignore[valid-type]
     confidence: _component(confidences)  # type: ignore[valid-type]
     normalization: _component(normalizations)  # type: ignore[valid-type]
@@ -467,6 +494,27 @@ class RunConfig(Settings):
             raise ValueError(
                 f"divergence={self.divergence.name} needs tokens that the student sampled, and they come "
                 f"from rollout.player={self.rollout.player}; set it to student, or divergence=nll to imitate."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_server_knows_enough(self) -> RunConfig:
+        server = self.teacher.server
+        if server is not None and self.task == "train":
+            backwards = self.curriculum.last_turns(1, self.env.turn_budget) is not None
+            gold = self.rollout.gold
+            refuse_what_a_server_cannot(
+                server.most_likeliest,
+                {
+                    f"divergence={self.divergence.name}": self.divergence.likeliest,
+                    f"confidence={self.confidence.name}": self.confidence.likeliest,
+                },
+                self.confidence.teacher_temperature,
+                {
+                    "rollout.player=teacher": self.rollout.player == "teacher",
+                    "rollout.gold.player=teacher": gold.player == "teacher" and gold.weight > 0,
+                    f"curriculum={self.curriculum.name}": backwards,
+                },
             )
         return self
 

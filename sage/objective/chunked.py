@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -27,12 +27,35 @@ CHUNK_ELEMENTS = 1 << 23
 """Default size of one [C, V] matrix: 32 MiB in float32. About five of them live at a time."""
 
 
+class Projection(Protocol):
+    """What makes distributions of a model's states."""
+
+    @property
+    def rows(self) -> int:
+        """Ids that it has logits for."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether each logit is the model's own, so that statistics of the whole distribution can be made."""
+        ...
+
+    def logits(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
+        """Logits [C, V], at least in float32; always a fresh tensor."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """A vocabulary projection: weight_VD [rows >= V, D] and bias_V, None where there is none."""
 
     weight_VD: Tensor
     bias_V: Tensor | None = None
+    whole: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        return int(self.weight_VD.shape[0])
 
     def logits(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
         """Logits [C, V], at least in float32; always a fresh tensor."""
@@ -46,12 +69,12 @@ class Projected:
     """A model at T tokens: hidden_TD and its head, on the model's device."""
 
     hidden_TD: Tensor
-    head: Head
+    head: Projection
 
     @property
     def rows(self) -> int:
         """Of the head: the ids that it has logits for."""
-        return int(self.head.weight_VD.shape[0])
+        return self.head.rows
 
     def logits(self, index_C: Tensor, vocabulary: int) -> Tensor:
         """Logits [C, V] at tokens `index_C` (on any device)."""

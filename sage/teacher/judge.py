@@ -25,9 +25,8 @@ from sage.policy.decoding.engine import EngineName
 from sage.policy.decoding.generate import reply
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import OURS, Patience, failure_of, free_memory, without_frames
-from sage.policy.models.layers import reach
-from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import fields, fill, list_admissible
+from sage.teacher.elsewhere import RemoteTeacher, Teacher, reach_of
 from sage.teacher.prefetch import Prefetch
 from sage.teacher.reading import ends_thinking, opens_thinking, parse_reply
 from sage.teacher.replies import Known, ReplyFile
@@ -81,14 +80,14 @@ class _Answered(NamedTuple):
 
 
 class TeacherJudge:
-    """The `ask` of an intervention rule, answered by a local model.
+    """The `ask` of an intervention rule, answered by the teacher.
 
     `query` comes from the rule (`Intervention.query`); `cache_file` keeps raw replies across runs.
     """
 
     def __init__(
         self,
-        lm: LanguageModel,
+        lm: Teacher,
         style: PromptStyle,
         query: JudgeQuery,
         *,
@@ -114,6 +113,8 @@ class TeacherJudge:
         """Prompts of turns that were begun and do not fill a batch yet."""
         self._under_way: set[str] = set()
         self._file = ReplyFile(cache_file) if cache_file else None
+        self._messages: dict[tuple[int, ...], tuple[str, str]] = {}
+        """For a teacher elsewhere, which may be asked by messages: those of each prompt, (system, user)."""
 
     def prefetch(self, turns: Sequence[TurnContext]) -> None:
         """Ask about these turns in a thread of its own while others are still played, whenever they fill a
@@ -158,6 +159,7 @@ class TeacherJudge:
         for key in self._unpaid:
             del self._memory[key]
         self._unpaid.clear()
+        self._messages.clear()
         self.queries += len(paid)
         self.cached += len(turns) - len(paid)
         self.tokens += sum(answer.tokens for answer in judged)
@@ -167,7 +169,7 @@ class TeacherJudge:
         """What the model says to prompts, by key, and the seconds that each took."""
         started = time.perf_counter()
         new, failed = {}, {}
-        most = reach(self.lm)
+        most = reach_of(self.lm)
         for key in [key for key, prompt in prompts.items() if most is not None and len(prompt) >= most]:
             failed[key] = (
                 f"As a judge: the query takes {len(prompts[key]):,} tokens and the teacher reaches {most:,}, "
@@ -186,15 +188,7 @@ class TeacherJudge:
         """The reply to each prompt, or why there is none."""
         failed: Exception | None = None
         try:
-            done = reply(
-                self.lm,
-                prompts,
-                self.query.max_new_tokens,
-                self._dialogue.stop(None),
-                batch=batch,
-                engine=self.engine,
-                draft_tokens=self.draft_tokens,
-            )
+            done = self._replies(prompts, batch)
         except OURS:
             raise
         except Exception as error:  # whatever a model raises, it says nothing about the turn
@@ -209,6 +203,21 @@ class TeacherJudge:
         size = max(1, min(batch, len(prompts)) // 2)
         parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
         return [answer for part in parts for answer in self._answers(part, size, patience)]
+
+    def _replies(self, prompts: list[list[int]], batch: int) -> list[Reply]:
+        limit, stop = self.query.max_new_tokens, self._dialogue.stop(None)
+        if isinstance(self.lm, RemoteTeacher):
+            messages = [self._messages[tuple(prompt)] for prompt in prompts]
+            return self.lm.reply(prompts, messages, limit, stop)
+        return reply(
+            self.lm,
+            prompts,
+            limit,
+            stop,
+            batch=batch,
+            engine=self.engine,
+            draft_tokens=self.draft_tokens,
+        )
 
     def _learn(self, asked: _Answered) -> None:
         self._memory.update(asked.new)
@@ -234,7 +243,10 @@ class TeacherJudge:
 
     def _prompt(self, context: TurnContext) -> list[int]:
         message = judge_message(self.style, context, self.query.sees_feedback)
-        return self._dialogue.open(self.style.judge_system, message)
+        prompt = self._dialogue.open(self.style.judge_system, message)
+        if isinstance(self.lm, RemoteTeacher):
+            self._messages[tuple(prompt)] = (self.style.judge_system, message)
+        return prompt
 
     def _opens_thinking(self, prompt: list[int]) -> bool:
         return opens_thinking(str(self.lm.tokenizer.decode(prompt[-16:])))

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from sage.episode import Episode
 from sage.errors import NotFinite
-from sage.objective.chunked import Head, chosen_logprob, chunks_of, entropy
+from sage.objective.chunked import Projection, chosen_logprob, chunks_of, entropy
 from sage.objective.confidence.base import TokenStats
 from sage.objective.confidence.signals import top1
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.models.hidden_states import head, hidden_states
 from sage.policy.models.load import LanguageModel
+from sage.teacher.elsewhere import RemoteTeacher, Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,33 @@ def teacher_view(episode: Episode, dialogue: Dialogue | None) -> View:
     return own_view(episode) if dialogue is None else View(*render(dialogue, episode))
 
 
-def teacher_dialogue(student: LanguageModel, teacher: LanguageModel) -> Dialogue | None:
+def teacher_dialogue(student: LanguageModel, teacher: Teacher) -> Dialogue | None:
     """Its own dialogue; None where its template is the student's and the sampled ids serve as they are."""
     # It reads what the student has said, so it is asked for a thought where the student is.
     theirs = Dialogue(teacher.tokenizer, student.thinking)
     return None if theirs.format == Dialogue(student.tokenizer, student.thinking).format else theirs
 
 
+def states_of(
+    teacher: Teacher, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+) -> Tensor:
+    """state_TE at `positions[b]` of `sequences[b]`, which `head_of` the same teacher makes logits of: hidden
+    states, or what a teacher elsewhere has in their place."""
+    if isinstance(teacher, RemoteTeacher):
+        return teacher.states(sequences, positions)
+    return hidden_states(teacher, sequences, positions)
+
+
+def head_of(teacher: Teacher) -> Projection:
+    """What makes logits of the teacher's states."""
+    return teacher.head() if isinstance(teacher, RemoteTeacher) else head(teacher)
+
+
 @dataclass(frozen=True, slots=True)
 class TeacherPass:
-    """The teacher at all T student tokens of one episode; NaN at tokens that were not asked for."""
+    """The teacher at all T student tokens of one episode; NaN at tokens that were not asked for.
+
+    hidden_TE: what `states_of` gave."""
 
     hidden_TE: Tensor
     stats: TokenStats
@@ -68,7 +86,7 @@ class TeacherPass:
 
 @torch.no_grad()
 def score(
-    teacher: LanguageModel,
+    teacher: Teacher,
     views: Sequence[View],
     turns: Sequence[Sequence[int]],
     *,
@@ -87,7 +105,7 @@ def score(
     if any(start < 1 for view in views for start, _ in view.spans):
         raise ValueError("An answer starts at position 0; an episode needs a prompt before its first answer.")
     positions = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
-    hidden_TE = hidden_states(teacher, [view.ids for view in views], positions)
+    hidden_TE = states_of(teacher, [view.ids for view in views], positions)
     passes = []
     for view, chosen, part_TE in zip(views, turns, hidden_TE.split([len(p) for p in positions]), strict=True):
         asked_T = torch.zeros(
@@ -102,7 +120,7 @@ def score(
             all_TE = part_TE.new_zeros(len(asked_T), part_TE.shape[-1])
             all_TE[asked_T] = part_TE
         target_T = torch.tensor(view.targets(), dtype=torch.long, device=teacher.device)
-        stats = token_stats(all_TE, head(teacher), target_T, asked_T, vocabulary, temperature, read)
+        stats = token_stats(all_TE, head_of(teacher), target_T, asked_T, vocabulary, temperature, read)
         # Further on NaN means that nobody asked.
         if not bool(stats.top1_T[asked_T].isfinite().all()):
             raise NotFinite(
@@ -116,7 +134,7 @@ def score(
 @torch.no_grad()
 def token_stats(
     hidden_TE: Tensor,
-    projection: Head,
+    projection: Projection,
     target_T: Tensor,
     asked_T: Tensor,
     vocabulary: int,
@@ -124,13 +142,14 @@ def token_stats(
     read: Callable[[Tensor], Tensor] = top1,
 ) -> TokenStats:
     """Top-1 probability and `read` at `temperature`, entropy and log-probability of `target_T`; NaN where not
-    asked."""
+    asked. The entropy is NaN throughout where the projection is not `whole`."""
     dtype = torch.promote_types(hidden_TE.dtype, torch.float32)
     top1_T, entropy_T, logprob_T, signal_T = hidden_TE.new_full((4, len(hidden_TE)), math.nan, dtype=dtype)
     for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary):
         logits_CV = projection.logits(hidden_TE[index_C], vocabulary)
         logprob_CV = logits_CV.log_softmax(-1)
-        entropy_T[index_C] = entropy(logprob_CV)
+        if projection.whole:
+            entropy_T[index_C] = entropy(logprob_CV)
         logprob_T[index_C] = chosen_logprob(logprob_CV, target_T[index_C])
         if temperature != 1.0:
             logprob_CV = logits_CV.div_(temperature).log_softmax(-1)

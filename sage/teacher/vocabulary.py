@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sage.errors import ModelError
 from sage.policy.models.load import LanguageModel
+from sage.teacher.elsewhere import RemoteTeacher, Teacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ _SHOWN = 3
 """Words that a sentence names."""
 
 
-def shared_vocabulary(student: LanguageModel, teacher: LanguageModel) -> int:
+def shared_vocabulary(student: LanguageModel, teacher: Teacher) -> int:
     """Size V of the common vocabulary (ids 0..V-1): the student's tokenizer's, not that of padded embeddings.
 
     Raises ModelError, in one sentence that says what to do, where a token of the student's has another id or
@@ -27,6 +28,8 @@ def shared_vocabulary(student: LanguageModel, teacher: LanguageModel) -> int:
     """
     size = common_ids(student.tokenizer, teacher.tokenizer, (student.name, teacher.name))
     for role, lm in (("student", student), ("teacher", teacher)):
+        if isinstance(lm, RemoteTeacher):
+            continue
         rows = lm.model.get_output_embeddings().weight.shape[0]
         if rows < size:
             raise ModelError(

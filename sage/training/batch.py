@@ -19,7 +19,8 @@ from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.models.hidden_states import check_head
 from sage.policy.models.load import LanguageModel
 from sage.records.clock import phase
-from sage.teacher.score import TeacherPass, own_view, score, teacher_dialogue, teacher_view
+from sage.teacher.elsewhere import RemoteTeacher, Teacher
+from sage.teacher.score import TeacherPass, View, own_view, score, teacher_dialogue, teacher_view
 from sage.teacher.vocabulary import shared_vocabulary
 
 
@@ -31,7 +32,7 @@ class Models:
     """
 
     student: LanguageModel
-    teacher: LanguageModel
+    teacher: Teacher
     vocabulary: int
     dialogue: Dialogue | None
     reference: LanguageModel | None = None
@@ -39,13 +40,14 @@ class Models:
 
 
 def match_models(
-    student: LanguageModel, teacher: LanguageModel, reference: LanguageModel | None = None
+    student: LanguageModel, teacher: Teacher, reference: LanguageModel | None = None
 ) -> Models:
     """Raises ModelError, in one sentence, where the models cannot be compared token by token."""
     others = [teacher] if reference is None else [teacher, reference]
     vocabulary = min(shared_vocabulary(student, other) for other in others)
     for lm in (student, *others):
-        check_head(lm)
+        if not isinstance(lm, RemoteTeacher):
+            check_head(lm)
     return Models(student, teacher, vocabulary, teacher_dialogue(student, teacher), reference)
 
 
@@ -80,6 +82,9 @@ def score_batch(
     """
     with_student = with_student or confidence.needs_student
     groups = groups_of(batch, micro_batch)
+    if isinstance(models.teacher, RemoteTeacher):
+        with phase("teacher"):
+            _prepare(models.teacher, models.dialogue, batch, only_supervised)
     passes, stats = [], []
     way = smaller_passes(micro_batch)
     teacher_tokens = 0
@@ -111,6 +116,17 @@ def score_batch(
         passes.append(done)
         stats.append([_by_turn(*three) for three in zip(group, done, students, strict=True)])
     return Scored(groups, passes, stats, teacher_tokens)
+
+
+def _prepare(
+    teacher: RemoteTeacher, dialogue: Dialogue | None, batch: Sequence[TrainingEpisode], only_supervised: bool
+) -> None:
+    """Have a teacher elsewhere read the whole batch at once; micro-batches are about this process's
+    memory."""
+    views: list[View] = [teacher_view(sample.episode, dialogue) for sample in batch]
+    turns = [_turns_to_score(sample, only_supervised) for sample in batch]
+    asked = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
+    teacher.prepare([view.ids for view in views], asked)
 
 
 def groups_of(batch: Sequence[TrainingEpisode], micro_batch: int) -> list[list[TrainingEpisode]]:

@@ -26,7 +26,7 @@ from sage.objective.weights import selective_weights, token_weights, weight_sums
 from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.models.hidden_states import head, hidden_states
 from sage.records.clock import phase
-from sage.teacher.score import TeacherPass, View, own_view
+from sage.teacher.score import TeacherPass, View, head_of, own_view
 from sage.training.batch import Models, Scored, TrainingEpisode, lengths_of, mean_of, score_batch
 from sage.training.processes import ALONE, Processes
 
@@ -192,7 +192,7 @@ def _target(
 
     Raises ValueError where a reference model is wanted and there is none.
     """
-    anchor, teacher = objective.divergence.anchor, Projected(teacher_TE, head(models.teacher))
+    anchor, teacher = objective.divergence.anchor, Projected(teacher_TE, head_of(models.teacher))
     if anchor is None:
         return teacher
     if models.reference is None:

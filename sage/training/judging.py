@@ -20,9 +20,9 @@ from sage.objective.intervention.base import (
     TurnContext,
     no_judge,
 )
-from sage.policy.models.load import LanguageModel
 from sage.policy.rollout import OnTurns
 from sage.records.clock import phase
+from sage.teacher.elsewhere import Teacher
 from sage.teacher.judge import TeacherJudge
 from sage.training.batch import Scored, TrainingEpisode, score_batch
 from sage.training.not_ok import refuse_not_ok_anywhere
@@ -103,7 +103,7 @@ def turn_streams(seed: int, step: int) -> Stream:
     return stream
 
 
-def judge_of(config: RunConfig, style: PromptStyle, teacher: LanguageModel, stack: ExitStack) -> JudgeFn:
+def judge_of(config: RunConfig, style: PromptStyle, teacher: Teacher, stack: ExitStack) -> JudgeFn:
     """Whom the rule asks; closed with `stack`. Raises ConfigError where settings contradict each other."""
     query, kept = config.intervention.query, config.launch.judge_cache
     if query is None:

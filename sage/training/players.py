@@ -14,6 +14,7 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.openings import ExpertAnswers, FirstTurns
 from sage.policy.rollout import OnTurns, PlaySettings, play
 from sage.policy.seat import Job
+from sage.teacher.elsewhere import RemoteTeacher
 from sage.teacher.vocabulary import added_words
 from sage.training.batch import Models
 from sage.training.parts import Demonstrations, Play
@@ -82,6 +83,11 @@ def _by_teacher(models: Models, pool: EnvPool, settings: PlaySettings, why: str)
             f"{why} needs one chat template for both models, and theirs differ; "
             "give both the same by student.chat_template and teacher.chat_template."
         )
+    teacher = models.teacher
+    if isinstance(teacher, RemoteTeacher):
+        raise ConfigError(
+            f"{why} has the teacher play, and one elsewhere scores and judges only; load it here."
+        )
     if words := added_words(models.student.tokenizer, models.teacher.tokenizer):
         raise ConfigError(
             f"{why} needs one tokenizer for both models, and the teacher could say {words[0]!r}, which the "
@@ -90,7 +96,7 @@ def _by_teacher(models: Models, pool: EnvPool, settings: PlaySettings, why: str)
 
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
         how = replace(settings, turn_budget=turn_limit, decoder="local")
-        episodes = play(models.teacher, pool, jobs, how)
+        episodes = play(teacher, pool, jobs, how)
         for episode in episodes:
             # Its cache is kept over the turns: every token of the conversation goes through once.
             episode.teacher_tokens = len(episode.token_ids)

@@ -7,8 +7,9 @@ Shared by the story of a run (`sage.run`) and by the page about a pair of models
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage.policy.decoding.answer import Sampling
@@ -18,6 +19,8 @@ from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.models.shape import Shape, shape_of
 from sage.policy.rollout import PlaySettings
+from sage.teacher.elsewhere import RemoteTeacher, Teacher, reach_of
+from sage.teacher.places import load_teacher
 from sage.teacher.vocabulary import ignored
 from sage.training.batch import Models, match_models
 from sage.training.memory import Plan, fitted, need_of, plan
@@ -35,13 +38,19 @@ def load_student(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None = 
 
 
 def load_models(
-    config: RunConfig, student: LanguageModel, tokenizer: PreTrainedTokenizerBase | None = None
+    config: RunConfig,
+    student: LanguageModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    folder: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Models:
     """Student, teacher, and the reference model where the divergence has one: as they are now.
 
-    `tokenizer`: the teacher's, where it has been loaded already.
+    `tokenizer`: the teacher's, where it has been loaded already. `folder` and `say` are for a teacher
+    elsewhere (`load_teacher`).
     """
-    teacher = load_model(config.teacher, role="teacher", tokenizer=tokenizer)
+    teacher = load_teacher(config, tokenizer, folder=folder, say=say)
     anchor = config.divergence.anchor
     if anchor is None:
         return match_models(student, teacher)
@@ -57,7 +66,8 @@ def check_engines(config: RunConfig, student: LanguageModel, models: Models | No
     engine = config.speed.engine
     if config.rollout.decoder == "local":
         right_engine(student, engine)
-    if models is not None and (config.intervention.query is not None or config.rollout.player == "teacher"):
+    replies = config.intervention.query is not None or config.rollout.player == "teacher"
+    if models is not None and replies and not isinstance(models.teacher, RemoteTeacher):
         right_engine(models.teacher, engine)
 
 
@@ -73,14 +83,14 @@ def digests(student: LanguageModel, models: Models | None) -> dict[str, str]:
 
 def template_dates(student: LanguageModel, models: Models | None) -> dict[str, str]:
     """The date that each chat template prints where it asks for today's."""
-    read = {"student": student} | ({"teacher": models.teacher} if models else {})
+    read = _read(student, models)
     return {role: date for role, lm in read.items() if (date := dated(lm.tokenizer)) is not None}
 
 
 def shorter_context(config: RunConfig, student: LanguageModel, models: Models | None) -> str:
     """That episodes end before rollout.max_context, because a model does not reach that far; or nothing."""
-    read = {"student": student} | ({"teacher": models.teacher} if models else {})
-    reaches = {role: length for role, lm in read.items() if (length := reach(lm)) is not None}
+    read = _read(student, models)
+    reaches = {role: length for role, lm in read.items() if (length := reach_of(lm)) is not None}
     short = {role: n for role, n in reaches.items() if n < config.rollout.max_context}
     if not short:
         return ""
@@ -99,8 +109,12 @@ def ignored_tokens(models: Models | None) -> str:
 
 def left_out_weights(student: LanguageModel, models: Models | None) -> list[str]:
     """About the weights of each checkpoint that take no part, once each."""
-    read = [student, models.teacher] if models else [student]
-    return list(dict.fromkeys(lm.left_out for lm in read))
+    return list(dict.fromkeys(lm.left_out for lm in _read(student, models).values()))
+
+
+def _read(student: LanguageModel, models: Models | None) -> dict[str, Teacher]:
+    """The models that read conversations, by role."""
+    return {"student": student, "teacher": models.teacher} if models else {"student": student}
 
 
 def plan_memory(
@@ -110,12 +124,13 @@ def plan_memory(
     the models are on two devices. A reference model counts as memory that is not free."""
     import torch
 
-    if student.device.type != "cuda" or (models is not None and models.teacher.device != student.device):
+    here = [lm for lm in _read(student, models).values() if not isinstance(lm, RemoteTeacher)]
+    if student.device.type != "cuda" or any(lm.device != student.device for lm in here):
         return None
-    shapes = [_shape(lm) for lm in ([student] if models is None else [student, models.teacher])]
+    shapes = [_shape(lm) for lm in here]
     memory = torch.cuda.mem_get_info(student.device)[0] + sum(shape.weights for shape in shapes)
     make = fitted if config.speed.fit_memory else plan
-    return make(shapes[0], shapes[1] if models is not None else None, need_of(config, context), memory)
+    return make(shapes[0], shapes[1] if shapes[1:] else None, need_of(config, context), memory)
 
 
 def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
@@ -144,10 +159,10 @@ def evaluation_settings(config: RunConfig, style: PromptStyle, student: Language
     return _settings(config, style, student, sampling, "evaluation")
 
 
-def read_by(teacher: LanguageModel, settings: PlaySettings) -> PlaySettings:
+def read_by(teacher: Teacher, settings: PlaySettings) -> PlaySettings:
     """`settings` for episodes that the teacher can read to their end."""
     most = settings.max_context
-    return replace(settings, max_context=min(most, reach(teacher) or most))
+    return replace(settings, max_context=min(most, reach_of(teacher) or most))
 
 
 def _settings(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from sage.config.registry import Component, confidences
-from sage.objective.confidence.signals import SIGNALS, Signal
+from sage.objective.confidence.signals import LIKELIEST, SIGNALS, Signal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,12 @@ class Confidence(Component):
         """A turn's weight depends on the episode's other turns, skipped ones included: it is told of all,
         whether or not they are logged. True for a rule with a `weigh_episode` of its own."""
         return type(self).weigh_episode is not Confidence.weigh_episode
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many of the teacher's likeliest tokens `read` has to know at temperature 1; None: every token,
+        as for a `read` that does not say."""
+        return 1 if type(self).read is Confidence.read else None
 
     teacher_temperature: float = Field(gt=0, le=1_000)
     """1.0 leaves the distribution unscaled; lower is sharper. Apart from the judge, which is greedy."""
@@ -113,6 +119,10 @@ class Entropy(SignalConfidence):
 class Margin(SignalConfidence):
     """c_t = the teacher's best probability less its second best."""
 
+    @property
+    def likeliest(self) -> int:
+        return 2
+
     def read(self, logprob_CV: Tensor) -> Tensor:
         return SIGNALS["margin"](logprob_CV)
 
@@ -135,6 +145,10 @@ class Threshold(Confidence):
     """Whether the gate is open or shut, or opens gradually."""
     softness: float = Field(gt=0, le=1_000)
     """Width of the soft gate, in units of the signal; the hard gate ignores it."""
+
+    @property
+    def likeliest(self) -> int | None:
+        return LIKELIEST[self.signal]
 
     def read(self, logprob_CV: Tensor) -> Tensor:
         return SIGNALS[self.signal](logprob_CV)

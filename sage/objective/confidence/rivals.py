@@ -52,6 +52,10 @@ class Shuffled(Confidence):
     def compares_turns(self) -> bool:
         return self.rule.compares_turns  # the deal itself is among supervised turns alone
 
+    @property
+    def likeliest(self) -> int | None:
+        return self.rule.likeliest
+
     def read(self, logprob_CV: Tensor) -> Tensor:
         return self.rule.read(logprob_CV)
 
@@ -82,6 +86,10 @@ class EntropyAware(Confidence):
     """Nats."""
     top_k: int = Field(ge=2, le=10_000_000)
     """How many of the teacher's likeliest tokens the entropy is of."""
+
+    @property
+    def likeliest(self) -> int:
+        return self.top_k
 
     def read(self, logprob_CV: Tensor) -> Tensor:
         return top_k_entropy(logprob_CV, self.top_k)

@@ -38,4 +38,7 @@ def top_k_entropy(logprob_CV: Tensor, k: int) -> Tensor:
     return -(best_CK.exp() * best_CK).nan_to_num(0.0).sum(-1)
 
 
+LIKELIEST: dict[Signal, int | None] = {"top1": 1, "entropy": None, "margin": 2}
+"""How many of the likeliest tokens a signal is made of; None: of all."""
+
 SIGNALS: dict[str, Callable[[Tensor], Tensor]] = {"top1": top1, "entropy": certainty, "margin": margin}

@@ -44,6 +44,12 @@ class Divergence(Component):
         """None (the default): the target is the teacher. Else `teacher_logprob_CV` is the blend it names."""
         return None
 
+    @property
+    def likeliest(self) -> int | None:
+        """How many of the teacher's likeliest tokens the loss has to know, beside the sampled one and what
+        all others have together; None (the default): every token."""
+        return None
+
     from_samples: ClassVar[bool] = False
     """The loss estimates a mean over tokens that the student sampled: those of another player will not do."""
 

@@ -27,7 +27,7 @@ class Blended(Projected):
 
     @property
     def rows(self) -> int:
-        return min(int(p.head.weight_VD.shape[0]) for p in (self, self.reference))
+        return min(p.head.rows for p in (self, self.reference))
 
     def logits(self, index_C: Tensor, vocabulary: int) -> Tensor:
         own = Projected(self.hidden_TD, self.head)

@@ -73,6 +73,10 @@ class SampledToken(Divergence):
             )
         return self
 
+    @property
+    def likeliest(self) -> int:
+        return 0
+
     def sampled_at(self, temperature: float, top_p: float) -> SampledToken:
         if temperature == 0 or top_p < 1:
             what = "temperature 0" if temperature == 0 else f"top_p {top_p:g}"
@@ -129,6 +133,10 @@ class NegativeLogLikelihood(Divergence):
     """−log p(y): imitation of the tokens in the trajectory, whoever wrote them (`sft`). Not zero for p =
     q."""
 
+    @property
+    def likeliest(self) -> int:
+        return 0
+
     def reads(self, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         return teacher_logprob_CV[:, :1]  # nothing; one column keeps the shape
 
@@ -172,6 +180,10 @@ class TopK(Divergence):
     """The divergence that is taken of what is left."""
     beta: float = Field(gt=0, lt=1)
     """As in `jsd`; the others ignore it."""
+
+    @property
+    def likeliest(self) -> int:
+        return self.k
 
     def value(self, student_logprob_CV: Tensor, teacher_logprob_CV: Tensor, target_C: Tensor) -> Tensor:
         kinds: dict[str, Divergence] = {"reverse_kl": _REVERSE, "forward_kl": _FORWARD}

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 
 import torch
 
-from sage.errors import ConfigError, ModelError, OutOfMemory, is_out_of_memory, reason_of
+from sage.errors import ConfigError, ModelError, OutOfMemory, TeacherLost, is_out_of_memory, reason_of
 
 HOPELESS = 4
 """So many answers in a row that fail alone, before any has succeeded: the model does not run at all."""
-OURS = (ConfigError, ModelError)
+OURS = (ConfigError, ModelError, TeacherLost)
 """Errors that are sentences to the user, and no failure of a model in play."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -146,7 +147,7 @@ def _check_folder(folder: Path, settings: ModelSettings) -> None:
         raise ModelError(
             f"The folder {settings.path!r} is empty; a model has config.json, weights and tokenizer."
         )
-    weight_files.check_names(names, f"The folder {settings.path!r}")
+    _check_weights(settings, names)
     if "config.json" not in names:
         raise ModelError(f"The folder {settings.path!r} has no config.json, which says what the model is.")
     _read_json(folder / "config.json", "model_type")
@@ -157,7 +158,18 @@ def _check_folder(folder: Path, settings: ModelSettings) -> None:
         raise ModelError(
             f"The folder {settings.path!r} has no tokenizer (tokenizer.json, or the files of another kind)."
         )
-    weight_files.check_safetensors(folder)
+    _check_weights(settings, names, folder)
+
+
+def _check_weights(settings: ModelSettings, names: Sequence[str], folder: Path | None = None) -> None:
+    """Raises ModelError where the weights, by their names or (with a `folder`) by themselves, cannot be
+    loaded; those of a model elsewhere are not looked at."""
+    if not settings.here:
+        return
+    if folder is None:
+        weight_files.check_names(names, f"The folder {settings.path!r}")
+    else:
+        weight_files.check_safetensors(folder)
 
 
 def _read_json(file: Path, wanted: str | None = None) -> None:

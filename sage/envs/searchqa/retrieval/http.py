@@ -17,8 +17,8 @@ from pydantic import Field, field_validator
 
 from sage.envs.base import EnvironmentFault
 from sage.envs.searchqa.retrieval.base import RetrieverSettings, retrievers
-from sage.envs.searchqa.retrieval.fetch import Client, FetchError, Limits
 from sage.envs.searchqa.retrieval.passage import Passage
+from sage.fetch import Client, FetchError, Limits
 
 
 @retrievers.register("http")

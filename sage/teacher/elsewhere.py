@@ -1,0 +1,95 @@
+"""A teacher that lives elsewhere: what the student's process knows of it, and what it may ask.
+
+The scoring pass asks for *states*, one vector per student token, and makes distributions of them with the
+teacher's head, a chunk at a time. For a local model these are hidden states and its vocabulary projection
+(`sage.teacher.score`); an exact teacher elsewhere sends hidden states, a server its likeliest tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+from sage.policy.models.chat_format import chat_format
+from sage.policy.models.layers import reach
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from sage.objective.chunked import Projection
+    from sage.policy.decoding.generate import Reply
+    from sage.policy.models.load import LanguageModel
+
+
+class RemoteTeacher(ABC):
+    """Base class. Its tokenizer is here; `digest` stands for its weights, which are not.
+
+    name: what sentences call it. device: where its states arrive. reach: most tokens of a sequence.
+    """
+
+    name: str
+    digest: str
+    tokenizer: PreTrainedTokenizerBase
+    thinking: bool
+    device: torch.device
+    reach: int | None
+    left_out: str = ""
+    """Part of its weights that is not used, in a sentence; what a server leaves out is its own business."""
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Ids that the tokenizer has: 0 to this."""
+        return max(self.tokenizer.get_vocab().values()) + 1
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end a reply: what closes one in the chat template, and the tokenizer's own."""
+        ids = set(chat_format(self.tokenizer, self.thinking).end_ids)
+        if self.tokenizer.eos_token_id is not None:
+            ids.add(int(self.tokenizer.eos_token_id))
+        return frozenset(ids)
+
+    @abstractmethod
+    def head(self) -> Projection:
+        """What makes logits of `states`."""
+
+    @abstractmethod
+    def prepare(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> None:
+        """All that `states` will be asked in this batch: it is fetched side by side. Raises RunFailure where
+        the teacher cannot be reached."""
+
+    @abstractmethod
+    def states(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Tensor:
+        """[T, E] at `positions[b]` of `sequences[b]`, in order, as `sage.policy.hidden.hidden_states`."""
+
+    @abstractmethod
+    def reply(
+        self,
+        prompts: Sequence[list[int]],
+        messages: Sequence[tuple[str, str]],
+        max_new_tokens: int,
+        stop: str | None,
+    ) -> list[Reply]:
+        """One greedy reply to each prompt; order is kept. messages: the same as (system, user). `stop` as in
+        `Sampling`."""
+
+    def facts(self) -> Mapping[str, object]:
+        """What provenance says of it."""
+        return {}
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let it go."""
+
+
+def reach_of(teacher: Teacher) -> int | None:
+    """Tokens of the longest sequence that it reads; None without a limit."""
+    return teacher.reach if isinstance(teacher, RemoteTeacher) else reach(teacher)
+
+
+Teacher: TypeAlias = "LanguageModel | RemoteTeacher"
+"""In this process, or elsewhere."""

@@ -6,13 +6,16 @@
     python -m sage list method=opd,sage_opd seed=0,1,2   list them with their states, run nothing
     python -m sage check student.path=DIR …              is this pair of models right? one page, run nothing
     python -m sage --help
+    python -m sage --version
 
+`sage`, where the package is installed, is the same, and `sage analysis …` is `python -m analysis …`.
 Nothing heavy is imported here: help, config errors and `--cfg job` answer in about a second.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage.signals import end_at_once
@@ -28,6 +31,14 @@ def compose_and_run(composed: DictConfig) -> float | None:
     return run_task(composed)
 
 
+def analyse(words: list[str]) -> int:
+    """`sage analysis …`: the package beside this one, whatever `analysis.py` lies in the working folder."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from analysis.cli import main as asked
+
+    return asked(words)
+
+
 def main() -> None:
     from sage.launch.access import open_to
     from sage.redaction import guard_streams
@@ -35,6 +46,13 @@ def main() -> None:
     guard_streams()
     end_at_once()
     open_to("owner")  # until the config says otherwise
+    if sys.argv[1:] == ["--version"]:
+        from sage import __version__
+
+        print(f"sage-opd {__version__}")
+        return
+    if sys.argv[1:2] == ["analysis"]:
+        sys.exit(analyse(sys.argv[2:]))
     if {"-h", "--help"} & set(sys.argv[1:]):
         from sage.launch.usage import help_text
 

@@ -67,6 +67,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
 
 EXCEPTIONS = {
     ("sage.launch.execute", "pretrain.run"): "the command task=pretrain, by its name",
+    ("sage.__main__", "analysis.cli"): "the command `sage analysis`, by its name",
 }
 """Imports that point up, each with its reason."""
 

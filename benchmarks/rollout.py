@@ -58,6 +58,7 @@ def load(name: str, device: str, dtype: str) -> Endless:
             device=device,
             chat_template=None,
             thinking=False,
+            model_kwargs={},
         )
     )
     return Endless(lm.model, lm.tokenizer, lm.name, lm.digest, lm.device)

@@ -32,10 +32,11 @@ from sage.records import provenance
 from sage.records.clock import PhaseClock, phase
 from sage.records.mlflow.exporter import Exporter
 from sage.records.preregistration import plan_hash
-from sage.records.recorder import Recorder
+from sage.records.recorder import Recorder, StepReport
 from sage.records.rows import RunKey
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
+from sage.records.trouble import still_warning
 from sage.teacher.elsewhere import RemoteTeacher
 from sage.training import checkpoint, setup
 from sage.training.batch import Models
@@ -144,8 +145,14 @@ def train(run: Run, models: Models, stack: ExitStack) -> Progress:
         if how.every and step % how.every == 0 and not last:
             evaluate(run, step, how.during_limit)
 
+    def stepped(report: StepReport) -> None:
+        run.recorder.stepped(report)
+        change, rate = report.row["relative_master_change"], run.config.trainer.learning_rate
+        if run.config.student.lora is not None and (line := still_warning(report.step, change, rate)):
+            run.recorder.say(line)
+
     training = training_of(run, models, stack)
-    done = distill(training, run.folder.checkpoints, run.recorder.stepped, after_step)
+    done = distill(training, run.folder.checkpoints, stepped, after_step)
     if done.steps < run.config.trainer.steps:
         run.recorder.say(
             f"{done.teacher_tokens:,} tokens have gone through the teacher, whose budget is "

@@ -106,6 +106,9 @@ ELSEWHERE = {
     "teacher.thinking": "tests/policy",
     "rollout.decoder": "tests/policy/test_vllm.py",
     "teacher.server": "tests/teacher/server",
+    "student.lora": "tests/training/test_lora.py",
+    "student.model_kwargs": "tests/policy/test_adapter_folders.py",
+    "teacher.model_kwargs": "tests/policy/test_adapter_folders.py",
 }
 """What needs a hub, a file or a server of its own, and where it is looked at."""
 

@@ -27,7 +27,7 @@ def trains(config: RunConfig) -> bool:
 
 def models_of(config: RunConfig) -> dict[str, ModelSettings]:
     """The models that the run would load, by role."""
-    models = {"student": config.student}
+    models: dict[str, ModelSettings] = {"student": config.student}
     if trains(config):
         models["teacher"] = config.teacher
         anchor = config.divergence.anchor

@@ -16,6 +16,8 @@ def training_bytes(lm: LanguageModel) -> int:
     is no float32 itself), AdamW's two moments, and the copy that the movement is measured against."""
     total = 0
     for p in lm.model.parameters():
+        if not p.requires_grad:
+            continue
         size = p.element_size()
         masters = 0 if size == 4 else 2 * 4
         total += p.numel() * (size + masters + 2 * 4 + size)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from sage.config.loading import OWN_ARGUMENTS, LoraSettings
 from sage.config.prompt_texts import KNOWN_FIELDS, PATTERNS, check_text
 from sage.config.registry import (
     Component,
@@ -109,10 +110,31 @@ class ModelSettings(Settings):
     like). The student's setting holds when it plays, the teacher's when it judges. Give answers room:
     `rollout.max_new_tokens`, `intervention.max_new_tokens`."""
 
+    model_kwargs: dict[str, Any]
+    """Further arguments of transformers' `from_pretrained`: `device_map`, `attn_implementation`,
+    `quantization_config` (a mapping with its `quant_method`), ... What has a setting of its own (revision,
+    dtype, gguf_file) and what would run a model's own code is refused."""
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _has_no_setting_of_its_own(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if name in OWN_ARGUMENTS:
+                raise ValueError(f"model_kwargs.{name} is refused: {OWN_ARGUMENTS[name]}.")
+        return arguments
+
     @property
     def here(self) -> bool:
         """Whether its weights are read in this process; else its config and tokenizer alone are."""
         return True
+
+
+class StudentSettings(ModelSettings):
+    """The model that plays and learns."""
+
+    lora: LoraSettings | None
+    """Train adapters beside frozen weights. The learning rate is another one then: at 1e-6 they hardly move
+    (`student=hub_lora` brings 1e-4). None trains all weights."""
 
 
 class TeacherSettings(ModelSettings):
@@ -465,7 +487,7 @@ class RunConfig(Settings):
     """Everything random derives from it."""
     env: _component(environments)  # type: ignore[valid-type]
     prompt: PromptSettings
-    student: ModelSettings
+    student: StudentSettings
     teacher: TeacherSettings
     intervention: _component(interventions)  # type: ignore[valid-type]
     confidence: _component(confidences)  # type: ignore[valid-type]

@@ -19,6 +19,22 @@ def fallback_warning(asked: int, fallback: int) -> str:
     )
 
 
+STILL, STILL_AFTER = 1e-5, 10
+"""Relative change of the weights below which a student with adapters has not moved, and after how many
+steps."""
+
+
+def still_warning(step: int, change: float | None, rate: float) -> str:
+    """The warning about adapters that do not move; empty at other steps and where they do."""
+    if step != STILL_AFTER or change is None or change >= STILL:
+        return ""
+    return (
+        f"Warning: after {step} steps the adapters have changed the weights by {change:.1e} of their norm,"
+        f" less than {STILL:g}: the student has hardly learnt; raise trainer.learning_rate (now {rate:g};"
+        " 1e-4 is usual with student.lora)."
+    )
+
+
 def bounds_lines(summary: Summary) -> list[str]:
     """For each rate with episodes that are not ok: what it would be were they all lost, or all won."""
     lines = []

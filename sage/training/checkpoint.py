@@ -1,6 +1,7 @@
 """Complete training checkpoints: weights, optimizer, warm-up, random state, position. Format version 3.
 
-`<folder>/step-000010/student/` is an ordinary model directory (`student.path=` takes it). A student that
+`<folder>/step-000010/student/` is an ordinary model directory (`student.path=` takes it); of a student with
+adapters it holds the merged weights, and `adapter/` beside it the adapters. A student that
 plays in half precision lies there as its float32 masters: they are what was learnt, and hold more than any
 rounding. `step-000010/trainer.pt` holds the rest. Written beside its place and renamed, so that what exists
 is complete; the two newest stay. Read by `sage.training.loop` when a run is resumed.
@@ -18,12 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sage.policy.models.load import LanguageModel
+from sage.policy.models.lora import is_adapted, load_adapter, merged, save_adapter
 from sage.records import owner
 from sage.training.seal import ASIDE, seal, steps
 
+ADAPTER = "adapter"
+"""Folder of a checkpoint that holds the adapters of a student that has some (peft's format)."""
 FORMAT_VERSION = 3
 """Version 2, which can still be resumed, has rounded weights in `student/`, the masters in `trainer.pt`."""
 KEPT = 2
@@ -87,7 +92,15 @@ def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, An
 
 
 def _save_weights(model: Any, masters: Sequence[Tensor | None], folder: Path) -> None:
-    """masters: of the trainable parameters in order, None where the parameter is its own."""
+    """masters: of the trainable parameters in order, None where the parameter is its own. Of a model with
+    adapters the merged weights are written, and the adapters beside them."""
+    if is_adapted(model):
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        named = dict(zip(trained, masters, strict=bool(masters)))
+        wider = {name: master for name, master in named.items() if master is not None}
+        save_adapter(model, folder.parent / ADAPTER, wider)
+        _save_merged(model, merged(model, wider), folder)
+        return
     trainable = (p for p in model.parameters() if p.requires_grad)
     wider = {id(p): m for p, m in zip(trainable, masters, strict=bool(masters)) if m is not None}
     if not wider:
@@ -97,7 +110,30 @@ def _save_weights(model: Any, masters: Sequence[Tensor | None], folder: Path) ->
         name: wider[id(p)] for name, p in model.named_parameters(remove_duplicate=False) if id(p) in wider
     }
     model.save_pretrained(folder, state_dict=model.state_dict() | of_parameters)
-    kind = str(next(iter(wider.values())).dtype).removeprefix("torch.")
+    _note_dtype(folder, next(iter(wider.values())).dtype)
+
+
+def _save_merged(model: Any, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """An ordinary model's folder with these weights, all in the widest dtype among them."""
+    kinds = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
+    widest = max(kinds, key=lambda kind: kind.itemsize)
+    ties = getattr(model, "_tied_weights_keys", None) or ()
+    tied = set(ties) if model.config.tie_word_embeddings else set()
+    whole = {
+        name: (w.to(widest) if w.is_floating_point() else w).detach().cpu().contiguous()
+        for name, w in weights.items()
+        if name not in tied
+    }
+    folder.mkdir(parents=True)
+    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    _note_dtype(folder, widest)
+
+
+def _note_dtype(folder: Path, dtype: torch.dtype) -> None:
+    kind = str(dtype).removeprefix("torch.")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(_of_dtype(config, kind), indent=2) + "\n", "utf-8")
 
@@ -123,6 +159,13 @@ def load(path: Path, student: LanguageModel) -> dict[str, Any]:
             f"{path} has checkpoint format {state['format']}, this version reads 2 and {FORMAT_VERSION}; "
             "start the run anew with launch.on_existing=rerun."
         )
+    if is_adapted(student.model):
+        saved_adapters = load_adapter(student.model, path / ADAPTER)
+        trained = [(name, p) for name, p in student.model.named_parameters() if p.requires_grad]
+        state["masters"] = [
+            None if p.dtype == saved_adapters[name].dtype else saved_adapters[name] for name, p in trained
+        ]
+        return state
     whole = torch.promote_types(student.model.dtype, torch.float32)
     saved = type(student.model).from_pretrained(path / "student", dtype=whole)
     student.model.load_state_dict(saved.state_dict())

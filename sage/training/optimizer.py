@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sage.config.schema import TrainerSettings
 from sage.errors import NotFinite
+from sage.policy.models.lora import is_adapted, relative_change
 from sage.training.rounding import dithered, key_of
 from sage.training.sharding import full_tensor, gather_to_cpu, map_rows, reduce_scatter, shard, shard_like
 
@@ -188,14 +189,18 @@ def all_reduce_gradients(parameters: Iterable[Tensor], all_reduce: Callable[[Ten
 
 class WeightChange:
     """‖θ − θ₀‖ / ‖θ₀‖ of the trainable weights since this was made: of what plays (`value`), and of the
-    masters behind it (`of_masters`). Keeps a copy of θ₀ in main memory."""
+    masters behind it (`of_masters`). Keeps a copy of θ₀ in main memory. Of a model with adapters it is ‖ΔW‖
+    / ‖W‖ of the weights that these change."""
 
     def __init__(self, model: nn.Module) -> None:
+        self._adapted = model if is_adapted(model) else None
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._start = [p.detach().to("cpu", copy=True) for p in self._parameters]
         self.start_norm = _norm(self._start)
 
     def value(self) -> float:
+        if self._adapted is not None:
+            return relative_change(self._adapted)
         moved = (
             p.detach().cpu().float() - start.float()
             for p, start in zip(self._parameters, self._start, strict=True)
@@ -206,6 +211,8 @@ class WeightChange:
     def of_masters(self, masters: Sequence[Tensor]) -> float:
         """The same of `StudentOptimizer.masters`, which are θ₀ in the beginning. Collective where they are
         shards."""
+        if self._adapted is not None:
+            return relative_change(self._adapted)
         total = 0.0
         for start, master in zip(self._start, masters, strict=True):
             moved = master.detach() - shard_like(start.to(master.device, master.dtype), master)

@@ -17,6 +17,7 @@ from sage.policy.decoding.engine import right_engine
 from sage.policy.models.chat_format import dated
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel, load_model
+from sage.policy.models.lora import add_adapters
 from sage.policy.models.shape import Shape, shape_of
 from sage.policy.rollout import PlaySettings
 from sage.teacher.elsewhere import RemoteTeacher, Teacher, reach_of
@@ -45,11 +46,14 @@ def load_models(
     folder: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Models:
-    """Student, teacher, and the reference model where the divergence has one: as they are now.
+    """Student, teacher, and the reference model where the divergence has one: as they are now, and the
+    student with the adapters that it is to learn.
 
     `tokenizer`: the teacher's, where it has been loaded already. `folder` and `say` are for a teacher
     elsewhere (`load_teacher`).
     """
+    if config.student.lora is not None:
+        add_adapters(student, config.student.lora, seed=config.seed)
     teacher = load_teacher(config, tokenizer, folder=folder, say=say)
     anchor = config.divergence.anchor
     if anchor is None:

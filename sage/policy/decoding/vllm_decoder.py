@@ -21,6 +21,7 @@ import numpy as np
 from sage.errors import ModelError, reason_of
 from sage.policy.decoding.answer import Answer, Reply, Sampling, stop_pattern
 from sage.policy.models.load import LanguageModel
+from sage.policy.models.lora import merged
 
 DEFAULTS = {"gpu_memory_utilization": 0.3, "disable_log_stats": True}
 """Arguments of `vllm.LLM` where nothing else is said: the rest of the GPU belongs to the training step."""
@@ -143,6 +144,6 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
                     f"vLLM could not serve {lm.name!r} ({reason}); its arguments are in speed.vllm."
                 ) from error
         _served[lm.model] = llm
-    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(lm.model.state_dict().items())})
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(merged(lm.model).items())})
     llm.reset_prefix_cache()
     return llm

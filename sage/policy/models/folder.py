@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ SHIPPED = "sage://"
 `sage://<name>/<env>` is `sage/assets/<name>-<env>`, or `sage/assets/<name>` where that is not there."""
 IN_PACKAGE = "pkg://"
 """Prefix of models that another installed Python package ships in its own folder (`pkg://<package>`)."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""What peft calls it: a folder that has one holds an adapter and no model."""
 _TOKENIZERS = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"),
     *("spiece.model", "sentencepiece", "tekken.json"),
@@ -44,6 +46,8 @@ class Source:
     arguments: dict[str, Any]
     config: PretrainedConfig | None
     """None for a GGUF, whose config is in the file, and takes as long to read as the model."""
+    adapter: Path | None = None
+    """Folder of an adapter to add to the weights; `path` is then the model that it belongs to."""
 
 
 def look(settings: ModelSettings) -> Source:
@@ -54,6 +58,8 @@ def look(settings: ModelSettings) -> Source:
     if settings.gguf_file:
         arguments["gguf_file"] = settings.gguf_file
     folder = Path(path).expanduser()
+    if (folder / ADAPTER_CONFIG).is_file():
+        return _look_below(settings, folder)
     if not folder.exists() and not _looks_local(path):
         if settings.revision:
             arguments["revision"] = settings.revision
@@ -67,6 +73,33 @@ def look(settings: ModelSettings) -> Source:
         raise ModelError(f"The chat template {settings.chat_template!r} is not a file.")
     config = None if settings.gguf_file else _config(path, arguments)
     return Source(path, arguments, config)
+
+
+def _look_below(settings: ModelSettings, adapter: Path) -> Source:
+    """The model that an adapter belongs to, with the adapter."""
+    base = base_of(adapter)
+    if (Path(resolve_path(base)).expanduser() / ADAPTER_CONFIG).is_file():
+        raise ModelError(
+            f"The adapter {str(adapter)!r} belongs to another adapter ({base!r}); merge that one first "
+            "(peft: merge_and_unload, then save_pretrained)."
+        )
+    try:
+        found = look(settings.model_copy(update={"path": base}))
+    except ModelError as error:
+        raise ModelError(f"The adapter {str(adapter)!r} belongs to {base!r}. {error}") from error
+    return replace(found, adapter=adapter)
+
+
+def base_of(folder: Path) -> str:
+    """The path of the model that the adapter in `folder` belongs to. Raises ModelError where it names
+    none."""
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / ADAPTER_CONFIG} cannot be read ({short_reason(error, 80)}).") from error
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{folder / ADAPTER_CONFIG} does not name the model that the adapter belongs to.")
+    return base
 
 
 def resolve_path(path: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sage.digests import weights_digest
 from sage.errors import ModelError, short_reason
@@ -77,7 +77,9 @@ def _tokenizer(settings: ModelSettings, source: Source) -> PreTrainedTokenizerBa
     from transformers import AutoTokenizer
 
     with _in_one_sentence(f"The tokenizer of {settings.path!r} could not be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
+        own = source.adapter and (source.adapter / "tokenizer_config.json").is_file()
+        path = str(source.adapter) if own else source.path
+        tokenizer = AutoTokenizer.from_pretrained(path, **source.arguments)
     _give_template(tokenizer, settings)
     return tokenizer
 
@@ -120,8 +122,13 @@ def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, di
             output_loading_info=True,
             **({} if settings.gguf_file else {"use_safetensors": True}),
             **source.arguments,
+            **_further(settings),
         )
     check_complete(settings.path, model, info)
+    if source.adapter is not None:
+        from sage.policy.models.adapter import merge_adapter
+
+        model = merge_adapter(model, source.adapter)
     check_finite(settings.path, model.named_parameters())
     if settings.gguf_file:
         # transformers has unpacked the weights, but still calls the model quantized and will not save it.
@@ -129,7 +136,11 @@ def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, di
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     with _in_one_sentence(f"The model {named} cannot be moved to {device}"):
-        model.to(device).eval()
+        if PLACED & settings.model_kwargs.keys():
+            device = model.device  # where `device_map` or the quantisation has put its first layer
+            model.eval()
+        else:
+            model.to(device).eval()
     with _in_one_sentence(f"The model {named} cannot read eight tokens"):
         check_speaks(settings.path, model, tokenizer)
     return LanguageModel(
@@ -141,6 +152,20 @@ def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, di
         settings.thinking,
         left_out(settings.path, model, info, held_in(source.path)),
     )
+
+
+PLACED = {"device_map", "quantization_config"}
+"""Arguments of `from_pretrained` that place the weights themselves."""
+
+
+def _further(settings: ModelSettings) -> dict[str, Any]:
+    """`model_kwargs` as transformers takes them."""
+    arguments = dict(settings.model_kwargs)
+    if isinstance(plain := arguments.get("quantization_config"), dict):
+        from transformers.quantizers import AutoQuantizationConfig
+
+        arguments["quantization_config"] = AutoQuantizationConfig.from_dict(plain)
+    return arguments
 
 
 def _give_template(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> None:

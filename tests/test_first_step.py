@@ -41,7 +41,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGE_CACHE", str(tmp_path_factory.getbasetemp() / "games"))
-        for overrides in (["method=opd"], ["method=sage_opd"], ["method=opd_two_rollouts", "speed.slots=2"]):
+        others = (["method=sage_opd"], ["method=opd_two_rollouts", "speed.slots=2"], ["method=tcod_f2b"])
+        for overrides in (["method=opd"], *others):
             outcome = execute(load([*SMALL, f"launch.runs_dir={folder}", *overrides]), export=False)
             assert outcome.state == "done", outcome.reason
     return folder
@@ -69,6 +70,13 @@ def test_methods_that_start_alike_play_the_same_first_step_and_evaluation(runs: 
         shared = set(mine) & set(theirs)
         assert shared == set(mine)  # a second rollout, other decisions and fewer slots change no draw
         assert {k: theirs[k] for k in shared} == mine
+
+
+def test_a_curriculum_plays_the_first_turns_of_the_same_episodes(runs: Path):
+    assert played(runs, "tcod_f2b", "eval", 0) == played(runs, "opd", "eval", 0)
+    mine, short = played(runs, "opd", "train", 0), played(runs, "tcod_f2b", "train", 0)
+    assert 0 < len(short) < len(mine)
+    assert {key: mine[key] for key in short} == short
 
 
 def test_the_pairs_command_shows_it_and_where_it_ends(runs: Path):

@@ -86,6 +86,27 @@ def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return left
 
 
+CAME_LATER: dict[str, Any] = {
+    "student.model_kwargs": {},
+    "student.lora": None,
+    "teacher.model_kwargs": {},
+    "teacher.server": None,
+}
+"""Settings that are younger than runs that are still read -> the value at which they change nothing. At it
+they are no part of a run's identity, so that runs and recipes from before stay what they are."""
+
+
+def without_idle(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested plain data that lacks the settings of `CAME_LATER` that change nothing."""
+    return without(data, [name for name, idle in CAME_LATER.items() if _at(data, name) == idle])
+
+
+def _at(data: Mapping[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        data = data.get(part) if isinstance(data, Mapping) else None  # type: ignore[assignment]
+    return data
+
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -562,5 +583,6 @@ class RunConfig(Settings):
         return self
 
     def digest_fields(self) -> dict[str, Any]:
-        """Plain data of everything that can change a result: all but `NOT_A_RESULT`."""
-        return without(self.model_dump(mode="json"), NOT_A_RESULT)
+        """Plain data of everything that can change a result: all but `NOT_A_RESULT`, and but `CAME_LATER`
+        where it changes nothing."""
+        return without_idle(without(self.model_dump(mode="json"), NOT_A_RESULT))

@@ -23,7 +23,7 @@ from typing import Any
 
 from sage.config.moved import as_hashed, modern
 from sage.config.plain import canonical_json, flatten
-from sage.config.schema import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without
+from sage.config.schema import NOT_A_RESULT, SCHEMA_VERSION, RunConfig, without, without_idle
 from sage.redaction import redact_data
 
 IDENTITY_VERSION = 1
@@ -103,7 +103,7 @@ def recorded_settings(run_json: Mapping[str, Any], config: Mapping[str, Any] | N
     if version < 2 and fields:
         fields = _as_version_2(fields)
     names: Sequence[str] = run_json.get("not_a_result", NOT_A_RESULT)
-    flat = flatten(without(fields, names))
+    flat = flatten(without_idle(without(fields, names)))
     return flat | {MANIFEST: run_json["manifest_digest"]} if "manifest_digest" in run_json else flat
 
 

@@ -191,3 +191,13 @@ def test_flatten_keeps_lists_and_empty_mappings() -> None:
 def test_canonical_json_refuses_nan() -> None:
     with pytest.raises(ValueError):
         canonical_json({"a": float("nan")})
+
+
+def test_runs_from_before_a_setting_was_added_keep_their_id() -> None:
+    """Ids of the commit 7df62fc, for a manifest that is called m; a setting that came later is part of the
+    identity as soon as it says something."""
+    before = {"sage_opd": "8073076dd01e", "opd": "f156e6116e25", "sft": "1bf06136f4a9"}
+    assert {m: Identity.of(load([f"method={m}"]), "m").run for m in before} == before
+    changed = load(["student=hub_lora", "student.path=/somewhere", "teacher=hub", "teacher.path=/somewhere"])
+    assert changed.digest_fields()["student"]["lora"]["rank"] == 16
+    assert "lora" not in load([]).digest_fields()["student"]

@@ -100,7 +100,7 @@ def other_designs(reps: int) -> pd.DataFrame:
                 y = 0.08 * spread * (np.sqrt(correlation) * luck + np.sqrt(1 - correlation) * own)
                 y = y + np.sqrt(0.13 / GAMES * (1 - correlation)) * rng.standard_normal(y.shape)
                 for design, p in _p_values(y, after).items():
-                    found[design].append((p <= levels).any(axis=1))
+                    found[design].append(np.asarray((p <= levels).any(axis=1)))
             place: dict[str, object] = {"correlation": correlation, "spreads of the two": kind}
             rows.append(
                 place | {f"{d}: shown": float(np.concatenate(hits).mean()) for d, hits in found.items()}

@@ -243,7 +243,7 @@ class _Batch:
             episode = Episode(task=job.task, rollout_index=job.rollout_index)
             self._finish(index, episode, Status.ENV_ERROR, result.reason)
             return None
-        return self.turns.open(index, job, slot, result)
+        return self.turns.begin(index, job, slot, result)
 
     def _opened(self, seats: list[Seat], opening: Opening) -> list[Seat]:
         """Play the answers that are given; the seats whose next answer is the model's."""

@@ -76,7 +76,7 @@ class Turns:
     def __init__(self, style: PromptStyle, dialogue: Dialogue, limits: Limits) -> None:
         self._style, self._dialogue, self._limits = style, dialogue, limits
 
-    def open(self, index: int, job: Job, slot: int, result: PoolStep) -> Seat:
+    def begin(self, index: int, job: Job, slot: int, result: PoolStep) -> Seat:
         """A new episode. Raises ConfigError where no answer fits behind its opening."""
         style, limit = self._style, self._limits.max_context
         episode = Episode(task=job.task, rollout_index=job.rollout_index)

@@ -33,7 +33,9 @@ def test_every_option_composes_and_validates(group: str, option: str) -> None:
     if group == "recipe":  # the settings that go with one environment
         assert load([f"env={option}"]).env.name == option
         return
-    config = load([f"{group}={option}"])
+    # A server gives the likeliest tokens alone, and says so of a divergence that needs more.
+    beside = ["divergence=top_k"] if (group, option) == ("teacher", "server") else []
+    config = load([f"{group}={option}", *beside])
     if group in ("budget", "study"):
         return
     chosen = getattr(config, group)
@@ -84,7 +86,7 @@ REFUSALS = {
     "learning_rate=3": "'learning_rate' is not a setting; did you mean 'trainer.learning_rate'?",
     "interventon=always": "'interventon' is not a setting; did you mean 'intervention'?",
     "env=alfwrld": "env=alfwrld is not known; did you mean env=alfworld?",
-    "teacher=gpt": "teacher=gpt is not known; it is one of hub, smollm2, tiny, tiny_strong.",
+    "teacher=gpt": "teacher=gpt is not known; it is one of hub, server, smollm2, tiny, tiny_strong.",
     "trainer=3": "trainer=3 is not known; it is one of default, equal_teacher_tokens.",
     "confidence.kind=hard": "is not a setting of the chosen confidence; confidence=threshold has it.",
     "+env.generated.vlid_seen=1": "did you mean 'env.generated.valid_seen'?",

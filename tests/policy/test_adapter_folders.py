@@ -44,7 +44,7 @@ def test_an_adapter_without_its_model_says_which_it_misses(tmp_path: Path) -> No
     with pytest.raises(ModelError, match=r"belongs to '/nowhere/base'\. The folder '/nowhere/base' is not"):
         load_model(settings(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="does not name the model that it belongs to"):
         load_model(settings(tmp_path))
     inner = tmp_path / "inner"
     inner.mkdir()

@@ -94,11 +94,15 @@ def base_of(folder: Path) -> str:
     """The path of the model that the adapter in `folder` belongs to. Raises ModelError where it names
     none."""
     try:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{folder / ADAPTER_CONFIG} cannot be read ({short_reason(error, 80)}).") from error
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
-        raise ModelError(f"{folder / ADAPTER_CONFIG} does not name the model that the adapter belongs to.")
+        raise ModelError(
+            f"{folder} holds an adapter, and its {ADAPTER_CONFIG} does not name the model that it belongs to "
+            "(base_model_name_or_path)."
+        )
     return base
 
 

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generated import inline, write_or_check
+
 from sage.config.components import GROUPS, conf_dir, register_components
 from sage.config.load import load
 from sage.config.registry import Component
@@ -87,12 +89,12 @@ def _preset(name: str) -> str:
     config = load([f"method={name}"])
     lines = [f"### `{name}`", "", *comments, "", "```yaml"]
     for part in PARTS:
-        lines.append(f"{part}: {_inline(getattr(config, part).model_dump())}")
+        lines.append(f"{part}: {inline(getattr(config, part).model_dump())}")
     if config.rollout != load([]).rollout:
         played = {key: getattr(config.rollout, key) for key in ("player", "episodes_per_task")}
         if config.rollout.gold.player != "none":
             played["gold"] = config.rollout.gold.model_dump()
-        lines.append(f"rollout: {_inline(played)}")
+        lines.append(f"rollout: {inline(played)}")
     lines += ["```", "", "```text"]
     if config.task == "evaluate":
         lines.append("no training")
@@ -140,7 +142,7 @@ def _groups() -> list[str]:
                     continue
                 text = re.sub(r"\s+", " ", info.description or "").strip()
                 value = getattr(built, field)
-                value = _short(value) if isinstance(value, Component) else _inline(_plain(value))
+                value = _short(value) if isinstance(value, Component) else inline(_plain(value))
                 lines.append(f"- `{field}: {value}`" + (f" {text}" if text else ""))
             if len(kind.model_fields) > 1:
                 lines.append("")
@@ -150,17 +152,6 @@ def _groups() -> list[str]:
 
 def _plain(value: Any) -> Any:
     return value.model_dump() if hasattr(value, "model_dump") else value
-
-
-def _inline(value: Any) -> str:
-    """YAML in one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_inline(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 def _first(kind: type) -> str:
@@ -174,14 +165,7 @@ def _comments(path: Path) -> list[str]:
 
 
 def main() -> int:
-    text = page()
-    if "--check" in sys.argv[1:]:
-        same = PAGE.exists() and PAGE.read_text("utf-8") == text
-        if not same:
-            print("docs/methods.md is not current; run `python docs/make_methods.py`.", file=sys.stderr)
-        return 0 if same else 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, page())
 
 
 if __name__ == "__main__":

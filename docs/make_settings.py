@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from generated import DOCS, row, write_or_check
+from generated import DOCS, inline, row, write_or_check
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -131,21 +131,10 @@ def _row(name: str, value: Any, info: FieldInfo, declared: str) -> list[str]:
 
 
 def _default(value: Any) -> str:
-    text = _inline(value)
+    text = inline(value)
     if len(text) > LONG or "\n" in text:
         return "in its YAML"
     return f"`{text}`" if text else "empty"
-
-
-def _inline(value: Any) -> str:
-    """YAML in one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_inline(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 def _values(info: FieldInfo) -> str:

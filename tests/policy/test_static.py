@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sage.episode import Task
 from sage.policy.decoding.answer import Sampling
 from sage.policy.decoding.engine import make_engine, right_engine
 from sage.policy.decoding.engines import candidates
-from sage.policy.decoding.generate import Decoder, answers
+from sage.policy.decoding.generate import Decoder, answers, reply, shared_prefixes
 from sage.policy.decoding.static import StaticEngine
 from sage.policy.models.load import LanguageModel
 from sage.policy.seat import Job
@@ -75,6 +76,42 @@ def test_bfloat16_answers_are_the_same_alone_and_beside_others(lm: LanguageModel
     assert together == [said([i])[0] for i in range(6)]
     assert together[::-1] == said(list(range(6))[::-1])
     assert sum(map(len, together)) > 100
+
+
+@DEVICES
+def test_replies_to_prompts_that_begin_alike_are_those_to_each_alone_in_bfloat16(
+    lm: LanguageModel, device: str
+) -> None:
+    own = half(lm, device)
+    stem = random_ids(0, 150)
+    prompts = [stem[: 150 - 9 * i] + random_ids(1 + i, 5 + 11 * i) for i in range(7)]
+    read: list[int] = []
+    assert right_engine(own, "static") == "static"  # measured once, and not counted below
+    run = StaticEngine._run
+
+    def counted(engine: StaticEngine, chunk: bool, parts: Any, slot: int) -> torch.Tensor:
+        read.append(sum(len(ids) for *_, ids in parts) if chunk else 0)
+        return run(engine, chunk, parts, slot)
+
+    def said(chosen: list[list[int]], shares: bool) -> tuple[list[list[int]], int]:
+        read.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StaticEngine, "_run", counted)
+            patch.setattr(StaticEngine, "shares", shares)
+            replies = reply(own, chosen, 24, batch=4, engine="static", draft_tokens=3)
+        return [r.ids for r in replies], sum(read)
+
+    together, tokens = said(prompts, True)
+    each, all_tokens = said(prompts, False)
+    assert together == each == [said([p], True)[0][0] for p in prompts]
+    assert all_tokens == sum(map(len, prompts))
+    assert tokens == all_tokens - _shared(prompts, 4) < all_tokens / 2
+
+
+def _shared(prompts: list[list[int]], batch: int) -> int:
+    ordered = sorted(prompts)
+    parts = [ordered[i : i + batch] for i in range(0, len(ordered), batch)]
+    return sum(n for part in parts for _, n in shared_prefixes(part))
 
 
 def test_bfloat16_episodes_are_the_same_alone_and_side_by_side(lm: LanguageModel, tasks: list[Task]) -> None:

@@ -46,6 +46,12 @@ class Layers:
                 grown.append(new)
             caches[:] = grown
 
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, n: int) -> None:
+        """The first `n` positions of slot `source` serve slot `target` too."""
+        for cached in (*self._keys, *self._values):
+            cached[target, :, :n] = cached[source, :, :n]
+
     def of_all(self, given_3BQ: Tensor, _slot_1: Tensor, positions: int) -> Tensor:
         """Every slot is a row: the caches are read in place."""
         return self._forward(given_3BQ, lambda cache: cache[:, :, :positions], positions)

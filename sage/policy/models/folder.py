@@ -10,6 +10,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,14 +213,25 @@ def _check_weights(settings: ModelSettings, names: Sequence[str], folder: Path |
 def _read_json(file: Path, wanted: str | None = None) -> None:
     """Raises ModelError where the file is not a JSON object (with a text under `wanted`)."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        found = file.stat()
+        entry = _texts_of(file, found.st_mtime_ns, found.st_size, found.st_ino)
     except (ValueError, OSError) as error:
         raise ModelError(
             f"{file} is no JSON that can be read ({short_reason(error, 80)}); fetch it again."
         ) from error
-    if not isinstance(data, dict) or (wanted and not isinstance(data.get(wanted), str)):
+    if entry is None or (wanted and wanted not in entry):
         needed = f" with a {wanted!r}" if wanted else ""
         raise ModelError(f"{file} is not what such a file is, a JSON object{needed}; fetch it again.")
+
+
+@lru_cache(maxsize=32)
+def _texts_of(file: Path, modified_ns: int, size: int, inode: int) -> frozenset[str] | None:
+    """The keys of the file's object that hold a text; None where it holds none. Kept while the file is as it
+    was: one start looks at a folder several times, and a large vocabulary takes half a second to parse."""
+    data = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        return None
+    return frozenset(key for key, value in data.items() if isinstance(value, str))
 
 
 def _config(path: str, arguments: dict[str, Any]) -> PretrainedConfig:

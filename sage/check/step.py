@@ -111,7 +111,7 @@ def _movement(
             of_masters += float((master - start).norm()) ** 2
             total += float(start.norm()) ** 2
             of_weights += float((start - weight).norm()) ** 2
-            changed += int((weight != old).sum())
+            changed += int((weight != old).count_nonzero())
             count += len(old)
     size = max(total, 1e-30)
     return (of_masters / size) ** 0.5, (of_weights / size) ** 0.5, changed / count

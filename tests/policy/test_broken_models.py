@@ -239,6 +239,7 @@ SOUND: dict[str, tuple[Damage, str]] = {
     ),
     "a weight NaN": (fill(Q, float("nan")), "1 of 1,024 that are NaN or infinite"),
     "a weight infinite": (fill("model.norm.weight", float("inf")), "NaN or infinite"),
+    "a weight minus infinite": (fill(Q, float("-inf")), "1 of 1,024 that are NaN or infinite"),
     "a head NaN": (fill("lm_head.weight", float("nan")), r"lm_head\.weight has 1"),
     "embeddings zero": (tensors(lambda held: held["model.embed_tokens.weight"].zero_()), "all zero"),
     "only a pickle": (pickled, "only as pickles"),

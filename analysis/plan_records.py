@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.pairs import differing
 from analysis.plan import Plan
 from analysis.plan_findings import MET, NOT_MET, UNKNOWN, Arms, Finding, all_of
+from sage.config.moved import new_name
 from sage.records.run_ledger import records_digest
 
 ALWAYS_DIFFERENT = ("method", "name", "seed")
@@ -74,7 +75,7 @@ def configs(arms: Arms) -> Finding:
             f"the plan declares no arms; they differ in {listed}",
             "a new plan declares under arms what each method may differ in",
         )
-    allowed = [prefix for method in arms.methods for prefix in declared.get(method, [])]
+    allowed = [prefix for method in arms.methods for prefix in map(_today, declared.get(method, []))]
     wrong = [
         f"the arms differ in {key} ({_values(flats, key)}), which the plan does not declare"
         for key in sorted(between)
@@ -98,6 +99,10 @@ def _differing(flats: Iterable[tuple[str, str, dict[str, Any]]]) -> tuple[set[st
             elif len(set.union(*values.values())) > 1:
                 between.add(key)
     return within, between
+
+
+def _today(setting: str) -> str:
+    return new_name(setting) or setting
 
 
 def _is_of(key: str, prefixes: Iterable[str]) -> bool:

@@ -26,6 +26,7 @@ from sage.records.identity import pair_of, recipe_of, recorded_settings
 from sage.records.reader import Attempt, file_problem, open_attempt
 from sage.records.run_ledger import read as read_ledger
 from sage.records.rundir import RunStatus
+from sage.records.schema import RENAMED_COLUMNS
 
 
 def load_directory(root: Path, tables: tuple[str, ...]) -> Records:
@@ -154,10 +155,10 @@ def _check(reading: _Reading, tables: tuple[str, ...]) -> None:
     written = attempt.status.sha256 if attempt.status else {}
     reading.odd = touched_identity(directory, attempt.record)
     reading.odd += touched_files(directory, {"sha256": written}, attempt.provenance, tables)
-    reading.wrong = contradictions(attempt.record, reading.frames)
     for name, frame in reading.frames.items():
-        if "method" in frame:  # an option's old name in it
+        if "method" in frame:  # an old name in it; in a part of the rows alone where a run was gone on with
             reading.frames[name] = frame.assign(method=frame["method"].map(modern_label, na_action="ignore"))
+    reading.wrong = contradictions(attempt.record, reading.frames)
     episodes = reading.frames.get("episodes", pd.DataFrame())
     if reading.wrong:
         reading.some = pd.DataFrame()
@@ -219,7 +220,7 @@ def _read_table(directory: Path, name: str) -> pd.DataFrame:
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read().to_pandas()
+            return file.read().to_pandas().rename(columns=RENAMED_COLUMNS)
     except (OSError, pa.ArrowException) as error:
         raise Unreadable(f"{path} is not what was written: {short_reason(error, 200)}.") from error
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from sage.config.moved import modern_label
 from sage.records.identity import Identity
 from sage.records.seal import SOURCE, file_digest
 
@@ -53,11 +54,12 @@ def touched_identity(directory: Path, run_json: Mapping[str, Any]) -> list[str]:
 
 
 def contradictions(run_json: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> list[str]:
-    """One sentence for each table whose run, method, environment, seed or splits are not run.json's."""
+    """One sentence for each table whose run, method, environment, seed or splits are not run.json's. `frames`
+    have methods under today's names, whichever they were written under."""
     fields = run_json.get("fields") or {}
     said: dict[str, Any] = {
         "run": run_json.get("digest", "")[:12] or None,
-        "method": fields.get("name") or fields.get("method"),
+        "method": _called(fields),
         "env": (fields.get("env") or {}).get("name"),
         "seed": fields.get("seed"),
     }
@@ -78,3 +80,9 @@ def contradictions(run_json: Mapping[str, Any], frames: Mapping[str, pd.DataFram
                     f"{table} has evaluations of {', '.join(others[:3])}, which run.json does not name"
                 )
     return found
+
+
+def _called(fields: Mapping[str, Any]) -> str | None:
+    """What the run's tables call it today."""
+    name = fields.get("name") or fields.get("method")
+    return modern_label(str(name)) if name else None

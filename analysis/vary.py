@@ -10,14 +10,16 @@ import pandas as pd
 
 from analysis.errors import Refusal
 from analysis.records import TABLES, Records
+from sage.config.moved import new_name
 from sage.records.identity import recipe_of
 
 
 def vary(records: Records, keys: Sequence[str]) -> Records:
     """Rename each method to `method[key=value]` and add the values as columns of runs and episodes.
 
-    Raises Refusal for a key that is no setting of a run.
+    The old name of a setting is read as today's. Raises Refusal for a key that is no setting of a run.
     """
+    keys = [key if key in records.episodes else new_name(key) or key for key in keys]
     runs = records.runs.copy()
     values = {run: {key: _config_value(records, run, key) for key in keys} for run in runs["run"]}
     tables = {"runs": runs, **{name: getattr(records, name).copy() for name in TABLES}}

@@ -48,7 +48,7 @@ Written by `python docs/make_methods.py` from `conf/` and the code; a test keeps
         s = i_t c           per token
         Z = normalization(sums of s over the whole optimizer batch)
         L = (1/N) sum over all student tokens of  Z s D(student, teacher)
-        with `rollout.gold`:  L = L + weight * mean of -log student over the tokens of won demonstrations
+        with `rollout.demonstration`:  L = L + weight * mean of -log student over tokens of won demonstrations
         one AdamW step; none where every s is 0
         stop at `trainer.steps`, or once `trainer.teacher_budget` tokens have gone through the teacher
 
@@ -92,8 +92,8 @@ def _preset(name: str) -> str:
         lines.append(f"{part}: {inline(getattr(config, part).model_dump())}")
     if config.rollout != load([]).rollout:
         played = {key: getattr(config.rollout, key) for key in ("player", "episodes_per_task")}
-        if config.rollout.gold.player != "none":
-            played["gold"] = config.rollout.gold.model_dump()
+        if config.rollout.demonstration.player != "none":
+            played["demonstration"] = config.rollout.demonstration.model_dump()
         lines.append(f"rollout: {inline(played)}")
     lines += ["```", "", "```text"]
     if config.task == "evaluate":
@@ -113,9 +113,9 @@ def _equation(config: RunConfig) -> str:
         "D",
     ]
     loss = "1/N Σ_t Σ_j " + " ".join(filter(None, factors))
-    gold = config.rollout.gold
-    if gold.player != "none":
-        loss += f" + {gold.weight:g} mean(−log p) over won episodes of the {gold.player}"
+    shown = config.rollout.demonstration
+    if shown.player != "none":
+        loss += f" + {shown.weight:g} mean(−log p) over won episodes of the {shown.player}"
     return loss
 
 

@@ -330,8 +330,9 @@ def token_line(ledger: Ledger) -> str:
     """What training has cost in tokens; the teacher's are what methods are compared at."""
     parts = [f"{name} {count:,}" for name in TEACHER if (count := ledger.tokens[name])]
     teacher = f"{ledger.teacher:,} through the teacher" + (f" ({', '.join(parts)})" if parts else "")
-    gold = f" and {ledger.tokens['gold']:,} of good episodes" if ledger.tokens["gold"] else ""
-    return f"Tokens of training: {ledger.tokens['student']:,} of the student{gold}, {teacher}."
+    shown = ledger.tokens["demonstration"]
+    beside = f" and {shown:,} of demonstrations" if shown else ""
+    return f"Tokens of training: {ledger.tokens['student']:,} of the student{beside}, {teacher}."
 
 
 def where_next(run_dir: Path, uri: str | None, problems: Sequence[str] = ()) -> list[str]:

@@ -73,8 +73,12 @@ SLOW: dict[str, Case] = {
     "student.dtype": Case("bfloat16"),
     "teacher.dtype": Case("bfloat16"),
     "rollout.player": Case("teacher"),
-    "rollout.gold.player": Case("expert", {"rollout.gold.weight": 0.5, "env.turn_budget": 30}),
-    "rollout.gold.weight": Case(0.5, {"rollout.gold.player": "expert", "env.turn_budget": 30}),
+    "rollout.demonstration.player": Case(
+        "expert", {"rollout.demonstration.weight": 0.5, "env.turn_budget": 30}
+    ),
+    "rollout.demonstration.weight": Case(
+        0.5, {"rollout.demonstration.player": "expert", "env.turn_budget": 30}
+    ),
     "rollout.episodes_per_task": Case(2),
     "rollout.top_p": Case(0.2, {"rollout.temperature": 1.5}),
     "rollout.max_context": Case(150),
@@ -156,7 +160,7 @@ def outcome(values: Mapping[str, Any], folder: Path) -> dict[str, Any] | str:
     weights = torch.load(newest / "trainer.pt", weights_only=True)["optimizer"]["state"] if newest else {}
     return {
         "turns": [tuple(row[name] for name in names) for row in turns],
-        "loss": [row["loss"] for row in steps] + [row["gold_loss"] for row in steps],
+        "loss": [row["loss"] for row in steps] + [row["demonstration_loss"] for row in steps],
         "norm": [row["grad_norm"] for row in steps],
         "moved": [row["relative_weight_change"] for row in steps],
         "effective": [row["effective_weight"] for row in turns if row["effective_weight"] is not None],

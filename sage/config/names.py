@@ -11,7 +11,7 @@ import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sage.config.moved import as_hashed
+from sage.config.moved import as_hashed, label_as_hashed
 from sage.config.plain import canonical_json, flatten
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 PARTS = ("intervention", "confidence", "normalization", "divergence", "curriculum")
-PLAY = ("rollout.player", "rollout.gold", "rollout.episodes_per_task")
+PLAY = ("rollout.player", "rollout.demonstration", "rollout.episodes_per_task")
 """What presets choose beside the parts."""
 LONGEST = 100
 """Characters of a name; a longer one says how many settings differ, and a digest of them."""
@@ -46,7 +46,7 @@ def automatic_name(config: RunConfig) -> str:
         return config.method
     words = [f"{key}={_short(value)}" for key, value in differing.items()]
     name = "+".join([config.method, *words])
-    if len(name) <= LONGEST:
+    if len(label_as_hashed(name)) <= LONGEST:  # a longer name of a setting makes no other run
         return name
     digest = hashlib.sha256(canonical_json(as_hashed(differing)).encode()).hexdigest()[:6]
     return f"{config.method}+{len(words)} settings ({digest})"

@@ -224,13 +224,13 @@ class PromptStyle(Settings):
         return text
 
 
-class GoldSettings(Settings):
-    """A good episode beside the student's own, for every task of a step (StableOPD's rollout mixture)."""
+class DemonstrationSettings(Settings):
+    """A demonstration beside the student's own episodes, for every task of a step (StableOPD's mixture)."""
 
     player: Literal["none", "teacher", "expert"]
     """Who plays it; only episodes that are won count, and the student imitates their tokens by −log p."""
     weight: float = Field(ge=0, le=1e6)
-    """λ_gold: weight of their mean −log p beside the loss. 0 is `player: none`."""
+    """λ (StableOPD's λ_gold): weight of their mean −log p beside the loss. 0 is `player: none`."""
 
 
 class RolloutSettings(Settings):
@@ -240,7 +240,7 @@ class RolloutSettings(Settings):
     """Who plays them: the student (on-policy), the teacher (`method=sft`), which must share the student's
     chat template, or the environment's expert (`method=sft_expert`), written in the prompt style's `answer`
     format."""
-    gold: GoldSettings
+    demonstration: DemonstrationSettings
     episodes_per_task: int = Field(ge=1, le=1_000)
     """Rollouts per task (2 gives `opd_two_rollouts`)."""
     temperature: float = Field(ge=0, le=100)
@@ -545,7 +545,7 @@ class RunConfig(Settings):
         server = self.teacher.server
         if server is not None and self.task == "train":
             backwards = self.curriculum.last_turns(1, self.env.turn_budget) is not None
-            gold = self.rollout.gold
+            shown = self.rollout.demonstration
             refuse_what_a_server_cannot(
                 server.most_likeliest,
                 {
@@ -555,7 +555,7 @@ class RunConfig(Settings):
                 self.confidence.teacher_temperature,
                 {
                     "rollout.player=teacher": self.rollout.player == "teacher",
-                    "rollout.gold.player=teacher": gold.player == "teacher" and gold.weight > 0,
+                    "rollout.demonstration.player=teacher": shown.player == "teacher" and shown.weight > 0,
                     f"curriculum={self.curriculum.name}": backwards,
                 },
             )

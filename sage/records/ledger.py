@@ -34,7 +34,8 @@ through with them, are not counted), a query's prompt and reply, all tokens of a
 class Ledger:
     """Sums over the training steps of a run.
 
-    tokens: `student` (trained on), `gold` (`rollout.gold`), and the teacher's `scored`, `judged`, `played`.
+    tokens: `student` (trained on), `demonstration`
+    (`rollout.demonstration`), and the teacher's `scored`, `judged`, `played`.
     seconds: wall time by phase. queries: of the judge that reached the model.
     """
 
@@ -71,7 +72,7 @@ def ledger(steps: Sequence[Mapping[str, Any]]) -> Ledger:
     def total(column: str) -> Any:
         return sum(row.get(column) or 0 for row in steps)
 
-    columns = {"student": "student_tokens", "gold": "gold_tokens", **TEACHER}
+    columns = {"student": "student_tokens", "demonstration": "demonstration_tokens", **TEACHER}
     tokens = {name: int(total(column)) for name, column in columns.items()}
     seconds = {p: float(total(f"seconds_{p}")) for p in PHASES if p != "evaluation"}
     return Ledger(tokens, seconds, int(total("judge_queries")))

@@ -110,7 +110,7 @@ class Recorder:
         )
         row = step_row(self.key, step, **report.row)
         self.tables.append_step(step, turns=turns, episodes=episodes, row=row)
-        if broken := row.get("gold_not_ok"):
+        if broken := row.get("demonstration_not_ok"):
             self.say(f"{broken} of the demonstrations of training step {step} broke and taught nothing")
         self._warn_of_the_judge(turns)
         self.folder.beat(phase="training", step=step, seconds=self.clock.totals())

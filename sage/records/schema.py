@@ -124,12 +124,15 @@ STEPS: dict[str, tuple[str, str]] = {
     "judge_queries": ("int64", "not served from the cache"),
     "judge_cached": ("int64", "turns whose reply was there already"),
     "judge_tokens": ("int64", "prompt and reply tokens of the queries"),
-    "gold_tokens": ("int64", "student tokens of good episodes beside the student's own (rollout.gold)"),
-    "gold_not_ok": (
+    "demonstration_tokens": (
         "int64",
-        "good episodes that broke (env_error, policy_error) and taught nothing; null in older records",
+        "student tokens of demonstrations beside the student's own episodes (rollout.demonstration)",
     ),
-    "gold_loss": ("float64", "their mean −log p times its weight, beside `loss`; 0 without any"),
+    "demonstration_not_ok": (
+        "int64",
+        "demonstrations that broke (env_error, policy_error) and taught nothing; null in older records",
+    ),
+    "demonstration_loss": ("float64", "their mean −log p times its weight, beside `loss`; 0 without any"),
     "share_det_fail": ("float64", "label shares over turns"),
     "share_skip": ("float64", "same"),
     "share_weak": ("float64", "same"),
@@ -145,3 +148,10 @@ STEPS: dict[str, tuple[str, str]] = {
 
 TABLES: dict[str, dict[str, tuple[str, str]]] = {"turns": TURNS, "episodes": EPISODES, "steps": STEPS}
 """Every table by its file name's stem."""
+
+RENAMED_COLUMNS = {
+    "gold_tokens": "demonstration_tokens",
+    "gold_not_ok": "demonstration_not_ok",
+    "gold_loss": "demonstration_loss",
+}
+"""Old name of a column to today's; files that were written under the old one are read under the new one."""

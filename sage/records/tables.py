@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from sage.errors import short_reason
 from sage.records.owner import writing
 from sage.records.rows import Row
-from sage.records.schema import FORMAT_VERSION, TABLES
+from sage.records.schema import FORMAT_VERSION, RENAMED_COLUMNS, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,10 +178,13 @@ def read(folder: Path, table: str, columns: Iterable[str] | None = None) -> pa.T
 
 
 def _piece(path: Path, columns: list[str] | None) -> pa.Table:
-    """One file of a table. Raises DamagedRecords."""
+    """One file of a table, its columns under today's names. Raises DamagedRecords."""
+    if columns is not None:  # those that a file does not have are no error
+        columns = columns + [old for old, new in RENAMED_COLUMNS.items() if new in columns]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns=columns)
+            piece = file.read(columns=columns)
+        return piece.rename_columns([RENAMED_COLUMNS.get(name, name) for name in piece.column_names])
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:

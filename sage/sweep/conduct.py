@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sage.config.load import load
+from sage.config.moved import new_name
 from sage.config.schema import RunConfig
 from sage.errors import ConfigError
 from sage.launch.multirun import LEDGER, without_hydra
@@ -122,7 +123,7 @@ def _fields(base: RunConfig, settings: SweepSettings) -> dict[str, Any]:
     """What all runs of the study share: the base config without what the space and the seeds vary."""
     from sage.config.plain import flatten
 
-    varied = {"seed", *settings.space}
+    varied = {"seed", *(new_name(setting) or setting for setting in settings.space)}
     fields = flatten(base.digest_fields())
     return {k: v for k, v in fields.items() if k not in varied and k.split(".")[0] not in varied}
 

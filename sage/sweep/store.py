@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sage.config.moved import modern
 from sage.config.plain import flatten
 from sage.errors import ConfigError, reason_of
 from sage.redaction import learn, redact
@@ -75,8 +76,8 @@ def open_study(settings: SweepSettings, url: str, base: Mapping[str, Any]) -> op
     known = study.user_attrs.get(_DEFINITION)
     if known is None or not study.get_trials(deepcopy=False):
         study.set_user_attr(_DEFINITION, definition)
-    elif known != definition:
-        mine, theirs = flatten(definition), flatten(known)
+    elif (theirs := _as_today(known)) != (mine := _as_today(definition)):
+        mine, theirs = flatten(mine), flatten(theirs)
         differ = sorted(k for k in mine | theirs if mine.get(k, KeyError) != theirs.get(k, KeyError))
         shown = ", ".join(differ[:6]) + (f" and {len(differ) - 6} more" if len(differ) > 6 else "")
         raise ConfigError(
@@ -84,6 +85,11 @@ def open_study(settings: SweepSettings, url: str, base: Mapping[str, Any]) -> op
             "trials cannot be compared with new ones: restore them, or name another hydra.sweeper.study."
         )
     return study
+
+
+def _as_today(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """With the common settings as they are called now; a study may have been begun before."""
+    return {**definition, "config": modern(definition.get("config", {}))[0]}
 
 
 def tidy(study: optuna.Study) -> int:

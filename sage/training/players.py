@@ -49,15 +49,15 @@ def training_play(
 def demonstrations(
     config: RunConfig, models: Models, pool: EnvPool, settings: PlaySettings
 ) -> Demonstrations | None:
-    """None where `rollout.gold` is off. Raises ConfigError as `training_play` does."""
-    wanted = config.rollout.gold
+    """None where `rollout.demonstration` is off. Raises ConfigError as `training_play` does."""
+    wanted = config.rollout.demonstration
     if wanted.player == "none" or wanted.weight == 0:
         return None
     apart = replace(settings, stream=GUIDE)
     if wanted.player == "expert":
         by = _by_expert(models, pool, apart)
     else:
-        by = _by_teacher(models, pool, apart, "rollout.gold.player=teacher")
+        by = _by_teacher(models, pool, apart, "rollout.demonstration.player=teacher")
     return Demonstrations(lambda jobs: by(jobs, settings.turn_budget), wanted.weight)
 
 

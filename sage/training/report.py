@@ -39,9 +39,9 @@ def report_of(
     teacher_tokens, shown_cost, shown_not_ok = map(int, processes.all_reduce_sum(here))
     row = step_values(batch, loss) | {
         "teacher_tokens": teacher_tokens,
-        "gold_tokens": int(shown.sums.tokens) if shown else 0,
-        "gold_loss": shown.loss if shown else 0.0,
-        "gold_not_ok": shown_not_ok,
+        "demonstration_tokens": int(shown.sums.tokens) if shown else 0,
+        "demonstration_loss": shown.loss if shown else 0.0,
+        "demonstration_not_ok": shown_not_ok,
         "stepped": update.stepped,
         **asdict(update),
         **seconds_of_step(),

@@ -120,6 +120,15 @@ def test_other_settings_in_one_seed(tmp_path):
     )
 
 
+def test_an_arm_may_be_declared_under_the_old_name_of_a_setting(tmp_path):
+    shown = {"overrides": ("rollout.demonstration.player=expert", "name=sage_opd")}
+    arms = ARMS | {"sage_opd": [*ARMS["sage_opd"], "rollout.gold"]}
+    plan, runs = write_planned(tmp_path, lambda method, _: shown if method == "sage_opd" else {}, arms=arms)
+    assert unmet(plan, runs) == {}
+    undeclared = write_plan(tmp_path, "undeclared.yaml")
+    assert any("rollout.demonstration.player" in detail for detail in unmet(undeclared, runs).values())
+
+
 def test_other_settings_in_one_seed_of_both_arms(tmp_path):
     other = {"overrides": ("evaluation.temperature=0.1",)}
     plan, runs = write_planned(tmp_path, lambda method, seed: other if seed == 1 else {})

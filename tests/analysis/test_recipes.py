@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from analysis.cli import main
 from analysis.load import load
+from sage.records.schema import RENAMED_COLUMNS
 from tests.analysis.synthetic import Study, write_study
 
 
@@ -53,6 +55,37 @@ def test_many_differences_become_a_digest_and_a_note_lists_them(runs: Path) -> N
 
 def test_a_varied_setting_is_not_told_twice(runs: Path) -> None:
     assert {m for m in load([runs], vary=["trainer.steps"]).runs["method"] if "99" in m} == {"opd[steps=99]"}
+
+
+def test_runs_of_before_a_setting_and_its_columns_were_renamed_are_read_as_today_s(runs: Path) -> None:
+    """Records as the commit 52ebe13 wrote them, and one that was begun then and ended now."""
+    former = {new: old for old, new in RENAMED_COLUMNS.items()}
+    attempts = sorted(runs.glob("*/attempt_1"))
+    for number, attempt in enumerate(attempts):
+        name, setting = ("rollout.gold", "gold") if number % 2 else ("rollout.demonstration", "demonstration")
+        called = yaml.safe_load((attempt / "config.yaml").read_text())["method"]
+        change(attempt / "config.yaml", "rollout", **{setting: {"player": "expert", "weight": 0.5}})
+        file = attempt / "config.yaml"
+        file.write_text(f"name: {called}+{name}.weight=0.5\n" + file.read_text())
+        steps = pd.read_parquet(attempt / "steps.parquet")
+        steps = steps.assign(demonstration_tokens=number, method=f"{called}+{name}.weight=0.5")
+        if number % 2:
+            steps = steps.rename(columns=former)
+            steps.loc[1:, "method"] = f"{called}+rollout.demonstration.weight=0.5"  # went on today
+        steps.to_parquet(attempt / "steps.parquet")
+        for table in ("episodes", "turns"):
+            frame = pd.read_parquet(attempt / f"{table}.parquet")
+            frame.assign(method=f"{called}+{name}.weight=0.5").to_parquet(attempt / f"{table}.parquet")
+    records = load([runs], tables=("episodes", "turns", "steps"))
+    assert not set(records.steps) & set(former.values())
+    assert set(records.steps["demonstration_tokens"]) == set(range(len(attempts)))
+    assert len(records.unused) == 0
+    plain = {name.partition("[")[0] for name in records.runs["method"]}
+    assert plain == {"opd+rollout.demonstration.weight=0.5", "sage_opd+rollout.demonstration.weight=0.5"}
+    assert records.runs.loc[records.runs["method"].str.startswith("sage_opd"), "config_id"].nunique() == 1
+    for key in ("rollout.gold.weight", "rollout.demonstration.weight"):
+        varied = load([runs], vary=[key])
+        assert all("weight=0.5" in name for name in varied.runs["method"])
 
 
 @pytest.mark.parametrize("command", [["summary"], ["cost"], ["variance"], ["rates"]])

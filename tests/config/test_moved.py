@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from sage.config.compose import compose
 from sage.config.known import known_settings
 from sage.config.load import load
-from sage.config.moved import MOVED, modern_label, renamed
+from sage.config.moved import MOVED, label_as_hashed, modern_label, renamed
 from sage.config.plain import canonical_json
 from sage.config.validate import validate
 from sage.errors import ConfigError
@@ -131,6 +131,7 @@ def test_a_run_keeps_the_id_that_it_had_under_the_old_name(old: str, new: str) -
     fields = copy.deepcopy(now.fields)
     fields["intervention"]["rule"]["name"] = old
     fields["name"] = fields["name"].replace(f"name={new}", f"name={old}")
+    fields["rollout"]["gold"] = fields["rollout"].pop("demonstration")
     before = Identity(fields, "m" * 64)
     by_hand = {"identity": 1, "schema": 2, "manifest": "m" * 64, "config": fields}
     assert now.digest == before.digest == hashlib.sha256(canonical_json(by_hand).encode()).hexdigest()
@@ -162,3 +163,76 @@ def test_the_old_command_that_lists_runs_is_read_and_says_its_new_name(tmp_path:
     assert old.returncode == new.returncode == 0
     assert old.stdout == new.stdout
     assert (old.stderr, new.stderr) == ("plan is list now; its old name is read for one release more.\n", "")
+
+
+# Settings that kept their group -----------------------------------------------------------------------------
+
+BEFORE = {
+    ("method=stable_opd",): "8adb75fb21e1",
+    ("method=stable_opd", "rollout.gold.weight=0.25"): "c0bdeaa7d14b",
+    ("method=opd", "rollout.gold.player=expert", "rollout.gold.weight=0.25"): "fb373296ad56",
+    (
+        *("method=opd", "rollout.gold.player=expert", "rollout.gold.weight=0.25"),
+        *("intervention=judge", "confidence=top1"),  # its name is longer than 100 characters today
+    ): "1cb34ab863a6",
+    (
+        *("method=opd", "rollout.gold.player=expert", "rollout.gold.weight=0.25"),
+        *("intervention=judge", "confidence.teacher_temperature=2"),  # one that says a digest
+    ): "65b3aefba1ac",
+}
+"""Ids of the commit 52ebe13, for a manifest that is called m sixty-four times."""
+
+
+@pytest.mark.parametrize("line", BEFORE)
+def test_a_run_whose_setting_is_called_otherwise_now_keeps_its_id_and_its_recipe(
+    line: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    today = [word.replace("rollout.gold", "rollout.demonstration") for word in line]
+    now = Identity.of(load(today), "m" * 64)
+    assert capsys.readouterr().err == ""
+    assert now.run == BEFORE[line]
+    assert "demonstration" in now.fields["rollout"]
+    fields = copy.deepcopy(now.fields)
+    fields["rollout"]["gold"] = fields["rollout"].pop("demonstration")
+    fields["name"] = fields["name"].replace("rollout.demonstration", "rollout.gold")
+    record = Identity(fields, "m" * 64).to_json()
+    by_hand = {"identity": 1, "schema": 2, "manifest": "m" * 64, "config": fields}
+    assert record["digest"] == hashlib.sha256(canonical_json(by_hand).encode()).hexdigest() == now.digest
+    assert recorded_settings(record) == recorded_settings(now.to_json())
+    assert Identity.of(load(list(line)), "m" * 64) == now
+    assert capsys.readouterr().err.count("is rollout.demonstration.") == sum("gold" in word for word in line)
+
+
+def test_plain_data_with_the_old_name_of_a_setting_is_read_as_the_new_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = load(["method=stable_opd"]).model_dump(mode="json")
+    plain["rollout"]["gold"] = plain["rollout"].pop("demonstration") | {"weight": 0.5}
+    assert validate(plain).rollout.demonstration.weight == 0.5
+    note = "rollout.gold is rollout.demonstration now; its old name is read for one release more.\n"
+    assert capsys.readouterr().err == note
+    assert "gold" in plain["rollout"]  # what was given is left as it was
+
+
+def test_a_setting_that_is_there_under_both_its_names_is_refused_with_the_new_one() -> None:
+    plain = load(["method=stable_opd"]).model_dump(mode="json")
+    plain["rollout"]["gold"] = dict(plain["rollout"]["demonstration"])
+    with pytest.raises(ConfigError, match=r"'rollout\.gold' is 'rollout\.demonstration' now"):
+        validate(plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("stable_opd+rollout.gold.weight=0.5", "stable_opd+rollout.demonstration.weight=0.5"),
+        (
+            "opd+intervention=dealt+rollout.gold.player=expert[weight=0.5]",
+            "opd+intervention=permuted+rollout.demonstration.player=expert[weight=0.5]",
+        ),
+        ("rollout.gold.weight=0.5", "rollout.gold.weight=0.5"),
+        ("opd+rollout.golden=1", "opd+rollout.golden=1"),
+    ],
+)
+def test_what_tables_call_a_run_has_todays_name_of_a_setting(name: str, expected: str) -> None:
+    assert modern_label(name) == expected
+    assert label_as_hashed(expected) in (name, name.replace("permuted", "dealt"))

@@ -9,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sage.records.schema import TABLES
+from sage.records.schema import RENAMED_COLUMNS, TABLES
 from sage.records.tables import Tables, arrow_schema, read, read_frame, to_arrow
 
 from .conftest import record_evaluation, record_run, record_step
@@ -152,3 +153,31 @@ def test_rows_of_another_step_are_refused(folder: Path) -> None:
 def test_an_empty_run_reads_as_empty_tables(folder: Path) -> None:
     assert read(folder, "turns").num_rows == 0
     assert read_frame(folder, "steps", ["step", "loss"]).columns.tolist() == ["step", "loss"]
+
+
+def test_columns_that_are_called_otherwise_now_are_read_under_their_new_names(folder: Path) -> None:
+    """A run of before is read, gone on with, and then written under the new names alone."""
+    tables = record_run(folder)
+    former = {new: old for old, new in RENAMED_COLUMNS.items()}
+    for batch in (folder / "parts").glob("*-0-train"):
+        steps = pq.read_table(batch / "steps.parquet")
+        steps = steps.set_column(
+            steps.schema.get_field_index("demonstration_tokens"), "demonstration_tokens", pa.array([7])
+        )
+        pq.write_table(
+            steps.rename_columns([former.get(name, name) for name in steps.column_names]),
+            batch / "steps.parquet",
+        )
+    before = all_tables(folder)
+    assert [row["demonstration_tokens"] for row in before["steps"]] == [7, 7, 7]
+    assert not set(before["steps"][0]) & set(RENAMED_COLUMNS)
+    some = read(folder, "steps", ["step", "demonstration_tokens"])
+    assert some.to_pylist() == [{"step": n, "demonstration_tokens": 7} for n in (1, 2, 3)]
+    record_step(tables, 4)
+    assert read(folder, "steps", ["demonstration_tokens"]).column(0).to_pylist() == [7, 7, 7, None]
+    tables.consolidate()
+    assert not set(pq.read_schema(folder / "steps.parquet").names) & set(RENAMED_COLUMNS)
+    tables.resume(3)
+    rows = [row for row in before["episodes"] if row["phase"] == "train"]
+    assert all_tables(folder)["steps"] == before["steps"]
+    assert [row for row in all_tables(folder)["episodes"] if row["phase"] == "train"] == rows

@@ -213,6 +213,25 @@ def test_a_study_does_not_mix_with_another_space(tmp_path: Path) -> None:
     assert "was begun with other settings (config.trainer.steps)" in err
 
 
+def test_a_study_that_was_begun_before_a_setting_was_renamed_goes_on(tmp_path: Path) -> None:
+    assert sage(tmp_path, "-m", "hydra.sweeper.n_trials=1")[0] == 0
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'runs' / 'studies.db'}")
+    study = optuna.load_study(study_name="dial", storage=storage)
+    definition = study.user_attrs["sage.definition"]
+    assert "rollout.demonstration.weight" in definition["config"]
+    definition["config"] = {
+        key.replace("rollout.demonstration", "rollout.gold"): value
+        for key, value in definition["config"].items()
+    }
+    study.set_user_attr("sage.definition", definition)
+    code, out, err = sage(tmp_path, "-m", "hydra.sweeper.n_trials=2")
+    assert (code, err) == (0, "")
+    assert "Study dial: 2 of 2 trials finished." in out
+    code, _, err = sage(tmp_path, "-m", "rollout.demonstration.weight=3")
+    assert code == 2
+    assert "config.rollout.demonstration.weight)" in err
+
+
 def test_a_study_without_m_says_what_to_type(tmp_path: Path) -> None:
     code, _, err = sage(tmp_path)
     assert (code, err) == (2, "sweep=dial is a study of many runs: python -m sage -m sweep=dial.\n")

@@ -531,8 +531,8 @@ def test_demonstrations_add_their_cross_entropy(tmp_path: Path) -> None:
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in reference.parameters() if p.grad is not None])
     assert relative(gradients[0], expected) < 1e-4
-    assert report.row["gold_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
-    assert report.row["gold_tokens"] == tokens
+    assert report.row["demonstration_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert report.row["demonstration_tokens"] == tokens
     assert report.row["teacher_play_tokens"] == 11 * len(episodes)
     assert (report.row["loss"], report.row["stepped"], summary.stepped) == (0.0, True, 1)
 
@@ -543,7 +543,8 @@ def test_demonstrations_that_are_lost_teach_nothing(tmp_path: Path) -> None:
     _, (report,), _ = train(
         tmp_path, trainer=trainer, intervention=never, demonstrations=demonstrations_of(1.0, won=False)
     )
-    assert (report.row["gold_tokens"], report.row["gold_loss"], report.row["stepped"]) == (0, 0.0, False)
+    shown = (report.row["demonstration_tokens"], report.row["demonstration_loss"])
+    assert (shown, report.row["stepped"]) == ((0, 0.0), False)
 
 
 def broken_demonstrations(count: int) -> Demonstrations:
@@ -568,8 +569,8 @@ def test_demonstrations_that_broke_are_counted_and_teach_nothing(tmp_path: Path)
     _, (report,), _ = train(
         tmp_path / "b", trainer=trainer, intervention=never, demonstrations=broken_demonstrations(1)
     )
-    assert (whole.row["gold_not_ok"], report.row["gold_not_ok"]) == (0, 1)
-    assert 0 < report.row["gold_tokens"] < whole.row["gold_tokens"]
+    assert (whole.row["demonstration_not_ok"], report.row["demonstration_not_ok"]) == (0, 1)
+    assert 0 < report.row["demonstration_tokens"] < whole.row["demonstration_tokens"]
 
 
 def test_too_many_demonstrations_that_broke_fail_the_step(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Anchored(Divergence):
 
     The reference constraint of StableOPD (arXiv 2604.08527, in public reading notes). The two differ by
     −(1 + β) log Σ_v q^{1/(1+β)} π_ref^{β/(1+β)}, which does not depend on the student: it is left out, so 0
-    still means that nothing is left to learn. The other half of StableOPD is `rollout.gold`.
+    still means that nothing is left to learn. The other half of StableOPD is `rollout.demonstration`.
     """
 
     strength: float = Field(gt=0, le=1_000)

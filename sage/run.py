@@ -37,6 +37,7 @@ from sage.records.rows import RunKey
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
 from sage.records.trouble import still_warning
+from sage.redaction import redact
 from sage.teacher.elsewhere import RemoteTeacher
 from sage.training import checkpoint, setup
 from sage.training.batch import Models
@@ -290,7 +291,7 @@ def _recorder(
     games = tasks((config.evaluation.splits or ["train"])[0])
     key = RunKey(
         run=identity.run,
-        method=config.name,
+        method=redact(config.name),
         env=config.env.name,
         source=games[0].source if games else "",
         seed=config.seed,

@@ -133,3 +133,9 @@ def test_a_config_that_is_none_is_refused(plain: Any) -> None:
     with pytest.raises(ConfigError) as refused:
         validate(plain)
     assert len(str(refused.value)) <= LONGEST
+
+
+@pytest.mark.parametrize("setting", ["launch.runs_dir", "launch.judge_cache"])
+def test_a_path_that_is_written_to_is_no_address(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"is a path on this machine, not an address"):
+        load([f"{setting}='http://me:word@host/a'"])

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from sage.config.loading import OWN_ARGUMENTS, LoraSettings
+from sage.config.local_path import LocalPath
 from sage.config.prompt_texts import KNOWN_FIELDS, PATTERNS, check_text
 from sage.config.registry import (
     Component,
@@ -424,7 +425,7 @@ class TrackingSettings(Settings):
 class LaunchSettings(Settings):
     """How runs are started; never changes a result."""
 
-    runs_dir: str
+    runs_dir: LocalPath
     """Run directories are made below it."""
     access: Literal["owner", "group", "all"]
     """Who may use the files that are written (runs, databases, logs): their owner alone, its group too (to
@@ -439,7 +440,7 @@ class LaunchSettings(Settings):
     until: Literal["all", "decided"]
     """Of a study whose runs serve a plan with looks: play `all` of its runs, or its seeds in blocks with a
     look after each, until every difference of the plan is `decided`."""
-    judge_cache: str | None
+    judge_cache: LocalPath | None
     """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
     from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""
 
@@ -447,7 +448,7 @@ class LaunchSettings(Settings):
 class PretrainSettings(Settings):
     """`task=pretrain`: a tiny model from scratch, on expert play. Ignored by the other tasks."""
 
-    output: str
+    output: LocalPath
     """Directory to write the model to; must not hold one yet."""
     init: str | None
     """Directory of a model to continue from, with as many layers and key/value heads or fewer; None starts

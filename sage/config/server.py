@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from sage.config.local_path import LocalPath
 from sage.config.registry import Settings
 
 
@@ -42,7 +43,7 @@ class ServerSettings(Settings):
     token_budget: int | None = Field(ge=1, le=10**15)
     """Most tokens that one process sends to the server or may have back; beyond it the run fails and can be
     resumed. None for no limit. `trainer.teacher_budget` is the limit that ends a training as planned."""
-    cache: str | None
+    cache: LocalPath | None
     """SQLite file that keeps scores across runs, by model, ids and positions. None keeps none. The judge's
     replies have `launch.judge_cache`."""
     key_env: str | None

@@ -37,6 +37,10 @@ ONE_ROW = {
     "turns": "One row for each turn that was played, in training and in evaluation.",
     "episodes": "One row for each episode, in training and in evaluation.",
     "steps": "One row for each optimizer step.",
+    "tokens": (
+        "One row for each student token of a sample of each step's training episodes (`trainer.log_tokens`). "
+        "The mean over a turn's tokens is the turn's own number. Records of older versions have no such file."
+    ),
 }
 
 

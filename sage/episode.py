@@ -246,6 +246,30 @@ def effect_of(before: int | None, after: int | None, *, searched: bool = False) 
 
 
 @dataclass(slots=True)
+class TokenScores:
+    """What is recorded of the student tokens of one episode, its turns one after the other.
+
+    Each list has one entry a token, None where nobody knows, or none at all where nothing was computed. Logs
+    in nats; `top1` at the confidence rule's temperature, `likeliest` (text, probability; most likely first)
+    without one.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    """Joined they are the text of each answer; empty where a character goes on in the next token."""
+    student_logprob: list[float | None] = field(default_factory=list)
+    student_entropy: list[float | None] = field(default_factory=list)
+    teacher_logprob: list[float | None] = field(default_factory=list)
+    teacher_entropy: list[float | None] = field(default_factory=list)
+    divergence: list[float | None] = field(default_factory=list)
+    top1: list[float | None] = field(default_factory=list)
+    likeliest: list[list[tuple[str, float]]] = field(default_factory=list)
+    confidence: list[float | None] = field(default_factory=list)
+    weight: list[float | None] = field(default_factory=list)
+    """Z s of the token."""
+
+
+@dataclass(slots=True)
 class TrainingEpisode:
     """An episode of training and what is said about its turns, in order; nothing where it is not ok."""
 
@@ -254,3 +278,5 @@ class TrainingEpisode:
     scores: list[TurnScore] = field(default_factory=list)
     effective_weights: list[float] = field(default_factory=list)
     """Z s_t, mean over the turn's tokens."""
+    tokens: TokenScores | None = None
+    """Its tokens one by one, where it is of the sample that is recorded so (`trainer.log_tokens`)."""

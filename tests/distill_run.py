@@ -44,6 +44,7 @@ TRAINER = TrainerSettings(
     clip_norm=1.0,
     teacher_budget=None,
     log_skipped=True,
+    log_tokens=2,
 )
 SPEED = SpeedSettings(
     fit_memory=True,

@@ -127,6 +127,7 @@ FASTER = {
     "speed.checkpoint_every": 1,
     "speed.step_timeout_s": 30.0,
     "trainer.log_skipped": False,
+    "trainer.log_tokens": 0,
     "env.distances": False,
     "student.device": "cpu",
     "teacher.device": "cpu",

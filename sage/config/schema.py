@@ -54,6 +54,7 @@ WITHOUT_EFFECT = {
     "student.device": "where the student is; results agree to rounding",
     "teacher.device": "where the teacher is; results agree to rounding",
     "trainer.log_skipped": "what is recorded of skipped turns",
+    "trainer.log_tokens": "what is recorded of single tokens",
     "env.distances": "what is recorded of the expert's distance, but for intervention=oracle",
     **{f"normalization.none.{name}": "Z is one" for name in ("scope", "epsilon", "z_max")},
     **{
@@ -92,6 +93,7 @@ CAME_LATER: dict[str, Any] = {
     "student.lora": None,
     "teacher.model_kwargs": {},
     "teacher.server": None,
+    "trainer.log_tokens": 2,
 }
 """Settings that are younger than runs that are still read -> the value at which they change nothing. At it
 they are no part of a run's identity, so that runs and recipes from before stay what they are."""
@@ -286,6 +288,9 @@ class TrainerSettings(Settings):
     their confidence and divergence are missing in the turns table. A confidence that compares turns still
     reads the models at all of them. It is another result: a run with thinner records must not stand in for
     one with all of them."""
+    log_tokens: int = Field(ge=0, le=1_000_000)
+    """Episodes of a step whose every token is recorded in the tokens table: the first of its batch, the same
+    games for every method of one seed. Costs no pass through a model and about 60 bytes a token on disk."""
 
 
 VLLM_SPEED = frozenset(

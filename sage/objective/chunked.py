@@ -44,6 +44,10 @@ class Projection(Protocol):
         """Logits [C, V], at least in float32; always a fresh tensor."""
         ...
 
+    def known(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
+        """How many of the likeliest tokens the model itself has named at each, [C]."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -62,6 +66,10 @@ class Head:
         bias_V = None if self.bias_V is None else self.bias_V[:vocabulary]
         logits_CV = torch.nn.functional.linear(hidden_CD, self.weight_VD[:vocabulary], bias_V)
         return logits_CV.float() if logits_CV.dtype in (torch.bfloat16, torch.float16) else logits_CV
+
+    def known(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
+        """All of them, [C]."""
+        return hidden_CD.new_full((len(hidden_CD),), vocabulary, dtype=torch.long)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sage.errors import reason_of
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import IDENTITY_VERSION, Identity
 from sage.records.rundir import RunDir, RunStatus, parse_status
-from sage.records.schema import FORMAT_VERSION, TABLES
+from sage.records.schema import CAME_LATER, FORMAT_VERSION, TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,6 +130,7 @@ def tables_problem(folder: Path) -> str:
         return ""
     if not any(os.path.lexists(name) for name in names):
         return ""  # a story that records no table
+    names = [name for name in names if name.stem not in CAME_LATER or os.path.lexists(name)]
     return next((problem for name in names if (problem := file_problem(name))), "")
 
 

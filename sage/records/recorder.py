@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sage.episode import Episode, Label, Status, TrainingEpisode
 from sage.records.clock import PhaseClock
 from sage.records.ledger import TEACHER
-from sage.records.rows import Row, RunKey, episode_rows, step_row
+from sage.records.rows import Row, RunKey, episode_rows, step_row, token_rows
 from sage.records.rundir import RunDir
 from sage.records.tables import Tables
 from sage.records.trouble import fallback_warning
@@ -109,7 +109,8 @@ class Recorder:
             effective_weights=[one.effective_weights for one in batch],
         )
         row = step_row(self.key, step, **report.row)
-        self.tables.append_step(step, turns=turns, episodes=episodes, row=row)
+        tokens = [token for one in batch for token in token_rows(self.key, one, step=step - 1)]
+        self.tables.append_step(step, turns=turns, episodes=episodes, row=row, tokens=tokens)
         if broken := row.get("demonstration_not_ok"):
             self.say(f"{broken} of the demonstrations of training step {step} broke and taught nothing")
         self._warn_of_the_judge(turns)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sage.episode import Decision, Episode, Label, Turn, TurnScore, effect_of
+from sage.episode import Decision, Episode, Label, TrainingEpisode, Turn, TurnScore, effect_of
 from sage.redaction import redact
 
 Row = dict[str, Any]
@@ -25,6 +25,12 @@ LABEL_SHARES = {
     Label.FALLBACK: "share_fallback",
 }
 """Column of the steps table for each label that a judge can give; ALWAYS and NEVER have none."""
+
+TOKEN_VALUES = (
+    *("text", "student_logprob", "student_entropy", "teacher_logprob", "teacher_entropy"),
+    *("divergence", "top1", "confidence", "weight"),
+)
+"""Columns of the tokens table that are a list of `TokenScores` each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +168,28 @@ def episode_rows(
                 )
             )
     return turns, [episode_row(key, episode, phase=phase, step=step) for episode in episodes]
+
+
+def token_rows(key: RunKey, one: TrainingEpisode, *, step: int) -> list[Row]:
+    """Rows of `tokens`, none where the episode is none of the sample; what is not known is null."""
+    tokens = one.tokens
+    if tokens is None or not tokens.ids:
+        return []
+    same = _keys(key, one.episode, "train", step)
+    same = {name: value for name, value in same.items() if name not in ("status", "won")}
+    places = [(turn.index, position) for turn in one.episode.turns for position in range(turn.n_tokens)]
+    columns = {
+        "token": tokens.ids,
+        **{name: getattr(tokens, name) for name in TOKEN_VALUES if getattr(tokens, name)},
+    }
+    rows = []
+    for n, (turn, position) in enumerate(places):
+        row = same | {"turn": turn, "position": position}
+        row |= {name: values[n] for name, values in columns.items()}
+        for rank, (word, probability) in enumerate(tokens.likeliest[n] if tokens.likeliest else [], start=1):
+            row |= {f"word_{rank}": word, f"word_{rank}_p": probability}
+        rows.append(row)
+    return rows
 
 
 def _at(values: Sequence[Sequence[Any]] | None, e: int, t: int) -> Any:

@@ -146,7 +146,41 @@ STEPS: dict[str, tuple[str, str]] = {
     "time": ("float64", "when the step was recorded, seconds since the epoch"),
 }
 
-TABLES: dict[str, dict[str, tuple[str, str]]] = {"turns": TURNS, "episodes": EPISODES, "steps": STEPS}
+TOKENS: dict[str, tuple[str, str]] = {
+    **_RUN,
+    **_EPISODE_KEY,
+    "turn": ("int64", "0-based"),
+    "position": ("int64", "of the token in its answer, 0-based"),
+    "token": ("int64", "its id"),
+    "text": (
+        "string",
+        "its text: those of an answer joined are the answer, a special token has its name; empty where a "
+        "character goes on in the next token",
+    ),
+    "student_logprob": ("float64", "of the sampled token at the time of the update, nats"),
+    "student_entropy": ("float64", "nats"),
+    "teacher_logprob": ("float64", "of the sampled token under the teacher, nats"),
+    "teacher_entropy": ("float64", "nats; null for a teacher on a server, which names its likeliest alone"),
+    "divergence": ("float64", "of the token, as the loss has it"),
+    "top1": ("float64", "teacher's highest probability, at the confidence rule's temperature"),
+    **{
+        name: (kind, text.format(rank))
+        for n, rank in enumerate(("likeliest", "second", "third"), start=1)
+        for name, kind, text in (
+            (f"word_{n}", "string", "teacher's {} token; null where a server has not named it"),
+            (f"word_{n}_p", "float64", "its probability, at temperature 1"),
+        )
+    },
+    "confidence": ("float64", "c of the token"),
+    "weight": ("float64", "Z s of the token"),
+}
+
+TABLES: dict[str, dict[str, tuple[str, str]]] = {
+    "turns": TURNS,
+    "episodes": EPISODES,
+    "steps": STEPS,
+    "tokens": TOKENS,
+}
 """Every table by its file name's stem."""
 
 RENAMED_COLUMNS = {
@@ -155,3 +189,8 @@ RENAMED_COLUMNS = {
     "gold_loss": "demonstration_loss",
 }
 """Old name of a column to today's; files that were written under the old one are read under the new one."""
+
+STEPS_ALONE = ("steps", "tokens")
+"""Tables to which optimizer steps alone add; an evaluation does not."""
+CAME_LATER = ("tokens",)
+"""Tables that older records lack."""

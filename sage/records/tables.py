@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from sage.errors import short_reason
 from sage.records.owner import writing
 from sage.records.rows import Row
-from sage.records.schema import FORMAT_VERSION, RENAMED_COLUMNS, TABLES
+from sage.records.schema import CAME_LATER, FORMAT_VERSION, RENAMED_COLUMNS, STEPS_ALONE, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,11 +71,21 @@ class Tables:
         self.folder = Path(folder)
         self.parts = self.folder / "parts"
 
-    def append_step(self, step: int, *, turns: Sequence[Row], episodes: Sequence[Row], row: Row) -> None:
-        """Record optimizer step `step` (1-based): its training episodes, their turns and its steps row."""
-        if row.get("step") != step or any(r.get("step") != step - 1 for r in (*turns, *episodes)):
+    def append_step(
+        self,
+        step: int,
+        *,
+        turns: Sequence[Row],
+        episodes: Sequence[Row],
+        row: Row,
+        tokens: Sequence[Row] = (),
+    ) -> None:
+        """Record optimizer step `step` (1-based): its training episodes, their turns, its steps row, and the
+        tokens of some."""
+        if row.get("step") != step or any(r.get("step") != step - 1 for r in (*turns, *episodes, *tokens)):
             raise ValueError(f"Step {step} takes a steps row of step {step} and episodes of step {step - 1}.")
-        self._write(f"{step:08d}-0-train", {"turns": turns, "episodes": episodes, "steps": [row]})
+        batch = {"turns": turns, "episodes": episodes, "steps": [row], "tokens": tokens}
+        self._write(f"{step:08d}-0-train", batch)
 
     def append_evaluation(
         self, step: int, split: str, *, turns: Sequence[Row], episodes: Sequence[Row]
@@ -126,7 +136,7 @@ class Tables:
 
     def _split_into_parts(self) -> None:
         """Undo `consolidate`, so that a finished run can be continued from an earlier checkpoint."""
-        tables = {table: _piece(self.folder / f"{table}.parquet", None) for table in TABLES}
+        tables = {table: self._whole(table) for table in TABLES}
         building = self.folder / ".parts-new"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
@@ -134,7 +144,7 @@ class Tables:
         train_steps = {s + 1 for s in _distinct(episodes, "step", pc.field("phase") == "train")}
         for step in sorted(train_steps | _distinct(tables["steps"], "step")):
             chosen = (pc.field("phase") != "eval") & (pc.field("step") == step - 1)
-            batch = {table: tables[table].filter(chosen) for table in ("turns", "episodes")}
+            batch = {table: tables[table].filter(chosen) for table in ("turns", "episodes", "tokens")}
             batch["steps"] = tables["steps"].filter(pc.field("step") == step)
             self._write_arrow(f"{step:08d}-0-train", batch, building)
         evaluations = episodes.filter(pc.field("phase") == "eval").select(["step", "split"])
@@ -143,6 +153,13 @@ class Tables:
             batch = {table: tables[table].filter(chosen) for table in ("turns", "episodes")}
             self._write_arrow(_evaluation_name(step, split), batch, building)
         building.rename(self.parts)
+
+    def _whole(self, table: str) -> pa.Table:
+        """A consolidated table; without rows where the records are older than it."""
+        path = self.folder / f"{table}.parquet"
+        if table in CAME_LATER and not path.exists():
+            return arrow_schema(table).empty_table()
+        return _piece(path, None)
 
 
 def write_aside(folder: Path, name: str, *, turns: Sequence[Row], episodes: Sequence[Row]) -> Path:
@@ -242,7 +259,10 @@ def _files(folder: Path, table: str) -> list[Path]:
         # The name also says which tables it holds; asking the disk instead would hide a batch that vanishes.
         batches = sorted(part for part in parts.iterdir() if _BATCH.fullmatch(part.name))
         holds_steps = [batch for batch in batches if batch.name[9] == "0"]
-        return [batch / f"{table}.parquet" for batch in (holds_steps if table == "steps" else batches)]
+        paths = [b / f"{table}.parquet" for b in (holds_steps if table in STEPS_ALONE else batches)]
+        if table in CAME_LATER:  # a batch that has its turns and not this is older
+            paths = [p for p in paths if p.exists() or not p.with_name("turns.parquet").exists()]
+        return paths
     whole = folder / f"{table}.parquet"
     return [whole] if whole.exists() else []
 

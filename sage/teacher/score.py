@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -93,11 +93,12 @@ def score(
     vocabulary: int,
     temperature: float,
     read: Callable[[Tensor], Tensor] = top1,
+    likeliest: Sequence[int] | None = None,
 ) -> list[TeacherPass]:
     """One padded forward over `views`; statistics at the student tokens of `turns[b]` of each.
 
     temperature and `read` are the confidence rule's: what it makes of each scaled distribution, [C, V] to
-    [C].
+    [C]. likeliest: how many of the likeliest tokens are kept of each view (None: of none).
 
     Raises ValueError for an answer that stands at the very beginning, where nothing predicts it, and
     NotFinite where the model's logits at a token that was asked for are.
@@ -107,7 +108,9 @@ def score(
     positions = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
     hidden_TE = states_of(teacher, [view.ids for view in views], positions)
     passes = []
-    for view, chosen, part_TE in zip(views, turns, hidden_TE.split([len(p) for p in positions]), strict=True):
+    parts = hidden_TE.split([len(p) for p in positions])
+    kept = likeliest or [0] * len(views)
+    for view, chosen, part_TE, most in zip(views, turns, parts, kept, strict=True):
         asked_T = torch.zeros(
             sum(end - start for start, end in view.spans), dtype=torch.bool, device=teacher.device
         )
@@ -120,7 +123,7 @@ def score(
             all_TE = part_TE.new_zeros(len(asked_T), part_TE.shape[-1])
             all_TE[asked_T] = part_TE
         target_T = torch.tensor(view.targets(), dtype=torch.long, device=teacher.device)
-        stats = token_stats(all_TE, head_of(teacher), target_T, asked_T, vocabulary, temperature, read)
+        stats = token_stats(all_TE, head_of(teacher), target_T, asked_T, vocabulary, temperature, read, most)
         # Further on NaN means that nobody asked.
         if not bool(stats.top1_T[asked_T].isfinite().all()):
             raise NotFinite(
@@ -140,19 +143,49 @@ def token_stats(
     vocabulary: int,
     temperature: float,
     read: Callable[[Tensor], Tensor] = top1,
+    likeliest: int = 0,
 ) -> TokenStats:
-    """Top-1 probability and `read` at `temperature`, entropy and log-probability of `target_T`; NaN where not
-    asked. The entropy is NaN throughout where the projection is not `whole`."""
+    """Top-1 probability and `read` at `temperature`, entropy and log-probability of `target_T`, and that many
+    of the likeliest tokens; NaN where not asked. The entropy is NaN throughout where the projection is not
+    `whole`."""
     dtype = torch.promote_types(hidden_TE.dtype, torch.float32)
     top1_T, entropy_T, logprob_T, signal_T = hidden_TE.new_full((4, len(hidden_TE)), math.nan, dtype=dtype)
+    best = _Likeliest.none(top1_T, min(likeliest, vocabulary)) if likeliest else None
     for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary):
         logits_CV = projection.logits(hidden_TE[index_C], vocabulary)
         logprob_CV = logits_CV.log_softmax(-1)
         if projection.whole:
             entropy_T[index_C] = entropy(logprob_CV)
         logprob_T[index_C] = chosen_logprob(logprob_CV, target_T[index_C])
+        if best is not None:
+            best.note(index_C, logprob_CV, projection.known(hidden_TE[index_C], vocabulary))
         if temperature != 1.0:
             logprob_CV = logits_CV.div_(temperature).log_softmax(-1)
         top1_T[index_C] = top1(logprob_CV)
         signal_T[index_C] = read(logprob_CV)
-    return TokenStats(top1_T, entropy_T, logprob_T, signal_T)
+    stats = TokenStats(top1_T, entropy_T, logprob_T, signal_T)
+    if best is None:
+        return stats
+    return replace(stats, likeliest_TK=best.ids_TK, likeliest_logprob_TK=best.logprob_TK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Likeliest:
+    """The K likeliest tokens at each of T, most likely first; −1 and NaN where they are not known."""
+
+    ids_TK: Tensor
+    logprob_TK: Tensor
+
+    @classmethod
+    def none(cls, like_T: Tensor, k: int) -> _Likeliest:
+        """Before anything is known."""
+        logprob_TK = like_T.new_full((len(like_T), k), math.nan)
+        return cls(torch.full_like(logprob_TK, -1, dtype=torch.long), logprob_TK)
+
+    def note(self, index_C: Tensor, logprob_CV: Tensor, known_C: Tensor) -> None:
+        """Those of one chunk; behind the `known_C` that the model has named nothing is known."""
+        k = self.ids_TK.shape[1]
+        logprob_CK, ids_CK = logprob_CV.topk(k)
+        beyond_CK = torch.arange(k, device=known_C.device) >= known_C[:, None]
+        self.ids_TK[index_C] = ids_CK.masked_fill(beyond_CK, -1)
+        self.logprob_TK[index_C] = logprob_CK.masked_fill(beyond_CK, math.nan)

@@ -22,6 +22,7 @@ from sage.records.clock import phase
 from sage.teacher.elsewhere import RemoteTeacher, Teacher
 from sage.teacher.score import TeacherPass, View, own_view, score, teacher_dialogue, teacher_view
 from sage.teacher.vocabulary import shared_vocabulary
+from sage.training.tokens import likeliest_wanted, note_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def score_batch(
                 vocabulary=models.vocabulary,
                 temperature=confidence.teacher_temperature,
                 read=confidence.read,
+                likeliest=[likeliest_wanted(sample) for sample in group],
             )
         teacher_tokens += sum(
             max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)
@@ -115,6 +117,8 @@ def score_batch(
                 )
         passes.append(done)
         stats.append([_by_turn(*three) for three in zip(group, done, students, strict=True)])
+        for sample, of_teacher in zip(group, done, strict=True):
+            note_teacher(sample, of_teacher.stats, models.student.tokenizer)
     return Scored(groups, passes, stats, teacher_tokens)
 
 

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from sage.records.clock import phase
 from sage.teacher.score import TeacherPass, View, head_of, own_view
 from sage.training.batch import Models, Scored, TrainingEpisode, lengths_of, mean_of, score_batch
 from sage.training.processes import ALONE, Processes
+from sage.training.tokens import note_confidence, note_student, note_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ def accumulate_gradient(
             of_group = [next(remaining) for _ in group]
             share += _student_pass(models, objective, group, passes, of_group, log_skipped)
             for sample, weights_T in zip(group, of_group, strict=True):
-                per_turn = (weights_T * sums.tokens).split(lengths_of(sample))
+                effective_T = weights_T * sums.tokens
+                note_weights(sample, effective_T)
+                per_turn = effective_T.split(lengths_of(sample))
                 sample.effective_weights = [
                     float(turn_T.mean()) if len(turn_T) else 0.0 for turn_T in per_turn
                 ]
@@ -137,6 +141,7 @@ def _weights(
     for t, confidence_T in zip(scored, weighed, strict=True):
         by_turn[t] = confidence_T
         sample.scores[t].confidence = mean_of(confidence_T)
+    note_confidence(sample, by_turn, lengths_of(sample))
     return selective_weights(weights, by_turn, lengths_of(sample))
 
 
@@ -229,3 +234,6 @@ def _note(group: Sequence[TrainingEpisode], result: ChunkedResult, needed: Tenso
         turn_score.student_logprob = mean_of(logprob_T)
         turn_score.student_entropy = mean_of(entropy_T)
         turn_score.divergence = mean_of(divergence_T)
+    per_turn = zip(*columns, strict=True)
+    for sample in group:
+        note_student(sample, list(islice(per_turn, len(sample.scores))))

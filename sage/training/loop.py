@@ -26,6 +26,7 @@ from sage.training.judging import Judged, judge_batch
 from sage.training.parts import Training
 from sage.training.report import report_of
 from sage.training.state import Progress, TrainState
+from sage.training.tokens import sampled, wanted
 
 
 def distill(
@@ -80,7 +81,8 @@ def play_batch(training: Training, step: int, jobs: Sequence[Job]) -> list[Train
     limit = training.rules.curriculum.turn_limit(step, training.schedule.turn_budget)
     with phase("rollout"):
         episodes = training.play(jobs, limit) if jobs else []
-    return [TrainingEpisode(episode) for episode in episodes]
+    chosen = wanted(training.schedule.jobs(step), training.trainer.log_tokens)
+    return [sampled(episode, chosen) for episode in episodes]
 
 
 def add_gradient(training: Training, step: int, judged: Judged) -> BatchLoss:

@@ -30,7 +30,8 @@ class TokenStats:
     top1_T: highest probability, signal_T: what the rule's `read` made of it, both at the rule's teacher
     temperature. entropy_T (nats) and logprob_T (log-probability of the sampled token) are of the unscaled
     distribution. student_logprob_T, student_entropy_T: the same of the student, None unless the rule
-    `needs_student`.
+    `needs_student`. likeliest_TK, likeliest_logprob_TK: ids of the K likeliest tokens and their unscaled
+    log-probabilities, −1 and NaN where they are not known; None where nobody has asked.
     """
 
     top1_T: Tensor
@@ -39,6 +40,8 @@ class TokenStats:
     signal_T: Tensor
     student_logprob_T: Tensor | None = None
     student_entropy_T: Tensor | None = None
+    likeliest_TK: Tensor | None = None
+    likeliest_logprob_TK: Tensor | None = None
 
 
 class Confidence(Component):

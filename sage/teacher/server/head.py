@@ -71,6 +71,11 @@ class LikeliestHead:
         wide_CV.scatter_(-1, place_CN, logprob_CN.float())
         return wide_CV[:, :vocabulary].contiguous()
 
+    def known(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
+        """Likeliest tokens of the shared vocabulary that the server has named, [C]."""
+        ids_CK = hidden_CD[:, : hidden_CD.shape[1] // 2 - 1]
+        return ((ids_CK >= 0) & (ids_CK < vocabulary)).sum(-1)
+
 
 def _power_law(logprob_CK: Tensor, others_C1: Tensor) -> Tensor:
     """log of what `others` tokens behind the k likeliest have together, where probability falls with rank as

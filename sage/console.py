@@ -244,6 +244,20 @@ def score_table(summary: Summary) -> Table:
     return table
 
 
+def speed_table(summary: Summary) -> Table:
+    """What each phase of training reached: tokens a second, memory, shares of the device's rates."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("training, by phase", no_wrap=True)
+    for heading in ("time", "tokens/s", "peak GiB", "of matrix rate", "of memory rate"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for phase in summary.speed:
+        shares = [None if s is None else f"{s:.0%}" for s in (phase.matrix_share, phase.memory_share)]
+        rate, peak = phase.tokens_per_second, phase.peak_gib
+        cells = (None if rate is None else f"{rate:,.0f}", None if peak is None else f"{peak:.2f}", *shares)
+        table.add_row(phase.phase, duration(phase.seconds), *(cell or "" for cell in cells))
+    return table
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """What stands below the table: labels, time, and what a reader must know to read it."""
     lines = (
@@ -364,6 +378,9 @@ def print_summary(
         if summary.context_full[0]:
             console.print()
             console.print(context_table(summary))
+    if summary.speed:
+        console.print()
+        console.print(speed_table(summary))
     for line in [*summary_lines(summary), *where_next(run_dir, uri, problems)]:
         console.print(line, soft_wrap=True)
 

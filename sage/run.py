@@ -50,6 +50,7 @@ from sage.training.not_ok import refuse_not_ok, set_aside
 from sage.training.parts import Rules, Training
 from sage.training.players import demonstrations, training_play
 from sage.training.processes import Processes
+from sage.training.speed import peak_of, rates_line
 from sage.training.state import Progress
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     tasks = cache(config.env.tasks)
     checked = _preflight(config, tasks)
     student, models = _load_models(config, checked, folder, stack)
+    clock.watch(peak_of(student.device))
     memory = setup.plan_memory(config, student, models, checked.context)
     config = config if memory is None else setup.as_planned(config, memory)
     processes = _processes(config, student)
@@ -153,6 +155,8 @@ def train(run: Run, models: Models, stack: ExitStack) -> Progress:
             run.recorder.say(line)
 
     training = training_of(run, models, stack)
+    if run.processes.is_main:
+        run.folder.log(rates_line(models, run.config.speed))
     done = distill(training, run.folder.checkpoints, stepped, after_step)
     if done.steps < run.config.trainer.steps:
         run.recorder.say(

@@ -142,8 +142,9 @@ def train(
 
 
 def plain(reports: Sequence[StepReport]) -> list[dict[str, Any]]:
-    """Rows without wall times."""
-    return [{k: v for k, v in r.row.items() if not k.startswith("seconds_")} for r in reports]
+    """Rows without wall times and what follows from them."""
+    timed = ("seconds_", "speed_")
+    return [{k: v for k, v in r.row.items() if not k.startswith(timed)} for r in reports]
 
 
 def complete(folder: Path, steps: int, **changes: Any) -> dict[str, Any] | None:

@@ -126,6 +126,8 @@ FASTER = {
     "speed.micro_batch": 1,
     "speed.checkpoint_every": 1,
     "speed.step_timeout_s": 30.0,
+    "speed.matrix_rate": 1e12,
+    "speed.memory_rate": 1e10,
     "trainer.log_skipped": False,
     "trainer.log_tokens": 0,
     "env.distances": False,

@@ -30,11 +30,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "sage.objective": ("ground", "sage.config", "sage.records"),
     "sage.envs.alfworld.simulator": ("ground",),
     "sage.envs": ("ground", "sage.config", "sage.envs.alfworld.simulator"),
-    "sage.policy.models": ("ground", "sage.config", "sage.objective"),
-    "sage.policy.decoding": ("ground", "sage.config", "sage.policy.models"),
+    "sage.policy.models": ("ground", "sage.config", "sage.records", "sage.objective"),
+    "sage.policy.decoding": ("ground", "sage.config", "sage.records", "sage.policy.models"),
     "sage.policy": ("ground", "sage.config", "sage.envs", "sage.policy.models", "sage.policy.decoding"),
     "sage.teacher": (
-        *("ground", "sage.config", "sage.objective"),
+        *("ground", "sage.config", "sage.records", "sage.objective"),
         *("sage.policy.models", "sage.policy.decoding", "sage.policy"),
     ),
     "sage.training": (

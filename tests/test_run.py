@@ -49,7 +49,8 @@ def numbers(folder: RunDir) -> list[object]:
     rows: list[object] = []
     for table in ("episodes", "turns", "steps"):
         data = read(folder.path, table)
-        keep = [c for c in data.column_names if "seconds" not in c and "latency" not in c and c != "time"]
+        timed = ("seconds", "latency", "speed_", "time")
+        keep = [c for c in data.column_names if not any(word in c for word in timed)]
         rows.append(data.select(keep).to_pylist())
     return rows
 

@@ -366,6 +366,13 @@ class SpeedSettings(Settings):
     checkpoint_every: int = Field(ge=0, le=100_000_000)
     """Optimizer steps between complete checkpoints; 0 writes only the last one."""
 
+    matrix_rate: float | None = Field(gt=0, le=1e18)
+    """Operations a second of the device's matrix products, which the records give shares of (an H100 in
+    bfloat16: 790e12). null measures it once by a short product."""
+    memory_rate: float | None = Field(gt=0, le=1e18)
+    """Bytes a second that the device's memory reads and writes (an H100: 3.0e12). null measures it once by a
+    short copy."""
+
     @field_validator("vllm")
     @classmethod
     def _changes_no_sample(cls, arguments: dict[str, Any]) -> dict[str, Any]:

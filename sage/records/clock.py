@@ -1,8 +1,9 @@
-"""Where a run's wall time goes, by phase; nested phases are not counted twice.
+"""Where a run's wall time goes, by phase, what is done in it, and the memory that it takes; nested phases are
+not counted twice.
 
     with PhaseClock().running() as clock:
         with phase("teacher"):  # anywhere below, however deep
-            ...
+            tally(operations=2e12)
 
 The clock that runs is a context variable, so nobody has to carry it. Another thread begins with none: what a
 judge answers while others still play is the time of that rollout, and of nobody else.
@@ -11,14 +12,25 @@ judge answers while others still play is the time of that rollout, and of nobody
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from threading import get_ident
 from typing import Self
 
 PHASES = ("rollout", "judge", "teacher", "student", "evaluation", "other")
 """Phases in the order of every table; `other` is what no phase claimed."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What was done in a phase: operations of matrix products, bytes that decoding had to read, and the most
+    memory that was in use while it ran (bytes; 0 where nobody measures it)."""
+
+    operations: float = 0.0
+    read: float = 0.0
+    peak: int = 0
 
 
 class PhaseClock:
@@ -33,6 +45,15 @@ class PhaseClock:
         self._since = time.perf_counter()
         self._taken = dict(self._seconds)
         self._thread = get_ident()
+        self._work = {name: Work() for name in PHASES}
+        self._peak: Callable[[], int] | None = None
+
+    def watch(self, peak: Callable[[], int] | None) -> None:
+        """Measure memory from now on: `peak` says how many bytes were in use at most since it was asked
+        last."""
+        self._peak = peak
+        if peak is not None:
+            peak()
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -68,9 +89,24 @@ class PhaseClock:
         self._taken = totals
         return taken
 
+    def add(self, operations: float, read: float) -> None:
+        """Work of the phase that runs."""
+        work = self._work[self._stack[-1]]
+        work.operations += operations
+        work.read += read
+
+    def take_work(self) -> dict[str, Work]:
+        """Work by phase since the last `take_work`."""
+        self._book()
+        taken, self._work = self._work, {name: Work() for name in PHASES}
+        return taken
+
     def _book(self) -> None:
-        now = time.perf_counter()
-        self._seconds[self._stack[-1]] += now - self._since
+        name, now = self._stack[-1], time.perf_counter()
+        self._seconds[name] += now - self._since
+        if self._peak is not None:
+            self._work[name].peak = max(self._work[name].peak, self._peak())
+            now = time.perf_counter()
         self._since = now
 
     @property
@@ -105,3 +141,16 @@ def take_seconds() -> dict[str, float]:
     """`PhaseClock.take` of the clock that runs; zeros where none does."""
     clock = _running.get()
     return clock.take() if clock is not None else dict.fromkeys(PHASES, 0.0)
+
+
+def take_work() -> dict[str, Work]:
+    """`PhaseClock.take_work` of the clock that runs; nothing was done where none does."""
+    clock = _running.get()
+    return clock.take_work() if clock is not None else {name: Work() for name in PHASES}
+
+
+def tally(*, operations: float = 0.0, read: float = 0.0) -> None:
+    """Count work to the phase that runs in this thread; to none where no clock does."""
+    clock = _running.get()
+    if clock is not None and clock.is_of_this_thread:
+        clock.add(operations, read)

@@ -143,6 +143,40 @@ STEPS: dict[str, tuple[str, str]] = {
     "seconds_teacher": ("float64", "the teacher's scoring pass"),
     "seconds_student": ("float64", "the student's passes and the update"),
     "seconds_other": ("float64", "what no phase claimed"),
+    "speed_tokens_rollout": (
+        "float64",
+        "student tokens a second of seconds_rollout; null (as all of `speed_`) in older records, and where "
+        "there is nothing to divide by",
+    ),
+    "speed_tokens_judge": (
+        "float64",
+        "judge tokens a second of seconds_judge; says nothing with `speed.judge_ahead`",
+    ),
+    "speed_tokens_teacher": ("float64", "teacher tokens a second of seconds_teacher"),
+    "speed_tokens_student": ("float64", "student tokens a second of seconds_student"),
+    "speed_peak_rollout": (
+        "float64",
+        "most memory in use during the phase, GiB: on a GPU what torch has given out on the student's "
+        "device, on Linux without one what the process holds; of the main process, as all that follows",
+    ),
+    "speed_peak_judge": ("float64", "same"),
+    "speed_peak_teacher": ("float64", "same"),
+    "speed_peak_student": ("float64", "same"),
+    "speed_matrix_teacher": (
+        "float64",
+        "share of the device's rate of matrix products (`speed.matrix_rate`) that the scoring pass reached: "
+        "2 operations a weight and token, and the products of causal attention, over its seconds",
+    ),
+    "speed_matrix_student": (
+        "float64",
+        "same of the student's passes, three times as many where there is a gradient; what is computed "
+        "twice or padded counts once",
+    ),
+    "speed_memory_rollout": (
+        "float64",
+        "share of the device's memory rate (`speed.memory_rate`) that decoding reached: the weights once a "
+        "forward, and the live keys and values, over the whole rollout's seconds; null where vLLM decodes",
+    ),
     "time": ("float64", "when the step was recorded, seconds since the epoch"),
 }
 

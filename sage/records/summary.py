@@ -15,6 +15,7 @@ from sage.episode import Label, Status
 from sage.records.clock import PHASES
 from sage.records.intervals import wilson
 from sage.records.ledger import Ledger, ledger
+from sage.records.phase_speed import PhaseSpeed, phase_speeds
 from sage.records.tables import read
 
 Counts = dict[tuple[Any, ...], tuple[int, int]]
@@ -111,6 +112,8 @@ class Summary:
     """Whether the environment's score says more than won or not: some score is neither 0 nor 1."""
     ledger: Ledger | None = None
     """Tokens spent in training; None where no step was made."""
+    speed: tuple[PhaseSpeed, ...] = ()
+    """What each phase of training reached; nothing where no step was made."""
     judged: int = 0
     """Training turns that the judge was asked about."""
     fallback: int = 0
@@ -180,6 +183,7 @@ def summarize(folder: Path, seconds: Mapping[str, float] | None = None) -> Summa
         skipped_steps=sum(row["stepped"] is False for row in steps),
         graded=any(row["score"] not in (None, 0.0, 1.0) for row in episodes),
         ledger=ledger(steps) if steps else None,
+        speed=phase_speeds(steps),
         judged=len(asked),
         fallback=asked.count(Label.FALLBACK),
         retried=sum(bool(row["retries"]) for row in episodes),

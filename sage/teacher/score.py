@@ -22,6 +22,8 @@ from sage.objective.confidence.signals import top1
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.models.hidden_states import head, hidden_states
 from sage.policy.models.load import LanguageModel
+from sage.policy.models.work import head_operations
+from sage.records.clock import tally
 from sage.teacher.elsewhere import RemoteTeacher, Teacher
 
 
@@ -153,6 +155,7 @@ def token_stats(
     best = _Likeliest.none(top1_T, min(likeliest, vocabulary)) if likeliest else None
     for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary):
         logits_CV = projection.logits(hidden_TE[index_C], vocabulary)
+        tally(operations=head_operations(vocabulary, hidden_TE.shape[-1], len(index_C)))
         logprob_CV = logits_CV.log_softmax(-1)
         if projection.whole:
             entropy_T[index_C] = entropy(logprob_CV)

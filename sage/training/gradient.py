@@ -26,7 +26,8 @@ from sage.objective.normalization import Normalization, WeightSums
 from sage.objective.weights import selective_weights, token_weights, weight_sums
 from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.models.hidden_states import head, hidden_states
-from sage.records.clock import phase
+from sage.policy.models.work import head_operations
+from sage.records.clock import phase, tally
 from sage.teacher.score import TeacherPass, View, head_of, own_view
 from sage.training.batch import Models, Scored, TrainingEpisode, lengths_of, mean_of, score_batch
 from sage.training.processes import ALONE, Processes
@@ -180,10 +181,17 @@ def _student_pass(
             vocabulary=models.vocabulary,
             log_unweighted=log_skipped,
         )
+    _tally_heads(models, hidden_TD, teacher_TE, result.weighted_sum.requires_grad)
     if result.weighted_sum.requires_grad:
         result.weighted_sum.backward()
     _note(group, result, needed)
     return float(result.weighted_sum.detach())
+
+
+def _tally_heads(models: Models, hidden_TD: Tensor, teacher_TE: Tensor, trains: bool) -> None:
+    """Both projections of the loss: the teacher's forward alone."""
+    own = head_operations(models.vocabulary, hidden_TD.shape[-1], len(hidden_TD), 3 if trains else 1)
+    tally(operations=own + head_operations(models.vocabulary, teacher_TE.shape[-1], len(teacher_TE)))
 
 
 def _target(

@@ -57,7 +57,7 @@ def distill(
         imitated = add_demonstrations(training, step, jobs)
         with defer_signals():
             update = state.apply(loss.supervised or (imitated is not None and imitated.loss.supervised))
-            report = report_of(step, batch, loss, imitated, update, training.processes)
+            report = report_of(step, batch, loss, imitated, update, training)
             state.count(update, report.through_teacher)
             if training.processes.is_main:
                 on_step(report)

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from sage.episode import Label, Status
-from sage.records.clock import take_seconds
+from sage.records.clock import take_seconds, take_work
 from sage.records.recorder import StepReport
 from sage.records.rows import label_shares
 from sage.training.batch import TrainingEpisode
 from sage.training.demonstrations import Imitated
 from sage.training.gradient import BatchLoss
-from sage.training.processes import Processes
+from sage.training.parts import Training
+from sage.training.speed import speed_columns
 from sage.training.state import Update
 
 TIMED = ("rollout", "judge", "teacher", "student", "other")
@@ -26,9 +27,10 @@ def report_of(
     loss: BatchLoss,
     imitated: Imitated | None,
     update: Update,
-    processes: Processes,
+    training: Training,
 ) -> StepReport:
     """Of a step whose episodes in this process are `mine`, ok or not. Collective."""
+    processes = training.processes
     batch = processes.gather(mine)
     shown = imitated.loss if imitated else None
     here = (
@@ -47,6 +49,7 @@ def report_of(
         **seconds_of_step(),
     }
     row["teacher_play_tokens"] += shown_cost
+    row |= speed_columns(row, take_work(), training.models, training.speed)
     return StepReport(step, row, batch)
 
 

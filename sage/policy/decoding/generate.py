@@ -22,6 +22,8 @@ from sage.policy.decoding.drafts import CONTEXT, Drafts
 from sage.policy.decoding.engine import EngineName, make_engine
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel
+from sage.policy.models.work import decoding_bytes
+from sage.records.clock import tally
 
 PIECE = 1024
 """Most tokens of a prompt that go through one forward: those who are answering go on in between."""
@@ -99,6 +101,7 @@ class Decoder:
         self._sampling: Sampling | None = None
         self._stop: re.Pattern[str] | None = None
         self._end_ids = lm.end_ids
+        self._weight_bytes, self._cached_bytes = decoding_bytes(lm)
 
     @property
     def lengths(self) -> list[int]:
@@ -139,6 +142,8 @@ class Decoder:
             drafts.append(draft)
         keep = [len(draft) + 1 if new else 0 for new, draft in zip(feed, drafts, strict=True)]
         logits_NV = self.engine.extend(rows, feed, keep, shared)
+        live = sum(n for n, new in zip(self.lengths[rows], feed, strict=True) if new)
+        tally(read=self._weight_bytes + live * self._cached_bytes)
         # A padded vocabulary has rows that no tokenizer id stands for.
         tokens = iter(self._sample(logits_NV[:, : self.lm.vocabulary], rows, keep))
         done: list[tuple[int, Reply]] = []

@@ -17,6 +17,8 @@ from sage.objective.chunked import Head
 from sage.policy.models.layers import logit_factor, steady_length
 from sage.policy.models.load import LanguageModel
 from sage.policy.models.plain import Report, ordinary_ids, plain_logits, reference, within_memory
+from sage.policy.models.work import backbone_operations
+from sage.records.clock import tally
 
 
 def hidden_states(
@@ -29,6 +31,7 @@ def hidden_states(
     multiplies its logits with is in the hidden states already (`sage.policy.models.layers.logit_factor`).
     """
     rows = list(zip(sequences, positions, strict=True))
+    tally(operations=backbone_operations(lm, (max(chosen, default=-1) + 1 for chosen in positions)))
     # Where positions depend on the longest row, each row goes alone.
     parts = [rows] if steady_length(lm) is None else [[row] for row in rows]
     hidden = [_forward(lm, part) for part in parts if any(len(chosen) for _, chosen in part)]

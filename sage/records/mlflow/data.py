@@ -19,7 +19,7 @@ from sage.records.schema import STEPS
 from sage.records.summary import Summary, summarize
 from sage.records.tables import read
 
-MAX_CURVES = 50
+MAX_CURVES = 64
 """More make MLflow's pages slow; what is beyond stays in the tables."""
 MARKER = "progress/step"
 """Curve logged last for each step: where it has a point, the step's other curves have theirs."""
@@ -218,7 +218,7 @@ def _curve_names(summary: Summary) -> set[str]:
 
 
 def _train_name(column: str) -> str:
-    for prefix, group in (("share_", "labels"), ("seconds_", "seconds")):
+    for prefix, group in (("share_", "labels"), ("seconds_", "seconds"), ("speed_", "speed")):
         if column.startswith(prefix):
             return f"{group}/{column.removeprefix(prefix)}"
     return f"train/{column}"

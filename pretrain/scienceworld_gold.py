@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sage.envs.manifest import cache_root
+from sage.envs.manifest import cache_root, made_folder
 from sage.envs.scienceworld import gold as gold_paths
 from sage.envs.scienceworld.actions import brief, failure_of
 from sage.envs.scienceworld.gold import GOLD_FORMAT, SIMPLIFICATIONS, normal, room_of
@@ -198,8 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("ask", "play", "write"), help="one pass instead of all three")
     only = parser.parse_args().only
-    folder = cache_root() / f"scienceworld-gold-{package_version()}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(cache_root() / f"scienceworld-gold-{package_version()}")
     if only in (None, "ask"):
         ask_package(folder / "gold.jsonl")
     if only in (None, "play"):

@@ -7,14 +7,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from sage.envs.manifest import made_folder
 from sage.locks import locked
 
 
 def made_once(final: Path, make: Callable[[Path], object]) -> Path:
-    """`final`, made now if it is absent: `make` fills an empty folder, `manifest.json` in it included."""
+    """`final`, made now if it is absent: `make` fills an empty folder, `manifest.json` in it included.
+
+    Raises MissingData where nothing can be written beside it.
+    """
     if (final / "manifest.json").exists():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
+    made_folder(final.parent)
     with locked(Path(f"{final}.lock")):
         if (final / "manifest.json").exists():
             return final

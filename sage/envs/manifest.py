@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sage.episode import Task
+from sage.errors import short_reason
 
 MANIFEST_FORMAT = "sage-manifest-1"
 """First line of the digest and `format` of a stored manifest; raise the number when either changes."""
@@ -177,3 +178,17 @@ def cache_root() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     return base / "sage-opd"
+
+
+def made_folder(folder: Path) -> Path:
+    """The folder below `cache_root`, made if it is absent. Raises MissingData where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("no right to write")
+    except OSError as error:
+        raise MissingData(
+            f"Games and their like cannot be kept in {folder} ({short_reason(error)}): set SAGE_CACHE to a "
+            "folder that can be written."
+        ) from error
+    return folder

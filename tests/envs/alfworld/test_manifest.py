@@ -12,6 +12,7 @@ import pytest
 
 from sage.envs.alfworld import store
 from sage.envs.alfworld.manifest import load_tasks, resolve_source
+from sage.envs.made_once import made_once
 from sage.envs.manifest import Manifest, MissingData, cache_root, hash_files, manifest_digest, spread
 from sage.episode import Task
 
@@ -203,3 +204,10 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert cache_root() == tmp_path / "cache"
     monkeypatch.delenv("SAGE_CACHE")
     assert cache_root().name == "sage-opd"
+
+
+@pytest.mark.parametrize("where", ["/proc/nobody/cache", "file/cache"])
+def test_a_cache_that_cannot_be_written_is_one_sentence(where: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(MissingData, match=r"cannot be kept in .*cache .*: set SAGE_CACHE to a folder"):
+        made_once(tmp_path / where / "games", lambda folder: None)

@@ -107,13 +107,13 @@ class Dense:
         import faiss
 
         from sage.digests import weights_digest
-        from sage.envs.manifest import cache_root
+        from sage.envs.manifest import cache_root, made_folder
         from sage.envs.searchqa.store import file_digest
 
         how = self._settings
         key = f"{file_digest(corpus)} {weights_digest(self._model)} {how.passage_prefix} {how.max_tokens}"
-        file = cache_root() / "indices" / f"dense-{hashlib.sha256(key.encode()).hexdigest()[:24]}.faiss"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        name = f"dense-{hashlib.sha256(key.encode()).hexdigest()[:24]}.faiss"
+        file = made_folder(cache_root() / "indices") / name
         with locked(Path(f"{file}.lock")):
             if not file.exists():
                 texts = [f"{how.passage_prefix}{p.title} {p.text}" for p in self._passages]

@@ -20,7 +20,7 @@ from sage.errors import reason_of
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import IDENTITY_VERSION, Identity
 from sage.records.rundir import RunDir, RunStatus, parse_status
-from sage.records.schema import CAME_LATER, FORMAT_VERSION, TABLES
+from sage.records.schema import CAME_LATER, FORMAT_VERSION, RENAMED_COLUMNS, TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,10 +159,11 @@ def file_problem(path: Path) -> str:
 
 def _columns_problem(path: Path, schema: pa.Schema, ours: pa.Schema) -> str:
     """One sentence where the columns of a table's file are not those of ours, else nothing."""
-    missing = [name for name in _KEYS if name not in schema.names]
+    names = {RENAMED_COLUMNS.get(name, name) for name in schema.names}
+    missing = [name for name in _KEYS if name not in names]
     typed = [field for field in schema if field.name in _TYPED and field.name in ours.names]
     other = [field.name for field in typed if not _alike(field.type, ours.field(field.name).type)]
-    strange = set(schema.names) - set(ours.names) if b"sage_table" in (schema.metadata or {}) else set()
+    strange = names - set(ours.names) if b"sage_table" in (schema.metadata or {}) else set()
     if strange:
         return f"{path} has columns that are none of ours: {', '.join(sorted(strange))[:200]}."
     if missing or other:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sage.records.reader import file_problem
 from sage.records.schema import RENAMED_COLUMNS, TABLES
 from sage.records.tables import Tables, arrow_schema, read, read_frame, to_arrow
 
@@ -168,6 +169,7 @@ def test_columns_that_are_called_otherwise_now_are_read_under_their_new_names(fo
             steps.rename_columns([former.get(name, name) for name in steps.column_names]),
             batch / "steps.parquet",
         )
+        assert file_problem(batch / "steps.parquet") == ""
     before = all_tables(folder)
     assert [row["demonstration_tokens"] for row in before["steps"]] == [7, 7, 7]
     assert not set(before["steps"][0]) & set(RENAMED_COLUMNS)

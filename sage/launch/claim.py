@@ -140,6 +140,8 @@ def _survey(home: Path, identity: Identity) -> tuple[RunDir | None, RunStatus | 
             continue
         if attempt.is_usable or attempt.folder.is_at_work():
             usable = attempt
+            if attempt.status is None and "status.json" not in attempt.problems:
+                notes.append(f"{path} has no status.json: it counts as half done.")
     if usable is None:
         return None, None, "damaged" if paths else "absent", tuple(notes)
     return usable.folder, usable.status, _state(usable.folder, usable.status), tuple(notes)

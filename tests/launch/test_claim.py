@@ -154,6 +154,17 @@ def test_a_status_that_says_nothing_counts_as_half_done_with_a_note(tmp_path: Pa
     assert status.state == "running"
 
 
+@pytest.mark.parametrize("link", [False, True], ids=["none there", "a link to nothing"])
+def test_an_attempt_without_a_status_counts_as_half_done_with_a_note(tmp_path: Path, link: bool) -> None:
+    identity, folder = make(tmp_path, "done")
+    (folder.path / "status.json").unlink()
+    if link:
+        (folder.path / "status.json").symlink_to(tmp_path / "nowhere")
+    found = look_up(config_of(tmp_path), identity)
+    assert (found.state, found.action) == ("half-done", "resume")
+    assert found.notes == (f"{folder.path} has no status.json: it counts as half done.",)
+
+
 def test_a_copy_beside_the_attempts_is_named_and_harmless(tmp_path: Path) -> None:
     identity, first = make(tmp_path, "failed")
     shutil.copytree(first.path, first.path.with_name("attempt_1.bak"))

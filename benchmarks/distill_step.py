@@ -174,7 +174,7 @@ def _backbones(student: Any, teacher: Any, ids_BL: Any) -> tuple[Any, Any]:
 
 
 def _ours(student: Any, teacher: Any, ids_BL: Any, mask_BL: Any, weight_BL: Any, args: Any) -> Any:
-    from sage.objective.chunked import Head, Projected, chunked_divergence
+    from sage.objective.chunked import Chunking, Head, Projected, chunked_divergence
     from sage.objective.divergence.base import ReverseKL
 
     divergence = ReverseKL(name="reverse_kl")
@@ -192,7 +192,7 @@ def _ours(student: Any, teacher: Any, ids_BL: Any, mask_BL: Any, weight_BL: Any,
             ids_BL[:, 1:][wanted],
             (weight_BL[:, 1:][wanted] / total).to(student_BLD),
             vocabulary=args.vocabulary,
-            log_unweighted=args.log_skipped,
+            chunking=Chunking(log_unweighted=args.log_skipped),
         )
         spent = time.process_time() - started
         result.weighted_sum.backward()

@@ -38,7 +38,8 @@ from sage.config.load import load
 from sage.config.schema import SpeedSettings, TrainerSettings
 from sage.envs.pool import EnvPool
 from sage.episode import Decision, Label
-from sage.objective.chunked import Head, Projected, chunked_divergence
+from sage.objective.chunked import Chunking, Head, Projected, chunked_divergence
+from sage.objective.compiled import Compiled
 from sage.objective.divergence.base import ReverseKL
 from sage.objective.intervention.base import TurnContext
 from sage.policy import rollout
@@ -504,10 +505,12 @@ def loss(bench: Bench) -> None:
     ids = torch.randint(0, vocabulary, (tokens,), device=bench.device)
     weight = torch.full((tokens,), 1 / tokens, device=bench.device)
 
-    def ours() -> Tensor:
+    kind, said = ReverseKL(name="reverse_kl"), list[str]()
+
+    def ours(chunking: Chunking) -> Tensor:
         projected = Projected(teacher, Head(teacher_head))
         return chunked_divergence(
-            ReverseKL(name="reverse_kl"), hidden, Head(head), projected, ids, weight, vocabulary=vocabulary
+            kind, hidden, Head(head), projected, ids, weight, vocabulary=vocabulary, chunking=chunking
         ).weighted_sum
 
     def liger() -> Tensor:
@@ -524,8 +527,18 @@ def loss(bench: Bench) -> None:
         ones = torch.ones(1, tokens, device=bench.device)
         return _chunked_divergence_loss(hidden[None], teacher[None], head, teacher_head, ones, beta=1.0)[0]
 
-    sides = {
-        "ours": (ours, "244", "≤ 40"),
+    def compiled(most: int) -> Chunking:
+        backend = "inductor" if bench.cuda else "aot_eager"
+        return Chunking(most, Compiled(said.append, rows=most, backend=backend))
+
+    sizes = (16, 48) if bench.small else (512, 1024, 2048)
+    sides: dict[str, tuple[Callable[[], Tensor], str, str]] = {
+        "ours, 2^23 logits at a time": (partial(ours, Chunking()), "244", ""),
+        **{f"ours, {n} tokens at a time": (partial(ours, Chunking(n)), "", "") for n in sizes},
+        **{
+            f"ours, compiled, {n} tokens at a time": (partial(ours, compiled(n)), "", "≤ 40 ms, +2.2 GiB")
+            for n in sizes
+        },
         "Liger, compiled": (liger, "47", ""),
         "TRL, chunked": (trl, "59", ""),
     }
@@ -543,7 +556,8 @@ def loss(bench: Bench) -> None:
             bench.say("loss", what, None, before=before, note=f"not installed ({error.name})")
             continue
         note = "" if peak is None else f"+{peak:.2f} GiB"
-        bench.say("loss", what, ms, "ms", before=before, aim=aim, note=note)
+        bench.say("loss", what, ms, "ms", before=before, aim=aim, note=" ".join([note, *said]).strip())
+        said.clear()
 
 
 def judge(bench: Bench) -> None:

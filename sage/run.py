@@ -48,6 +48,7 @@ from sage.training.judging import judge_of, prefetch_judge
 from sage.training.loop import distill
 from sage.training.not_ok import refuse_not_ok, set_aside
 from sage.training.parts import Rules, Training
+from sage.training.passes import passes_of
 from sage.training.players import demonstrations, training_play
 from sage.training.processes import Processes
 from sage.training.speed import peak_of, rates_line
@@ -170,6 +171,8 @@ def train(run: Run, models: Models, stack: ExitStack) -> Progress:
 def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
     """The training that the config describes; what it opens is closed with `stack`."""
     config = run.config
+    say = run.recorder.say
+    models = replace(models, passes=passes_of(config.speed, models.student, models.vocabulary, say))
     settings = replace(setup.training_settings(config, run.style, run.student), room=run.room)
     settings = setup.read_by(models.teacher, settings)
     judge = judge_of(config, run.style, models.teacher, stack)

@@ -15,5 +15,5 @@ def chunks_of(tokens: int | None) -> Iterator[None]:
     """Inside the block a chunk has `tokens` tokens; None: what `chunk_size` says."""
     with pytest.MonkeyPatch.context() as patch:
         if tokens is not None:
-            patch.setattr(chunked, "chunk_size", lambda vocabulary, count: tokens)
+            patch.setattr(chunked, "chunk_size", lambda vocabulary, count, most=0: tokens)
         yield

@@ -57,6 +57,8 @@ SPEED = SpeedSettings(
     judge_batch=64,
     judge_ahead=False,
     micro_batch=2,
+    loss_chunk=0,
+    compile_loss="auto",
     threads=1,
     checkpoint_every=0,
 )

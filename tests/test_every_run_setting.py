@@ -124,6 +124,7 @@ FASTER = {
     "speed.judge_batch": 1,
     "speed.judge_ahead": True,
     "speed.micro_batch": 1,
+    "speed.loss_chunk": 7,
     "speed.checkpoint_every": 1,
     "speed.step_timeout_s": 30.0,
     "speed.matrix_rate": 1e12,

@@ -361,6 +361,12 @@ class SpeedSettings(Settings):
     time."""
     micro_batch: int = Field(ge=1, le=1_000_000)
     """Episodes per forward/backward."""
+    loss_chunk: int = Field(ge=0, le=1_000_000)
+    """Student tokens whose logits loss and confidence hold at a time. 0: on a GPU 512 to 2,048, or fewer
+    where its memory is small; else as many as make 2^23 logits."""
+    compile_loss: Literal["auto", True, False]
+    """Whether what the loss makes of the logits is compiled (torch.compile), once a run: `auto` on a GPU
+    alone. How long that took is said; what cannot be compiled is computed uncompiled, with a note."""
     threads: int = Field(ge=0, le=4_096)
     """torch threads of this process; 0 leaves torch's choice."""
     checkpoint_every: int = Field(ge=0, le=100_000_000)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sage.objective.divergence.base import Divergence
+from sage.objective.elementwise import Elementwise, at_chunk, widened
 
 CHUNK_ELEMENTS = 1 << 23
 """Default size of one [C, V] matrix: 32 MiB in float32. About five of them live at a time."""
@@ -63,9 +64,12 @@ class Head:
 
     def logits(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
         """Logits [C, V], at least in float32; always a fresh tensor."""
+        return widened(self.product(hidden_CD, vocabulary))
+
+    def product(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
+        """Logits [C, V] in the head's own dtype: half the bytes in 16 bits, for who widens them himself."""
         bias_V = None if self.bias_V is None else self.bias_V[:vocabulary]
-        logits_CV = torch.nn.functional.linear(hidden_CD, self.weight_VD[:vocabulary], bias_V)
-        return logits_CV.float() if logits_CV.dtype in (torch.bfloat16, torch.float16) else logits_CV
+        return torch.nn.functional.linear(hidden_CD, self.weight_VD[:vocabulary], bias_V)
 
     def known(self, hidden_CD: Tensor, vocabulary: int) -> Tensor:
         """All of them, [C]."""
@@ -88,6 +92,12 @@ class Projected:
         """Logits [C, V] at tokens `index_C` (on any device)."""
         return self.head.logits(self.hidden_TD[index_C.to(self.hidden_TD.device)], vocabulary)
 
+    def product(self, index_C: Tensor, vocabulary: int) -> Tensor:
+        """The same in the head's own dtype, where it is a plain one."""
+        if isinstance(self.head, Head):
+            return self.head.product(self.hidden_TD[index_C.to(self.hidden_TD.device)], vocabulary)
+        return self.logits(index_C, vocabulary)
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkedResult:
@@ -102,28 +112,34 @@ class ChunkedResult:
     student_entropy_T: Tensor
 
 
-def chunk_size(vocabulary: int, tokens: int) -> int:
-    """Tokens per chunk so that one [C, V] matrix has about CHUNK_ELEMENTS elements; equal chunks."""
-    chunks = max(1, math.ceil(tokens * vocabulary / CHUNK_ELEMENTS))
+def chunk_size(vocabulary: int, tokens: int, most: int = 0) -> int:
+    """Tokens per chunk, in equal chunks: of at most `most` tokens, or (0) so that one [C, V] matrix has about
+    CHUNK_ELEMENTS elements."""
+    chunks = max(1, math.ceil(tokens / most if most else tokens * vocabulary / CHUNK_ELEMENTS))
     return max(1, math.ceil(tokens / chunks))
 
 
-def chunks_of(index_T: Tensor, vocabulary: int) -> Iterator[Tensor]:
+def chunks_of(index_T: Tensor, vocabulary: int, most: int = 0) -> Iterator[Tensor]:
     """Split indices into chunks of `chunk_size` tokens."""
     if len(index_T):
-        yield from index_T.split(chunk_size(vocabulary, len(index_T)))
+        yield from index_T.split(chunk_size(vocabulary, len(index_T), most))
 
 
-def chosen_logprob(logprob_CV: Tensor, target_C: Tensor) -> Tensor:
-    """log-probability of the sampled token, [C]; NaN for an id outside the shared vocabulary."""
-    vocabulary = logprob_CV.shape[-1]
-    chosen_C = logprob_CV.gather(-1, target_C.clamp(max=vocabulary - 1)[:, None]).squeeze(-1)
-    return chosen_C.masked_fill(target_C >= vocabulary, math.nan)
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How the vocabulary is gone through; the same sums, whatever it is.
+
+    most: tokens of a chunk (0: about CHUNK_ELEMENTS logits). elementwise: what is made of a chunk's logits.
+    log_unweighted: whether the divergence of tokens of weight 0 is computed too, for the records.
+    """
+
+    most: int = 0
+    elementwise: Elementwise = at_chunk
+    log_unweighted: bool = True
 
 
-def entropy(logprob_CV: Tensor) -> Tensor:
-    """Entropy in nats, [C]."""
-    return -(logprob_CV.exp() * logprob_CV).sum(-1)
+BY_SIZE = Chunking()
+"""For small vocabularies and CPUs."""
 
 
 def chunked_divergence(
@@ -135,13 +151,13 @@ def chunked_divergence(
     weight_T: Tensor,
     *,
     vocabulary: int,
-    log_unweighted: bool = True,
+    chunking: Chunking = BY_SIZE,
 ) -> ChunkedResult:
     """Weighted sum of per-token divergences, with its gradient for the student's hidden states and head.
 
     teacher: what the student is compared with, on any device; all else is on the student's.
     target_T: sampled ids, for the log-probability. weight_T: Z s_t / N or anything else, detached. Tokens of
-    weight 0 never enter the gradient; with `log_unweighted` their divergence is still computed (two
+    weight 0 never enter the gradient; with `Chunking.log_unweighted` their divergence is still computed (two
     projections without their gradients), else they never reach a projection and are NaN in the result.
     Raises ValueError where a head has fewer rows than the vocabulary.
     """
@@ -156,7 +172,7 @@ def chunked_divergence(
         student_head.weight_VD,
         student_head.bias_V,
         (divergence, teacher, target_T, weight_T.detach()),
-        (vocabulary, log_unweighted, torch.is_grad_enabled()),
+        (vocabulary, chunking, torch.is_grad_enabled()),
     )
     return ChunkedResult(*outputs)
 
@@ -169,10 +185,10 @@ class _ChunkedDivergence(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         other: tuple[Divergence, Projected, Tensor, Tensor],
-        options: tuple[int, bool, bool],
+        options: tuple[int, Chunking, bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         divergence, teacher, target_T, token_weight_T = other
-        vocabulary, log_unweighted, grad_enabled = options
+        vocabulary, chunking, grad_enabled = options
         head = Head(weight_VD, bias_V)
         # needs_input_grad does not know about no_grad.
         needs_hidden, needs_weight, needs_bias = (grad_enabled and need for need in ctx.needs_input_grad[:3])
@@ -185,31 +201,31 @@ class _ChunkedDivergence(torch.autograd.Function):
             (3, len(hidden_TD)), math.nan, dtype=stats_dtype
         )
 
-        def logprobs(index_C: Tensor) -> tuple[Tensor, Tensor]:
-            student_CV = head.logits(hidden_TD[index_C], vocabulary).log_softmax(-1)
-            logprob_T[index_C] = chosen_logprob(student_CV, target_T[index_C])
-            entropy_T[index_C] = entropy(student_CV)
-            teacher_CV = teacher.logits(index_C, vocabulary).log_softmax(-1)
-            read = divergence.reads(teacher_CV, target_T[index_C].to(teacher_CV.device))
-            return student_CV, read.to(student_CV).expand_as(student_CV)
+        def record(index_C: Tensor, weight_C: Tensor | None) -> Tensor | None:
+            """Fill in the statistics of a chunk; its slope times `weight_C`, where there is one."""
+            target_C = target_T[index_C]
+            student_CV = head.product(hidden_TD[index_C], vocabulary)
+            teacher_CV, read = _brought(teacher.product(index_C, vocabulary), divergence, target_C)
+            divergence_T[index_C], logprob_T[index_C], entropy_T[index_C], slope_CV = chunking.elementwise(
+                divergence, student_CV, teacher_CV, target_C, weight_C, read
+            )
+            return slope_CV
 
         any_gradient = needs_hidden or needs_weight or needs_bias
         if any_gradient:
-            for index_C in chunks_of(token_weight_T.nonzero().squeeze(-1), vocabulary):
-                both = logprobs(index_C)
-                divergence_T[index_C], slope_CV = divergence.value_and_slope(*both, target_T[index_C])
-                slope_CV = slope_CV.mul_(token_weight_T[index_C, None].to(slope_CV)).to(hidden_TD.dtype)
+            weighted = chunks_of(token_weight_T.nonzero().squeeze(-1), vocabulary, chunking.most)
+            for index_C in weighted:
+                slope_CV = record(index_C, token_weight_T[index_C])
+                assert slope_CV is not None
                 if grad_hidden_TD is not None:
                     grad_hidden_TD[index_C] = slope_CV @ weight_VD[:vocabulary]
                 if grad_weight_VD is not None:
                     grad_weight_VD[:vocabulary].addmm_(slope_CV.T, hidden_TD[index_C])
                 if grad_bias_V is not None:
                     grad_bias_V[:vocabulary] += slope_CV.sum(0)
-        rest_T = token_weight_T == 0 if any_gradient else torch.ones_like(token_weight_T, dtype=torch.bool)
-        if not log_unweighted:
-            rest_T = rest_T & (token_weight_T != 0)
-        for index_C in chunks_of(rest_T.nonzero().squeeze(-1), vocabulary):
-            divergence_T[index_C] = divergence.value(*logprobs(index_C), target_T[index_C])
+        rest_T = _rest(token_weight_T, any_gradient, chunking.log_unweighted)
+        for index_C in chunks_of(rest_T.nonzero().squeeze(-1), vocabulary, chunking.most):
+            record(index_C, None)
 
         weighted_T = torch.where(
             token_weight_T != 0, divergence_T * token_weight_T, torch.zeros_like(divergence_T)
@@ -227,3 +243,18 @@ class _ChunkedDivergence(torch.autograd.Function):
             return gradient if gradient is None or factor == 1.0 else gradient * factor
 
         return (*map(scaled, ctx.saved_tensors), None, None)
+
+
+def _brought(teacher_CV: Tensor, divergence: Divergence, target_C: Tensor) -> tuple[Tensor, bool]:
+    """The teacher's logits; from another device than the student's only what the divergence reads of them
+    (and true)."""
+    if teacher_CV.device == target_C.device:
+        return teacher_CV, False
+    logprob_CV = widened(teacher_CV).log_softmax(-1)
+    return divergence.reads(logprob_CV, target_C.to(logprob_CV.device)).to(target_C.device), True
+
+
+def _rest(token_weight_T: Tensor, any_gradient: bool, log_unweighted: bool) -> Tensor:
+    """Tokens that are computed without a gradient."""
+    rest_T = token_weight_T == 0 if any_gradient else torch.ones_like(token_weight_T, dtype=torch.bool)
+    return rest_T if log_unweighted else rest_T & (token_weight_T != 0)

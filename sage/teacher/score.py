@@ -16,9 +16,10 @@ from torch import Tensor
 
 from sage.episode import Episode
 from sage.errors import NotFinite
-from sage.objective.chunked import Projection, chosen_logprob, chunks_of, entropy
+from sage.objective.chunked import Projection, chunks_of
 from sage.objective.confidence.base import TokenStats
 from sage.objective.confidence.signals import top1
+from sage.objective.elementwise import chosen_logprob, entropy
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.models.hidden_states import head, hidden_states
 from sage.policy.models.load import LanguageModel
@@ -96,11 +97,13 @@ def score(
     temperature: float,
     read: Callable[[Tensor], Tensor] = top1,
     likeliest: Sequence[int] | None = None,
+    chunk: int = 0,
 ) -> list[TeacherPass]:
     """One padded forward over `views`; statistics at the student tokens of `turns[b]` of each.
 
     temperature and `read` are the confidence rule's: what it makes of each scaled distribution, [C, V] to
-    [C]. likeliest: how many of the likeliest tokens are kept of each view (None: of none).
+    [C]. likeliest: how many of the likeliest tokens are kept of each view (None: of none). chunk: tokens
+    whose logits are held at a time (0: `sage.objective.chunked.chunk_size`).
 
     Raises ValueError for an answer that stands at the very beginning, where nothing predicts it, and
     NotFinite where the model's logits at a token that was asked for are.
@@ -125,7 +128,8 @@ def score(
             all_TE = part_TE.new_zeros(len(asked_T), part_TE.shape[-1])
             all_TE[asked_T] = part_TE
         target_T = torch.tensor(view.targets(), dtype=torch.long, device=teacher.device)
-        stats = token_stats(all_TE, head_of(teacher), target_T, asked_T, vocabulary, temperature, read, most)
+        wanted = Wanted(temperature, read, most, chunk)
+        stats = token_stats(all_TE, head_of(teacher), target_T, asked_T, vocabulary, wanted)
         # Further on NaN means that nobody asked.
         if not bool(stats.top1_T[asked_T].isfinite().all()):
             raise NotFinite(
@@ -136,6 +140,17 @@ def score(
     return passes
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is made of each distribution: `read` and the top-1 probability at a temperature, and so many of
+    the likeliest tokens; `chunk` tokens at a time (0: `sage.objective.chunked.chunk_size`)."""
+
+    temperature: float = 1.0
+    read: Callable[[Tensor], Tensor] = top1
+    likeliest: int = 0
+    chunk: int = 0
+
+
 @torch.no_grad()
 def token_stats(
     hidden_TE: Tensor,
@@ -143,17 +158,14 @@ def token_stats(
     target_T: Tensor,
     asked_T: Tensor,
     vocabulary: int,
-    temperature: float,
-    read: Callable[[Tensor], Tensor] = top1,
-    likeliest: int = 0,
+    wanted: Wanted,
 ) -> TokenStats:
-    """Top-1 probability and `read` at `temperature`, entropy and log-probability of `target_T`, and that many
-    of the likeliest tokens; NaN where not asked. The entropy is NaN throughout where the projection is not
-    `whole`."""
+    """Top-1 probability and what is `wanted`, entropy and log-probability of `target_T`; NaN where not asked.
+    The entropy is NaN throughout where the projection is not `whole`."""
     dtype = torch.promote_types(hidden_TE.dtype, torch.float32)
     top1_T, entropy_T, logprob_T, signal_T = hidden_TE.new_full((4, len(hidden_TE)), math.nan, dtype=dtype)
-    best = _Likeliest.none(top1_T, min(likeliest, vocabulary)) if likeliest else None
-    for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary):
+    best = _Likeliest.none(top1_T, min(wanted.likeliest, vocabulary)) if wanted.likeliest else None
+    for index_C in chunks_of(asked_T.nonzero().squeeze(-1), vocabulary, wanted.chunk):
         logits_CV = projection.logits(hidden_TE[index_C], vocabulary)
         tally(operations=head_operations(vocabulary, hidden_TE.shape[-1], len(index_C)))
         logprob_CV = logits_CV.log_softmax(-1)
@@ -162,10 +174,10 @@ def token_stats(
         logprob_T[index_C] = chosen_logprob(logprob_CV, target_T[index_C])
         if best is not None:
             best.note(index_C, logprob_CV, projection.known(hidden_TE[index_C], vocabulary))
-        if temperature != 1.0:
-            logprob_CV = logits_CV.div_(temperature).log_softmax(-1)
+        if wanted.temperature != 1.0:
+            logprob_CV = logits_CV.div_(wanted.temperature).log_softmax(-1)
         top1_T[index_C] = top1(logprob_CV)
-        signal_T[index_C] = read(logprob_CV)
+        signal_T[index_C] = wanted.read(logprob_CV)
     stats = TokenStats(top1_T, entropy_T, logprob_T, signal_T)
     if best is None:
         return stats

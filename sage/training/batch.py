@@ -22,6 +22,7 @@ from sage.records.clock import phase
 from sage.teacher.elsewhere import RemoteTeacher, Teacher
 from sage.teacher.score import TeacherPass, View, own_view, score, teacher_dialogue, teacher_view
 from sage.teacher.vocabulary import shared_vocabulary
+from sage.training.passes import PLAIN, Passes
 from sage.training.tokens import likeliest_wanted, note_teacher
 
 
@@ -38,6 +39,7 @@ class Models:
     dialogue: Dialogue | None
     reference: LanguageModel | None = None
     """π_ref of a divergence that has an `anchor`; it reads the student's own ids."""
+    passes: Passes = PLAIN
 
 
 def match_models(
@@ -101,6 +103,7 @@ def score_batch(
                 temperature=confidence.teacher_temperature,
                 read=confidence.read,
                 likeliest=[likeliest_wanted(sample) for sample in group],
+                chunk=models.passes.chunking.most,
             )
         teacher_tokens += sum(
             max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)
@@ -114,6 +117,7 @@ def score_batch(
                     turns,
                     vocabulary=models.vocabulary,
                     temperature=1.0,
+                    chunk=models.passes.chunking.most,
                 )
         passes.append(done)
         stats.append([_by_turn(*three) for three in zip(group, done, students, strict=True)])

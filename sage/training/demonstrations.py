@@ -59,7 +59,7 @@ def _imitate(training: Training, episodes: Sequence[Episode], weight: float) -> 
         if episode.won and episode.turns
     ]
     # −log p looks at no teacher: the student stands in for it, and the ledger stays empty.
-    alone = Models(models.student, models.student, models.vocabulary, None)
+    alone = Models(models.student, models.student, models.vocabulary, None, passes=models.passes)
     loss = accumulate_gradient(
         alone, IMITATION, batch, micro_batch=training.speed.micro_batch, processes=training.processes
     )

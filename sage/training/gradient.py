@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -179,7 +179,7 @@ def _student_pass(
             target_T.to(student.device),
             weight_T.to(student.device, torch.promote_types(hidden_TD.dtype, torch.float32)),
             vocabulary=models.vocabulary,
-            log_unweighted=log_skipped,
+            chunking=replace(models.passes.chunking, log_unweighted=log_skipped),
         )
     _tally_heads(models, hidden_TD, teacher_TE, result.weighted_sum.requires_grad)
     if result.weighted_sum.requires_grad:

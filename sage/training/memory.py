@@ -21,9 +21,12 @@ CONTEXT = 3 << 28
 """Bytes that a CUDA context and its libraries take."""
 SPARE = 0.05
 """Share of the memory that is left alone: an allocator cannot use all of it."""
-LOSS_BYTES = 100
-"""Bytes of the loss for each element of a chunk's logits: some 25 float32 values of every element were live
-at the peak on an H100 (0.78 GiB at 2^23 elements)."""
+LOSS_BYTES = {False: 28, True: 10}
+"""Bytes of the loss for each element of a chunk's logits, uncompiled and compiled: the peaks of an H100
+(0.78 GiB at 2^23 elements; 3.5 GiB at 2,048 tokens) less the gradient of the head."""
+CHUNKS = (512, 2_048)
+"""Tokens of a chunk of the loss on a GPU: with fewer it is the heads that are read, with more nothing is
+gained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Need:
 
     episode: tokens of the longest episode that is planned for. opening: those before its first answer.
     answers: most tokens of answers in one episode. episodes: of a step. query: tokens of a judge's prompt and
-    reply, 0 where none is asked. chunk: elements of a chunk of logits.
+    reply, 0 where none is asked. chunk: tokens of a chunk of the loss, 0 for `loss_chunk`'s; `compiled`:
+    whether the loss is.
     """
 
     episode: int
@@ -43,7 +47,8 @@ class Need:
     micro_batch: int
     query: int = 0
     judge_batch: int = 0
-    chunk: int = 1 << 23
+    chunk: int = 0
+    compiled: bool = True
     checkpointed: bool = False
 
 
@@ -90,6 +95,14 @@ class Plan:
         )
 
 
+def loss_chunk(vocabulary: int, memory: int, *, compiled: bool) -> int:
+    """Tokens of a chunk of the loss on a device with `memory` bytes for a run: so many that it takes a
+    fiftieth of them, within `CHUNKS`, and in no case more than a tenth."""
+    of_a_token = LOSS_BYTES[compiled] * vocabulary
+    fewest, most = CHUNKS
+    return max(1, min(most, max(fewest, memory // (50 * of_a_token)), memory // (10 * of_a_token)))
+
+
 def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan:
     """The plan of `need` as it is, on a device that has `memory` bytes for this run (models included).
 
@@ -107,13 +120,18 @@ def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan
     always |= {"moments": 8 * student.parameters}
     hidden = need.episodes * need.answers * teacher.width * teacher.size
     tokens = need.micro_batch * need.episode
-    loss = LOSS_BYTES * need.chunk
+    chunk = need.chunk or loss_chunk(student.vocabulary, memory, compiled=need.compiled)
+    need = replace(need, chunk=chunk)
+    loss = LOSS_BYTES[need.compiled] * chunk * student.vocabulary
     if need.query:
         phases["judge"] = {
             f"keys and values of {need.judge_batch} queries": need.judge_batch * need.query * teacher.cached
         }
     kept = {"teacher's hidden states": hidden}
-    phases["teacher"] = kept | {"one layer's work": tokens * teacher.working, "confidence": loss}
+    phases["teacher"] = kept | {
+        "one layer's work": tokens * teacher.working,
+        "confidence": LOSS_BYTES[False] * chunk * teacher.vocabulary,
+    }
     phases["student"] = kept | {
         "gradient": student.weights,
         f"activations of {need.micro_batch} episodes": student.activations(
@@ -169,6 +187,8 @@ def need_of(config: RunConfig, context: Sequence[SplitContext]) -> Need:
         micro_batch=speed.micro_batch,
         query=round(opening + a_turn + query.max_new_tokens) if query is not None and measured else 0,
         judge_batch=speed.judge_batch,
+        chunk=speed.loss_chunk,
+        compiled=speed.compile_loss is not False,
     )
 
 

@@ -138,9 +138,10 @@ def plan_memory(
 
 
 def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
-    """The config with the slots and batches of the plan; no result changes with them."""
+    """The config with the slots, batches and chunks of the plan; no result changes with them."""
     need = plan.need
     chosen = {"slots": need.slots, "micro_batch": need.micro_batch, "judge_batch": need.judge_batch}
+    chosen["loss_chunk"] = need.chunk
     return config.model_copy(update={"speed": config.speed.model_copy(update=chosen)})
 
 

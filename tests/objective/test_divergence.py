@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage.objective.chunked import ChunkedResult, Head, Projected, chunked_divergence
+from sage.objective.chunked import ChunkedResult, Chunking, Head, Projected, chunked_divergence
 from sage.objective.divergence.base import JSD, Divergence, ForwardKL, ReverseKL
 from tests.chunks import chunks_of
 
@@ -148,7 +148,7 @@ class Case:
                 self.target_T,
                 self.token_weight_T,
                 vocabulary=self.vocabulary,
-                log_unweighted=log,
+                chunking=Chunking(log_unweighted=log),
             )
 
     def dense(self, kind: Divergence) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -223,13 +223,13 @@ def test_gradient_flows_only_where_it_is_asked_for() -> None:
 
 def test_no_logits_of_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = Head.logits
+    real = Head.product
 
     def watched(self: Head, hidden_CD: torch.Tensor, vocabulary: int) -> torch.Tensor:
         seen.append(len(hidden_CD))
         return real(self, hidden_CD, vocabulary)
 
-    monkeypatch.setattr(Head, "logits", watched)
+    monkeypatch.setattr(Head, "product", watched)
     case = Case(tokens=20)
     case.chunked(KINDS[0], 4).weighted_sum.backward()
     assert max(seen) == 4

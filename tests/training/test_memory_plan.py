@@ -14,7 +14,7 @@ from sage.check.command import check
 from sage.config.load import load
 from sage.policy.decoding.static import StaticEngine
 from sage.policy.models.shape import Shape, shape_of
-from sage.training.memory import Need, fitted, need_of, plan
+from sage.training.memory import Need, fitted, loss_chunk, need_of, plan
 from tests.tiny_models import tiny_lm
 
 GIB = 2**30
@@ -134,6 +134,38 @@ def test_the_page_plans_for_a_card_that_is_not_here_from_a_config_alone(tmp_path
     assert small.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("gib", "compiled", "tokens"),
+    [
+        (80, True, 1_130),
+        (80, False, 512),
+        (139, True, 1_964),
+        (200, True, 2_048),
+        (24, True, 512),
+        (1, True, 70),
+    ],
+)
+def test_a_chunk_of_the_loss_takes_a_small_share_of_the_memory(
+    student: Shape, gib: int, compiled: bool, tokens: int
+) -> None:
+    """80 GiB / 50 = 1.72e9 bytes, at 10 bytes for each of 151,936 logits of a token: 1,130 tokens."""
+    assert loss_chunk(student.vocabulary, gib * GIB, compiled=compiled) == tokens
+    assert loss_chunk(100, gib * GIB, compiled=compiled) == 2_048
+    assert loss_chunk(student.vocabulary, 0, compiled=compiled) == 1
+
+
+def test_the_plan_counts_the_chunk_that_the_run_takes(student: Shape, teacher: Shape) -> None:
+    found = fitted(student, teacher, NEED, 80 * GIB)
+    assert found.need.chunk == 1_130
+    assert found.phases["student"]["loss"] == 10 * 1_130 * 151_936
+    asked = plan(student, teacher, replace(NEED, chunk=100, compiled=False), 80 * GIB)
+    assert asked.need.chunk == 100
+    assert asked.phases["student"]["loss"] == 28 * 100 * 151_936
+    config = load(["env.games=generated", "speed.loss_chunk=33", "speed.compile_loss=false"])
+    need = need_of(config, [])
+    assert (need.chunk, need.compiled) == (33, False)
+
+
 def test_a_run_takes_what_its_plan_has_chosen_and_plans_nothing_on_a_cpu(
     student: Shape, teacher: Shape
 ) -> None:
@@ -146,4 +178,5 @@ def test_a_run_takes_what_its_plan_has_chosen_and_plans_nothing_on_a_cpu(
     found = fitted(student, teacher, NEED, 80 * GIB)
     speed = as_planned(config, found).speed
     assert (speed.slots, speed.micro_batch, speed.judge_batch) == (found.slots, found.micro_batch, 64)
+    assert speed.loss_chunk == found.need.chunk > 0
     assert as_planned(config, found).digest_fields() == config.digest_fields()

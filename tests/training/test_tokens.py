@@ -17,7 +17,7 @@ from sage.policy.models.hidden_states import hidden_states
 from sage.policy.models.load import LanguageModel
 from sage.records.rows import RunKey, episode_rows, token_rows
 from sage.records.tables import Tables, read
-from sage.teacher.score import token_stats
+from sage.teacher.score import Wanted, token_stats
 from sage.teacher.server.head import LikeliestHead, states_of
 from sage.teacher.server.protocol import Likeliest
 from sage.training.batch import Models, TrainingEpisode
@@ -142,7 +142,7 @@ def test_a_server_that_names_two_words_leaves_the_third_unknown(projected: int) 
     chosen = teacher[:, 5]
     states = states_of(Likeliest(best.indices.numpy(), best.values.numpy(), chosen.numpy()), target.numpy())
     asked = torch.ones(20, dtype=torch.bool)
-    stats = token_stats(states, LikeliestHead(64), target, asked, projected, 1.0, likeliest=3)
+    stats = token_stats(states, LikeliestHead(64), target, asked, projected, Wanted(likeliest=3))
     assert stats.likeliest_TK is not None
     assert stats.likeliest_logprob_TK is not None
     shared = (best.indices < projected).sum(-1)
@@ -161,8 +161,7 @@ def test_a_vocabulary_of_two_has_two_words() -> None:
         torch.tensor([0]),
         torch.tensor([True]),
         2,
-        1.0,
-        likeliest=3,
+        Wanted(likeliest=3),
     )
     assert stats.likeliest_TK is not None
     assert stats.likeliest_TK.tolist() == [[1, 0]]

@@ -5,6 +5,7 @@
     python -m sage -m method=opd,sage_opd seed=0,1,2     many runs, each in its own process
     python -m sage list method=opd,sage_opd seed=0,1,2   list them with their states, run nothing
     python -m sage check student.path=DIR …              is this pair of models right? one page, run nothing
+    python -m sage teacher start teacher.path=DIR …      a teacher for many runs, on Ray; also status, stop
     python -m sage --help
     python -m sage --version
 

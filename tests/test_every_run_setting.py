@@ -110,6 +110,7 @@ ELSEWHERE = {
     "teacher.thinking": "tests/policy",
     "rollout.decoder": "tests/policy/test_vllm.py",
     "teacher.server": "tests/teacher/server",
+    "teacher.ray": "tests/teacher/ray",
     "student.lora": "tests/training/test_lora.py",
     "student.model_kwargs": "tests/policy/test_adapter_folders.py",
     "teacher.model_kwargs": "tests/policy/test_adapter_folders.py",

@@ -52,7 +52,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "sage.launch": (
         *("ground", "sage.config", "sage.records", "sage.console", "sage.envs", "sage.policy.models"),
-        *("sage.policy", "sage.training", "sage.check", "sage.run"),
+        *("sage.policy", "sage.teacher", "sage.training", "sage.check", "sage.run"),
     ),
     "sage.sweep": ("ground", "sage.config", "sage.records", "sage.launch"),
     "sage.__main__": ("ground", "sage.config", "sage.launch"),

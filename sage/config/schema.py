@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, fie
 from sage.config.loading import OWN_ARGUMENTS, LoraSettings
 from sage.config.local_path import LocalPath
 from sage.config.prompt_texts import KNOWN_FIELDS, PATTERNS, check_text
+from sage.config.ray_teacher import RaySettings
 from sage.config.registry import (
     Component,
     Settings,
@@ -38,6 +39,10 @@ NOT_A_RESULT = (
             *("address", "key_env", "most_likeliest", "batch", "concurrency", "deadline_s", "patience_s"),
             *("wait_s", "retries", "token_budget", "cache"),
         )
+    ),
+    *(
+        f"teacher.ray.{name}"
+        for name in ("address", "name", "replicas", "num_gpus", "num_cpus", "digest", "patience_s")
     ),
 )
 """Settings (dotted, with everything below them) that cannot change a result: they are no part of a run's
@@ -94,6 +99,7 @@ CAME_LATER: dict[str, Any] = {
     "teacher.model_kwargs": {},
     "teacher.server": None,
     "trainer.log_tokens": 2,
+    "teacher.ray": None,
 }
 """Settings that are younger than runs that are still read -> the value at which they change nothing. At it
 they are no part of a run's identity, so that runs and recipes from before stay what they are."""
@@ -166,11 +172,22 @@ class TeacherSettings(ModelSettings):
 
     @property
     def here(self) -> bool:
-        return self.server is None
+        return self.server is None and self.ray is None
 
     server: ServerSettings | None
     """A server that holds it (`teacher=server`); `path` is then where its tokenizer and config.json are,
-    whose weights are not read. None: the model is loaded here."""
+    whose weights are not read. None: no server does."""
+    ray: RaySettings | None
+    """Actors of a Ray cluster that hold it (`teacher=ray`); of `path`, tokenizer and config.json are read
+    here. None: none do."""
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> TeacherSettings:
+        if self.server is not None and self.ray is not None:
+            raise ValueError(
+                "A teacher is on a server or on Ray, not on both; set teacher.server or teacher.ray to null."
+            )
+        return self
 
 
 class PromptSettings(Settings):
@@ -563,8 +580,6 @@ class RunConfig(Settings):
     def _the_server_knows_enough(self) -> RunConfig:
         server = self.teacher.server
         if server is not None and self.task == "train":
-            backwards = self.curriculum.last_turns(1, self.env.turn_budget) is not None
-            shown = self.rollout.demonstration
             refuse_what_a_server_cannot(
                 server.most_likeliest,
                 {
@@ -572,13 +587,30 @@ class RunConfig(Settings):
                     f"confidence={self.confidence.name}": self.confidence.likeliest,
                 },
                 self.confidence.teacher_temperature,
-                {
-                    "rollout.player=teacher": self.rollout.player == "teacher",
-                    "rollout.demonstration.player=teacher": shown.player == "teacher" and shown.weight > 0,
-                    f"curriculum={self.curriculum.name}": backwards,
-                },
+                self._teacher_plays(),
             )
         return self
+
+    @model_validator(mode="after")
+    def _ray_only_scores_and_judges(self) -> RunConfig:
+        if self.teacher.ray is not None and self.task == "train":
+            for what, does in self._teacher_plays().items():
+                if does:
+                    raise ValueError(
+                        f"{what} has the teacher play, and a teacher on Ray scores and judges only; load it"
+                        " here."
+                    )
+        return self
+
+    def _teacher_plays(self) -> dict[str, bool]:
+        """By setting, whether it has the teacher play."""
+        shown = self.rollout.demonstration
+        backwards = self.curriculum.last_turns(1, self.env.turn_budget) is not None
+        return {
+            "rollout.player=teacher": self.rollout.player == "teacher",
+            "rollout.demonstration.player=teacher": shown.player == "teacher" and shown.weight > 0,
+            f"curriculum={self.curriculum.name}": backwards,
+        }
 
     @model_validator(mode="after")
     def _vllm_holds_an_episode(self) -> RunConfig:

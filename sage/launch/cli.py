@@ -43,6 +43,8 @@ class _Single:
     """Of `check --memory N`: the device that memory is planned for."""
     checked: int = 0
     """That page's exit code."""
+    teacher: str = ""
+    """What is to be done about a teacher on Ray: `python -m sage teacher start`."""
 
 
 def run_task(composed: DictConfig) -> float | None:
@@ -54,7 +56,7 @@ def run_task(composed: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     from sage.config.load import load
-    from sage.errors import ConfigError
+    from sage.errors import ConfigError, ModelError
     from sage.launch.until import DECIDED, ELSEWHERE
 
     many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -64,6 +66,11 @@ def run_task(composed: DictConfig) -> float | None:
             if not many and (name := HydraConfig.get().runtime.choices.get(group)):
                 word = f"{group}={name}"
                 raise ConfigError(f"{word} is a study of many runs: python -m sage -m {word}.")
+        if _Single.teacher:
+            from sage.teacher.ray.manage import manage
+
+            manage(_Single.teacher, config.teacher)
+            return None
         if config.launch.until == DECIDED and not many:
             raise ConfigError(ELSEWHERE)
         if _Single.check:
@@ -74,8 +81,8 @@ def run_task(composed: DictConfig) -> float | None:
         from sage.launch.execute import execute
 
         _Single.outcome = execute(config)
-    except ConfigError as error:
-        if many:
+    except (ConfigError, ModelError) as error:
+        if many or not (_Single.teacher or isinstance(error, ConfigError)):
             raise
         _Single.refusal = str(error)
         return None
@@ -139,6 +146,8 @@ def _exit_code() -> int:
         return EXIT_CONFIG
     if _Single.check:
         return _Single.checked
+    if _Single.teacher:
+        return 0
     if _Single.outcome is not None:
         return _Single.outcome.exit_code
     module = sys.modules.get("sage.launch.multirun")
@@ -149,6 +158,8 @@ def _of_command(arguments: list[str]) -> tuple[list[str], str]:
     """The arguments for Hydra, whose first word may be `list`, `confirm` or `check`; and a refusal."""
     if arguments[:1] == ["check"]:
         return _of_check(arguments[1:])
+    if arguments[:1] == ["teacher"]:
+        return _of_teacher(arguments[1:])
     if arguments[:1] not in (["list"], ["confirm"]):
         return arguments, ""
     from sage.launch.multirun import LEDGER
@@ -157,6 +168,17 @@ def _of_command(arguments: list[str]) -> tuple[list[str], str]:
     if LEDGER.confirm and not any(a.startswith("sweep=") for a in arguments):
         return [], "confirm needs the study: python -m sage confirm sweep=<a file in sweeps/>."
     return ["--multirun", *(a for a in arguments[1:] if a not in ("-m", "--multirun"))], ""
+
+
+def _of_teacher(arguments: list[str]) -> tuple[list[str], str]:
+    """Take the action out of the arguments of `teacher`; what is left, and a refusal."""
+    action, rest = "".join(arguments[:1]), arguments[1:]
+    if action not in ("start", "status", "stop"):
+        return [], f"teacher is followed by start, status or stop, and not by {action!r}."
+    if {"-m", "--multirun"} & set(rest):
+        return [], f"teacher {action} is about one teacher: leave out -m."
+    _Single.teacher = action
+    return rest if any(word.startswith("teacher=") for word in rest) else ["teacher=ray", *rest], ""
 
 
 def _command_of_today(arguments: list[str]) -> list[str]:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sage.launch.schedule import CHILD, Ended, Job, Watch, run_in, run_jobs
+from sage.teacher.ray.cluster import PASSED
 
 LEASE_S = 150.0
 """Longer than it takes to see that a heartbeat has stopped."""
-_PASSED = ("PYTHONPATH", "SAGE_CACHE", "XDG_CACHE_HOME", "ALFWORLD_DATA", "HF_HOME", "HF_HUB_OFFLINE")
-"""Environment variables that a run may need and that a worker does not inherit on every engine."""
 
 
 class Task(Protocol):
@@ -66,7 +65,7 @@ class RemoteRun:
 
 def remote_run(job: Job, threads: int | None = None) -> RemoteRun:
     """The job with what it needs of this process's surroundings; `threads` limits torch's."""
-    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    environment = {name: os.environ[name] for name in PASSED if name in os.environ}
     if threads is not None and "OMP_NUM_THREADS" not in os.environ:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return RemoteRun(replace(job, console=job.console.resolve()), str(Path.cwd()), environment)

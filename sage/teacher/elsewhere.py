@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from sage.policy.models.chat_format import chat_format
 from sage.policy.models.layers import reach
@@ -23,6 +23,22 @@ if TYPE_CHECKING:
     from sage.objective.chunked import Projection
     from sage.policy.decoding.generate import Reply
     from sage.policy.models.load import LanguageModel
+
+
+class Part(NamedTuple):
+    """What is read in one rectangle: sequences of ids, and the positions of each that are asked about."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    positions: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Part:
+        return cls(tuple(map(tuple, sequences)), tuple(map(tuple, positions)))
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks about anything."""
+        return any(self.positions)
 
 
 class RemoteTeacher(ABC):
@@ -58,9 +74,9 @@ class RemoteTeacher(ABC):
         """What makes logits of `states`."""
 
     @abstractmethod
-    def prepare(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> None:
-        """All that `states` will be asked in this batch: it is fetched side by side. Raises RunFailure where
-        the teacher cannot be reached."""
+    def prepare(self, parts: Sequence[Part]) -> None:
+        """All that `states` will be asked in this batch, call by call: it is fetched side by side. Raises
+        RunFailure where the teacher cannot be reached."""
 
     @abstractmethod
     def states(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Tensor:

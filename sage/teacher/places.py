@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage.policy.models.load import load_model, load_tokenizer
-from sage.teacher.elsewhere import Teacher
-from sage.teacher.server.teacher import open_teacher, same_as_before
+from sage.teacher.elsewhere import RemoteTeacher, Teacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SERVER_RECORD = "teacher_server.json"
 """In a run's attempt: what the server said of itself when the run began."""
+RAY_RECORD = "teacher_ray.json"
+"""The same of a teacher on Ray."""
 
 
 def likeliest_needed(config: RunConfig) -> int:
@@ -38,9 +40,13 @@ def load_teacher(
     reached.
     """
     settings = config.teacher
-    if settings.server is None:
+    if settings.here:
         return load_model(settings, role="teacher", tokenizer=tokenizer)
     tokenizer = tokenizer or load_tokenizer(settings, role="teacher")
+    if settings.server is None:
+        return _on_ray(config, tokenizer, folder)
+    from sage.teacher.server.teacher import open_teacher, same_as_before
+
     teacher = open_teacher(
         settings.server,
         tokenizer,
@@ -49,10 +55,26 @@ def load_teacher(
         k=likeliest_needed(config),
         say=say,
     )
-    try:
-        if folder is not None:
+    if folder is not None:
+        with _closed_if_refused(teacher):
             same_as_before(teacher, folder / SERVER_RECORD)
+    return teacher
+
+
+def _on_ray(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> RemoteTeacher:
+    from sage.teacher.ray.teacher import open_teacher, same_as_before
+
+    teacher = open_teacher(config.teacher, tokenizer, config.speed)
+    if folder is not None:
+        with _closed_if_refused(teacher):
+            same_as_before(teacher, folder / RAY_RECORD)
+    return teacher
+
+
+@contextmanager
+def _closed_if_refused(teacher: RemoteTeacher) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         teacher.close()
         raise
-    return teacher

@@ -19,7 +19,7 @@ from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.models.hidden_states import check_head
 from sage.policy.models.load import LanguageModel
 from sage.records.clock import phase
-from sage.teacher.elsewhere import RemoteTeacher, Teacher
+from sage.teacher.elsewhere import Part, RemoteTeacher, Teacher
 from sage.teacher.score import TeacherPass, View, own_view, score, teacher_dialogue, teacher_view
 from sage.teacher.vocabulary import shared_vocabulary
 from sage.training.passes import PLAIN, Passes
@@ -87,7 +87,7 @@ def score_batch(
     groups = groups_of(batch, micro_batch)
     if isinstance(models.teacher, RemoteTeacher):
         with phase("teacher"):
-            _prepare(models.teacher, models.dialogue, batch, only_supervised)
+            _prepare(models.teacher, models.dialogue, groups, only_supervised)
     passes, stats = [], []
     way = smaller_passes(micro_batch)
     teacher_tokens = 0
@@ -127,14 +127,19 @@ def score_batch(
 
 
 def _prepare(
-    teacher: RemoteTeacher, dialogue: Dialogue | None, batch: Sequence[TrainingEpisode], only_supervised: bool
+    teacher: RemoteTeacher,
+    dialogue: Dialogue | None,
+    groups: Sequence[Sequence[TrainingEpisode]],
+    only_supervised: bool,
 ) -> None:
-    """Have a teacher elsewhere read the whole batch at once; micro-batches are about this process's
-    memory."""
-    views: list[View] = [teacher_view(sample.episode, dialogue) for sample in batch]
-    turns = [_turns_to_score(sample, only_supervised) for sample in batch]
-    asked = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
-    teacher.prepare([view.ids for view in views], asked)
+    """Have a teacher elsewhere read all micro-batches side by side, each as it will be asked for."""
+    parts = []
+    for group in groups:
+        views: list[View] = [teacher_view(sample.episode, dialogue) for sample in group]
+        turns = [_turns_to_score(sample, only_supervised) for sample in group]
+        asked = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
+        parts.append(Part.of([view.ids for view in views], asked))
+    teacher.prepare(parts)
 
 
 def groups_of(batch: Sequence[TrainingEpisode], micro_batch: int) -> list[list[TrainingEpisode]]:

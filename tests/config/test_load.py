@@ -86,7 +86,7 @@ REFUSALS = {
     "learning_rate=3": "'learning_rate' is not a setting; did you mean 'trainer.learning_rate'?",
     "interventon=always": "'interventon' is not a setting; did you mean 'intervention'?",
     "env=alfwrld": "env=alfwrld is not known; did you mean env=alfworld?",
-    "teacher=gpt": "teacher=gpt is not known; it is one of hub, server, smollm2, tiny, tiny_strong.",
+    "teacher=gpt": "teacher=gpt is not known; it is one of hub, ray, server, smollm2, tiny, tiny_strong.",
     "trainer=3": "trainer=3 is not known; it is one of default, equal_teacher_tokens.",
     "confidence.kind=hard": "is not a setting of the chosen confidence; confidence=threshold has it.",
     "+env.generated.vlid_seen=1": "did you mean 'env.generated.valid_seen'?",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sage.errors import ConfigError, NotFinite
 from sage.policy.decoding.generate import Answer, Reply
-from sage.teacher.elsewhere import RemoteTeacher
+from sage.teacher.elsewhere import Part, RemoteTeacher
 from sage.teacher.server.ask import LARGE, SMALL, Asker, Patience, Refused, TeacherLost
 from sage.teacher.server.cache import ScoreFile
 from sage.teacher.server.head import LikeliestHead, states_of
@@ -77,10 +77,11 @@ class ServedTeacher(RemoteTeacher):
     def facts(self) -> Mapping[str, object]:
         return {**self.served.to_json(), "address": self.asker.shown, "likeliest": self.k}
 
-    def prepare(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> None:
+    def prepare(self, parts: Sequence[Part]) -> None:
         """Ask about all of them, `batch` in a request and `concurrency` requests at a time."""
         self.still()
-        rows = list(dict.fromkeys(_row(ids, at) for ids, at in zip(sequences, positions, strict=True) if at))
+        asked = (pair for part in parts for pair in zip(part.sequences, part.positions, strict=True))
+        rows = list(dict.fromkeys(_row(ids, at) for ids, at in asked if at))
         self._ready.clear()
         missing = []
         for row in rows:
@@ -91,9 +92,10 @@ class ServedTeacher(RemoteTeacher):
                 self._ready[row] = kept
                 self.cached += 1
         missing.sort(key=lambda row: len(row[0]))  # neighbours of one length make even requests
-        parts = [missing[i : i + self.settings.batch] for i in range(0, len(missing), self.settings.batch)]
-        for part, found in zip(parts, self.asker.all(self._score, parts), strict=True):
-            for row, known in zip(part, found, strict=True):
+        size = self.settings.batch
+        requests = [missing[i : i + size] for i in range(0, len(missing), size)]
+        for request, found in zip(requests, self.asker.all(self._score, requests), strict=True):
+            for row, known in zip(request, found, strict=True):
                 self._ready[row] = known
                 if self._file:
                     self._file.put(*row, self.k, known)
@@ -101,7 +103,7 @@ class ServedTeacher(RemoteTeacher):
     def states(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Tensor:
         rows = [_row(ids, at) for ids, at in zip(sequences, positions, strict=True) if at]
         if any(row not in self._ready for row in rows):
-            self.prepare(sequences, positions)
+            self.prepare([Part.of(sequences, positions)])
         parts = [
             states_of(self._ready[ids, at], np.array([ids[position + 1] for position in at]))
             for ids, at in rows

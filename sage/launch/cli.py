@@ -20,6 +20,7 @@ from sage.records.faults import machine_fault
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from sage.config.schema import RunConfig
     from sage.launch.execute import Outcome
 
 EXIT_FAILED = 1
@@ -41,10 +42,10 @@ class _Single:
     """Whether the models are only to be looked at: `python -m sage check`."""
     card_gib: float | None = None
     """Of `check --memory N`: the device that memory is planned for."""
-    checked: int = 0
-    """That page's exit code."""
     teacher: str = ""
     """What is to be done about a teacher on Ray: `python -m sage teacher start`."""
+    checked: int = 0
+    """The exit code of either."""
 
 
 def run_task(composed: DictConfig) -> float | None:
@@ -56,7 +57,7 @@ def run_task(composed: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     from sage.config.load import load
-    from sage.errors import ConfigError, ModelError
+    from sage.errors import ConfigError
     from sage.launch.until import DECIDED, ELSEWHERE
 
     many = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -66,23 +67,15 @@ def run_task(composed: DictConfig) -> float | None:
             if not many and (name := HydraConfig.get().runtime.choices.get(group)):
                 word = f"{group}={name}"
                 raise ConfigError(f"{word} is a study of many runs: python -m sage -m {word}.")
-        if _Single.teacher:
-            from sage.teacher.ray.manage import manage
-
-            manage(_Single.teacher, config.teacher)
-            return None
         if config.launch.until == DECIDED and not many:
             raise ConfigError(ELSEWHERE)
-        if _Single.check:
-            from sage.check.command import check
-
-            _Single.checked = check(config, card_gib=_Single.card_gib).exit_code
+        if _looked(config):
             return None
         from sage.launch.execute import execute
 
         _Single.outcome = execute(config)
-    except (ConfigError, ModelError) as error:
-        if many or not (_Single.teacher or isinstance(error, ConfigError)):
+    except ConfigError as error:
+        if many:
             raise
         _Single.refusal = str(error)
         return None
@@ -92,6 +85,26 @@ def run_task(composed: DictConfig) -> float | None:
         print(_Single.outcome.reason, file=sys.stderr)
     _show(_Single.outcome, config.tracking.uri if config.tracking.mlflow else None)
     return _Single.outcome.success
+
+
+def _looked(config: RunConfig) -> bool:
+    """Whether the command was another one than a run, which is then done."""
+    if _Single.teacher:
+        from sage.errors import ConfigError, ModelError, RunFailure
+        from sage.teacher.ray.manage import manage
+
+        try:
+            manage(_Single.teacher, config.teacher)
+        except ModelError as error:
+            raise ConfigError(str(error)) from error
+        except RunFailure as error:
+            print(error, file=sys.stderr)
+            _Single.checked = EXIT_FAILED
+    elif _Single.check:
+        from sage.check.command import check
+
+        _Single.checked = check(config, card_gib=_Single.card_gib).exit_code
+    return bool(_Single.teacher) or _Single.check
 
 
 def guarded(hydra_main: Callable[[], Any]) -> int:
@@ -144,10 +157,8 @@ def _exit_code() -> int:
     if _Single.refusal:
         print(_Single.refusal, file=sys.stderr)
         return EXIT_CONFIG
-    if _Single.check:
+    if _Single.check or _Single.teacher:
         return _Single.checked
-    if _Single.teacher:
-        return 0
     if _Single.outcome is not None:
         return _Single.outcome.exit_code
     module = sys.modules.get("sage.launch.multirun")

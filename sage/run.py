@@ -120,6 +120,8 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
         config, folder, tasks, student, models, processes, style, pool, clock, recorder, exporter, room
     )
     if processes.is_main:
+        if line := checkpoint.starts_over(folder.checkpoints):
+            recorder.say(line)
         _say_what_is_shorter(loaded, checked)
         for line in [] if memory is None else [*memory.lines(), memory.summary()]:
             folder.log(f"memory: {line}")

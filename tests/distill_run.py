@@ -45,6 +45,7 @@ TRAINER = TrainerSettings(
     teacher_budget=None,
     log_skipped=True,
     log_tokens=2,
+    checkpoint="full",
 )
 SPEED = SpeedSettings(
     fit_memory=True,
@@ -61,6 +62,9 @@ SPEED = SpeedSettings(
     compile_loss="auto",
     threads=1,
     checkpoint_every=0,
+    checkpoint_background=True,
+    matrix_rate=1e10,
+    memory_rate=1e10,
 )
 
 

@@ -128,6 +128,7 @@ FASTER = {
     "speed.loss_chunk": 7,
     "speed.checkpoint_every": 1,
     "speed.step_timeout_s": 30.0,
+    "speed.checkpoint_background": False,
     "speed.matrix_rate": 1e12,
     "speed.memory_rate": 1e10,
     "trainer.log_skipped": False,

@@ -81,6 +81,7 @@ def _spoken_to(config: RunConfig, found: _Found) -> Iterator[Line]:
 
 def _loaded(config: RunConfig, found: _Found) -> Iterator[Line]:
     """Load the models the way a run does, and say what they are."""
+    from sage.check.checkpoint import checkpoint_line, size_of_loaded
     from sage.check.numbers import numbers
     from sage.check.pair import Subject
     from sage.policy.models.load import load_model
@@ -98,6 +99,8 @@ def _loaded(config: RunConfig, found: _Found) -> Iterator[Line]:
     models = load_models(config, student, others) if trains(config) else None
     subject = Subject(config, style, student, models)
     yield from numbers(subject)
+    if models is not None:
+        yield checkpoint_line(config, size_of_loaded(config, student))
     yield fine(f"Loaded in {time.perf_counter() - started:.1f} s.")
     found.subject = subject
 

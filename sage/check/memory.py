@@ -20,6 +20,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 def memory(config: RunConfig, gib: float) -> Iterator[Line]:
     """What a step would take on a device of so many GiB, and the slots and micro-batch that fit. Reads the
     models' configs and tokenizers, no weights. Raises ModelError where a config cannot be read."""
+    from sage.check.checkpoint import checkpoint_line, size_of
     from sage.check.preflight import look_ahead
     from sage.training.memory import fitted, need_of
 
@@ -36,6 +37,8 @@ def memory(config: RunConfig, gib: float) -> Iterator[Line]:
     plan = fitted(student, teacher, need_of(config, context), int(gib * 2**30))
     for line in plan.lines():
         yield fine(f"{line[:1].upper()}{line[1:]}.")
+    if teacher is not None and config.student.lora is None:  # adapters are counted where they are loaded
+        yield checkpoint_line(config, size_of(config, student.parameters))
     asked = (config.speed.slots, config.speed.micro_batch)
     less = "" if (plan.slots, plan.micro_batch) == asked else f" (asked for: {asked[0]} and {asked[1]})"
     if not plan.fits:

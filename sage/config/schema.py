@@ -32,7 +32,7 @@ SCHEMA_VERSION = 2
 Version 2 moved what changes only speed into the group `speed` (`sage.records.identity` reads version 1)."""
 
 NOT_A_RESULT = (
-    *("tracking", "launch", "pretrain", "speed", "env.data", "evaluation.max_not_ok"),
+    *("tracking", "launch", "pretrain", "speed", "env.data", "evaluation.max_not_ok", "trainer.checkpoint"),
     *(
         f"teacher.server.{name}"
         for name in (
@@ -299,6 +299,9 @@ class TrainerSettings(Settings):
     teacher_budget: int | None = Field(ge=1, le=10**15)
     """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with
     the step that reaches it, or with `steps`; null for no limit. To compare methods at equal teacher cost."""
+    checkpoint: Literal["full", "weights"]
+    """What a checkpoint holds: all that a training goes on from (`full`), or the student's weights alone
+    (`weights`), a third of the size, with which a run that is killed starts over, and says so."""
     log_skipped: bool
     """Whether turns of weight 0 are scored for the records too. `false` keeps them out of both models'
     vocabulary projections: the loss is the same, a step gets cheaper with the share that is skipped, and
@@ -388,6 +391,9 @@ class SpeedSettings(Settings):
     """torch threads of this process; 0 leaves torch's choice."""
     checkpoint_every: int = Field(ge=0, le=100_000_000)
     """Optimizer steps between complete checkpoints; 0 writes only the last one."""
+    checkpoint_background: bool
+    """Checkpoints are written by a thread from a copy in main memory (as large as the checkpoint) while the
+    training goes on; the next one waits for it. `false` makes no copy, and the training waits."""
 
     matrix_rate: float | None = Field(gt=0, le=1e18)
     """Operations a second of the device's matrix products, which the records give shares of (an H100 in

@@ -3,8 +3,9 @@
 `<folder>/step-000010/student/` is an ordinary model directory (`student.path=` takes it); of a student with
 adapters it holds the merged weights, and `adapter/` beside it the adapters. A student that
 plays in half precision lies there as its float32 masters: they are what was learnt, and hold more than any
-rounding. `step-000010/trainer.pt` holds the rest. Written beside its place and renamed, so that what exists
-is complete; the two newest stay. Read by `sage.training.loop` when a run is resumed.
+rounding. `step-000010/trainer.pt` holds the rest, with `trainer.checkpoint=weights` little of it. Written
+beside its place and renamed, so that what exists is complete; the two newest stay. Read by
+`sage.training.loop` when a run is resumed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +24,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sage.policy.models.load import LanguageModel
-from sage.policy.models.lora import is_adapted, load_adapter, merged, save_adapter
+from sage.policy.models.lora import is_adapted, load_adapter, save_adapter
 from sage.records import owner
+from sage.records.files import read_object
+from sage.training.content import Content, content_of
 from sage.training.seal import ASIDE, seal, steps
 
 ADAPTER = "adapter"
 """Folder of a checkpoint that holds the adapters of a student that has some (peft's format)."""
 FORMAT_VERSION = 3
 """Version 2, which can still be resumed, has rounded weights in `student/`, the masters in `trainer.pt`."""
+Kind = Literal["full", "weights"]
+WEIGHTS_ONLY = "weights_only.json"
+"""Marks a checkpoint of `trainer.checkpoint=weights`: whether it is of the training's end."""
+GOES_ON = ("optimizer", "scheduler", "random", "memories")
+"""What such a one lacks in `trainer.pt`."""
 KEPT = 2
 """Newest checkpoints that stay: where one is damaged, the run goes on from the one before
 (`sage.training.seal`)."""
@@ -59,22 +67,31 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, Any]) -> Path:
-    """Write the checkpoint of `step` and remove all but the one before; returns its directory.
+    """`write` of what `content_of` takes from a training as it is now."""
+    return write(folder, content_of(step, student, state))
 
-    `state` has `StudentOptimizer.state_dict()`, whose masters are what is saved of the student.
+
+def write(folder: Path, content: Content, kind: Kind = "full", *, finished: bool = False) -> Path:
+    """Write a checkpoint and remove all but the one before; returns its directory. Called in any thread, with
+    the copy of a content where the training goes on meanwhile.
+
+    kind `weights` leaves out what a training goes on with; it can be resumed from where it is `finished`.
     """
-    final = folder / f"step-{step:06d}"
+    final = folder / f"step-{content.step:06d}"
     if final.exists():
         return final
-    partial = folder / f".partial-{step:06d}-{os.getpid()}"
+    partial = folder / f".partial-{content.step:06d}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     owner.check(folder.parent)
-    rest = {name: value for name, value in state.items() if name != "masters"}
+    rest = dict(content.rest)
     try:
         partial.mkdir(parents=True)
-        _save_weights(student.model, state.get("masters") or (), partial / "student")
-        student.tokenizer.save_pretrained(partial / "student")
-        torch.save({"format": FORMAT_VERSION, "step": step, **rest}, partial / "trainer.pt")
+        _save_weights(content, partial)
+        content.student.tokenizer.save_pretrained(partial / "student")
+        if kind == "weights":
+            rest = {name: value for name, value in rest.items() if name not in GOES_ON}
+            (partial / WEIGHTS_ONLY).write_text(json.dumps({"finished": finished}) + "\n", "utf-8")
+        torch.save({"format": FORMAT_VERSION, "step": content.step, **rest}, partial / "trainer.pt")
         seal(partial)
         for path in partial.rglob("*"):
             _flush(path)
@@ -91,26 +108,16 @@ def save(folder: Path, step: int, student: LanguageModel, state: Mapping[str, An
     return final
 
 
-def _save_weights(model: Any, masters: Sequence[Tensor | None], folder: Path) -> None:
-    """masters: of the trainable parameters in order, None where the parameter is its own. Of a model with
-    adapters the merged weights are written, and the adapters beside them."""
-    if is_adapted(model):
-        trained = [name for name, p in model.named_parameters() if p.requires_grad]
-        named = dict(zip(trained, masters, strict=bool(masters)))
-        wider = {name: master for name, master in named.items() if master is not None}
-        save_adapter(model, folder.parent / ADAPTER, wider)
-        _save_merged(model, merged(model, wider), folder)
+def _save_weights(content: Content, folder: Path) -> None:
+    """An ordinary model's folder, `student/`, and the adapters beside it where there are some."""
+    model: Any = content.student.model
+    if content.adapters is not None:
+        save_adapter(model, folder / ADAPTER, content.adapters)
+        _save_merged(model, content.weights, folder / "student")
         return
-    trainable = (p for p in model.parameters() if p.requires_grad)
-    wider = {id(p): m for p, m in zip(trainable, masters, strict=bool(masters)) if m is not None}
-    if not wider:
-        model.save_pretrained(folder)
-        return
-    of_parameters = {
-        name: wider[id(p)] for name, p in model.named_parameters(remove_duplicate=False) if id(p) in wider
-    }
-    model.save_pretrained(folder, state_dict=model.state_dict() | of_parameters)
-    _note_dtype(folder, next(iter(wider.values())).dtype)
+    model.save_pretrained(folder / "student", state_dict=dict(content.weights))
+    if content.widened is not None:
+        _note_dtype(folder / "student", content.widened)
 
 
 def _save_merged(model: Any, weights: Mapping[str, Tensor], folder: Path) -> None:
@@ -146,8 +153,41 @@ def _of_dtype(config: Any, kind: str) -> Any:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder`, None where there is none; a claim has set damaged ones aside."""
-    return next(reversed(steps(folder).values()), None)
+    """The newest checkpoint in `folder` that a training goes on from exactly, None where there is none; a
+    claim has set damaged ones aside."""
+    return next((path for path in reversed(steps(folder).values()) if _goes_on(path)), None)
+
+
+def _goes_on(path: Path) -> bool:
+    said = read_object(path / WEIGHTS_ONLY)
+    return said is None or said.get("finished") is True
+
+
+def _beyond_latest(folder: Path) -> list[Path]:
+    """Checkpoints of weights alone that a resumed training makes anew: those after `latest`."""
+    newest = latest(folder)
+    return [path for path in steps(folder).values() if newest is None or path.name > newest.name]
+
+
+def drop_beyond_latest(folder: Path) -> None:
+    """Remove what `starts_over` speaks of, before a training makes it again."""
+    lost = _beyond_latest(folder)
+    if lost:
+        with owner.writing(folder.parent):
+            for path in lost:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def starts_over(folder: Path) -> str:
+    """The sentence about checkpoints that cannot be resumed from; empty where there are none."""
+    lost, newest = _beyond_latest(folder), latest(folder)
+    if not lost:
+        return ""
+    start = f"from step {int(newest.name.removeprefix('step-'))}" if newest else "over"
+    return (
+        f"{lost[-1].name} holds weights alone (trainer.checkpoint=weights), from which no training goes on "
+        f"exactly: the run starts {start}, and makes it again. trainer.checkpoint=full keeps what is done."
+    )
 
 
 def load(path: Path, student: LanguageModel) -> dict[str, Any]:

@@ -43,28 +43,30 @@ def distill(
     counts as done is recorded, and a resumed run reports the steps after its checkpoint again. Episodes that
     are not ok are reported and take no part in the loss; TooManyNotOk is raised where `Training.max_not_ok`
     says so. A step in which no turn is supervised leaves weights, optimizer and warm-up alone, and is
-    counted. A signal that stops the run finds the checkpoint of the last whole step written.
+    counted. A signal that stops the run finds the checkpoint of the last whole step written. A checkpoint
+    may be written while the next step is made; this waits for the last one, and raises what it has raised.
     """
     state = TrainState.start_or_resume(training, checkpoints)
     if state.progress.steps and after_step is not None:
         after_step(state.progress.steps, state.finished)  # a signal may have come in the middle of it
-    while not state.finished:
-        step = state.begin_step()
-        jobs = jobs_here(training, step)
-        batch = play_batch(training, step, jobs)
-        judged = judge_batch(training, step, batch)
-        loss = add_gradient(training, step, judged)
-        imitated = add_demonstrations(training, step, jobs)
-        with defer_signals():
-            update = state.apply(loss.supervised or (imitated is not None and imitated.loss.supervised))
-            report = report_of(step, batch, loss, imitated, update, training)
-            state.count(update, report.through_teacher)
-            if training.processes.is_main:
-                on_step(report)
-            state.write_on_stop()
-        if after_step is not None:
-            after_step(step, state.finished)
-        state.checkpoint_if_due()
+    with state.writer:
+        while not state.finished:
+            step = state.begin_step()
+            jobs = jobs_here(training, step)
+            batch = play_batch(training, step, jobs)
+            judged = judge_batch(training, step, batch)
+            loss = add_gradient(training, step, judged)
+            imitated = add_demonstrations(training, step, jobs)
+            with defer_signals():
+                update = state.apply(loss.supervised or (imitated is not None and imitated.loss.supervised))
+                report = report_of(step, batch, loss, imitated, update, training)
+                state.count(update, report.through_teacher)
+                if training.processes.is_main:
+                    on_step(report)
+                state.write_on_stop()
+            if after_step is not None:
+                after_step(step, state.finished)
+            state.checkpoint_if_due()
     on_stop(None)
     return state.progress
 

@@ -149,7 +149,12 @@ class StudentOptimizer:
         }
         self.optimizer.load_state_dict(state["optimizer"] | {"state": moments})
         self.scheduler.load_state_dict(state["scheduler"])
-        for p, master, saved in zip(self.parameters, self.masters, state["masters"], strict=True):
+        self.load_masters(state["masters"])
+
+    @torch.no_grad()
+    def load_masters(self, masters: Sequence[Tensor | None]) -> None:
+        """Of `load_state_dict` the weights alone, and publish them. With a mesh it is collective."""
+        for p, master, saved in zip(self.parameters, self.masters, masters, strict=True):
             if master is not p:
                 master.copy_(shard_like(p if saved is None else saved.to(p.device), master))
         self.publish()

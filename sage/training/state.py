@@ -7,7 +7,7 @@ would have done, bit for bit in the same number of processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -16,6 +16,8 @@ from sage.policy.models.load import LanguageModel
 from sage.records.clock import phase
 from sage.signals import on_stop
 from sage.training import checkpoint
+from sage.training.background import Background
+from sage.training.content import content_of
 from sage.training.optimizer import StudentOptimizer, WeightChange, all_reduce_gradients
 from sage.training.parts import Training
 from sage.training.processes import Processes
@@ -76,6 +78,8 @@ class TrainState:
     folder: Path
     """Of the checkpoints."""
     progress: Progress = Progress()
+    writer: Background = field(default_factory=Background)
+    """Writes checkpoints while the training goes on; a block of it waits for them."""
 
     @classmethod
     def start_or_resume(cls, training: Training, folder: Path) -> Self:
@@ -88,6 +92,8 @@ class TrainState:
         parts = (training.rules.intervention, training.judge)
         stateful = [part for part in parts if isinstance(part, Stateful)]
         state = cls(training, optimizer, WeightChange(model), stateful, folder)
+        if training.processes.is_main:
+            checkpoint.drop_beyond_latest(folder)
         path = checkpoint.latest(folder)
         if path is not None:
             state._resume(path)
@@ -112,7 +118,9 @@ class TrainState:
         return self.progress.steps >= self.training.trainer.steps or self.is_spent
 
     def begin_step(self) -> int:
-        """Clear the gradient; returns the number of the step, from 1 on."""
+        """Clear the gradient; returns the number of the step, from 1 on. Raises what a checkpoint's write has
+        raised meanwhile."""
+        self.writer.check()
         self.optimizer.clear()
         return self.progress.steps + 1
 
@@ -138,12 +146,14 @@ class TrainState:
 
     def write_on_stop(self) -> None:
         """A signal that stops the run from now on finds the checkpoint of this state written first: in one
-        process. Several do not stop at the same step, and `speed.checkpoint_every` serves them."""
-        if self.processes.count == 1:
-            on_stop(partial(self._write, [checkpoint.random_state()], [self._remembered()]))
+        process. Several do not stop at the same step, and `speed.checkpoint_every` serves them. Weights alone
+        would be of no use to the run that goes on."""
+        if self.processes.count == 1 and (self.finished or self.training.trainer.checkpoint == "full"):
+            on_stop(partial(self._write, [checkpoint.random_state()], [self._remembered()], wait=True))
 
     def checkpoint_if_due(self) -> None:
-        """Write a checkpoint every `speed.checkpoint_every` steps and after the last. Collective."""
+        """Write a checkpoint every `speed.checkpoint_every` steps and after the last: begin to, where
+        `speed.checkpoint_background` says so; `writer` waits for it. Collective."""
         every = self.training.speed.checkpoint_every
         if not self.finished and not (every and self.progress.steps % every == 0):
             return
@@ -154,8 +164,10 @@ class TrainState:
     def _remembered(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.stateful]
 
-    def _write(self, random_states: list[Any], remembered: list[Any]) -> None:
-        """Both have an entry per process. Collective; the main process writes."""
+    def _write(self, random_states: list[Any], remembered: list[Any], *, wait: bool = False) -> None:
+        """Both have an entry per process. Collective; the main process writes, in a thread of its own unless
+        it is to `wait`."""
+        self.writer.wait()
         state = self.optimizer.state_dict(keep=self.processes.is_main) | {
             "stepped": self.progress.stepped,
             "teacher_tokens": self.progress.teacher_tokens,
@@ -163,8 +175,21 @@ class TrainState:
             "random": random_states,
             "memories": remembered,
         }
-        if self.processes.is_main:
-            checkpoint.save(self.folder, self.progress.steps, self.student, state)
+        if not self.processes.is_main:
+            return
+        background = self.training.speed.checkpoint_background and not wait
+        content = content_of(self.progress.steps, self.student, state)
+        write = partial(
+            checkpoint.write,
+            self.folder,
+            content.copied() if background else content,
+            self.training.trainer.checkpoint,
+            finished=self.finished,
+        )
+        if background:
+            self.writer.start(write)
+        else:
+            write()
 
     def _resume(self, path: Path) -> None:
         state, rank = checkpoint.load(path, self.student), self.processes.rank
@@ -173,8 +198,11 @@ class TrainState:
                 f"{path} belongs to a run that began with other student weights; "
                 "resume with the student it was started with, or use launch.on_existing=rerun."
             )
-        self.optimizer.load_state_dict(state)
-        if rank < len(state["random"]):
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state)
+        else:
+            self.optimizer.load_masters(state["masters"])
+        if "random" in state and rank < len(state["random"]):
             checkpoint.set_random_state(state["random"][rank])
             for part, remembered in zip(self.stateful, state["memories"][rank], strict=True):
                 part.load_state_dict(remembered)

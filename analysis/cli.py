@@ -30,8 +30,8 @@ a first look
   python -m analysis report runs/ --baseline opd --out report/
   python -m analysis published ../shared/published/sage_opd_tables.csv
 
-`python -m analysis <command> --help` explains a command, docs/analysis.md all of them, docs/statistics.md
-the methods.
+`python -m analysis <command> --help` explains a command, docs/guide/analysis.md all of them,
+docs/reference/statistics.md the methods.
 """
 
 

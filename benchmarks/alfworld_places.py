@@ -6,8 +6,8 @@ For every object type and receptacle type: how likely is one such receptacle to 
 has the object somewhere, divided by what looking costs (1 turn, 2 for a receptacle that starts closed). The
 types are then brought into ONE order for all objects, the one that contradicts those ratios least; an
 object's list is that order without the types where it is never found. One order for everything costs no turns
-against a separate order per object (docs/alfworld_expert.md) and is far less for a small model to learn.
-No official game is read.
+against a separate order per object (docs/evidence/alfworld_expert.md) and is far less for a small model to
+learn. No official game is read.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def random_lm(seed: int) -> LanguageModel:
 
 def texts(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Token ids to train on, and held-out ones."""
-    pages = sorted((ROOT / "docs").glob("*.md"))
+    pages = sorted((ROOT / "docs").rglob("*.md"))
     ids = [tokenizer(page.read_text("utf-8"), add_special_tokens=False)["input_ids"] for page in pages]
     half = len(ids) // 2
     return [i for page in ids[:half] for i in page], [i for page in ids[half:] for i in page]

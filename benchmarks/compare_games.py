@@ -1,4 +1,4 @@
-"""Generated games against the official ones, in numbers: the tables of docs/generated_games.md.
+"""Generated games against the official ones, in numbers: the tables of docs/evidence/generated_games.md.
 
 How to run it (official games are needed; nothing of them is copied):
 

@@ -1,6 +1,6 @@
 """How time and peak memory grow: turns, vocabulary, episodes per batch, games in the manifest.
 
-    OMP_NUM_THREADS=1 python benchmarks/growth.py [--axes turns games] --plot docs/growth.png
+    OMP_NUM_THREADS=1 python benchmarks/growth.py [--axes turns games] --plot docs/evidence/growth.png
 
 One optimizer step (play, teacher pass, gradient) of random Qwen3 models, 2 layers of width 64: 30 observation
 and 8 answer tokens a turn. Every axis has the others at their middle. An exponent is the slope of log time

@@ -1,4 +1,4 @@
-"""Write docs/model_families.md: for each family of models, is what plays what is trained?
+"""Write docs/evidence/model_families.md: for each family of models, is what plays what is trained?
 
     PYTHONPATH=. python docs/make_families.py     # about a minute; writes the page
 
@@ -24,7 +24,7 @@ from sage.policy.models.layers import keeps_state, kinds
 from sage.policy.models.load import LanguageModel
 from tests.families import FAMILIES, family
 
-PAGE = Path(__file__).with_name("model_families.md")
+PAGE = Path(__file__).with_name("evidence") / "model_families.md"
 
 HEAD = """\
 # Model families: is what plays what is trained?

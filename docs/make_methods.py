@@ -1,4 +1,4 @@
-"""Write docs/methods.md from the presets in conf/ and the docstrings of their components.
+"""Write docs/reference/methods.md from the presets in conf/ and the docstrings of their components.
 
     python docs/make_methods.py           # writes the page
     python docs/make_methods.py --check   # exit code 1 where the page is not what this would write
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generated import inline, write_or_check
+from generated import DOCS, inline, write_or_check
 
 from sage.config.components import GROUPS, conf_dir, register_components
 from sage.config.load import load
@@ -21,8 +21,8 @@ from sage.config.registry import Component
 if TYPE_CHECKING:
     from sage.config.schema import RunConfig
 
-PAGE = Path(__file__).with_name("methods.md")
-OPEN = Path(__file__).with_name("methods_open.md")
+PAGE = DOCS / "reference" / "methods.md"
+OPEN = PAGE.with_name("methods_open.md")
 PARTS = ("intervention", "confidence", "normalization", "divergence", "curriculum")
 ORDER = (
     *("base", "sft", "sft_expert", "opd", "opd_two_rollouts"),

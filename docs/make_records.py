@@ -28,8 +28,8 @@ import pandas as pd
 turns = pd.read_parquet("runs/<id>/attempt_1/turns.parquet")
 ```
 
-`python -m analysis` reads them with everything that tells runs apart (docs/analysis.md). Beside them lie
-`run.json` (what the id is made of), `config.yaml`, `status.json`, `provenance.json`, `summary.json`,
+`python -m analysis` reads them with everything that tells runs apart (docs/guide/analysis.md). Beside them
+lie `run.json` (what the id is made of), `config.yaml`, `status.json`, `provenance.json`, `summary.json`,
 `log.txt` and checkpoints.
 """
 

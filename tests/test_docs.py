@@ -1,10 +1,13 @@
-"""Pages that are generated are current."""
+"""Pages that are generated are current, and every page that is named is there."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,3 +22,46 @@ def test_the_page_of_methods_is_what_the_code_says() -> None:
 def test_every_preset_states_its_source() -> None:
     for path in (ROOT / "conf" / "method").glob("*.yaml"):
         assert "\n# Source: " in path.read_text(encoding="utf-8"), path.name
+
+
+_LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def _prose(page: Path) -> str:
+    """Without code, in which brackets are no links."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub and mkdocs make them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_and_picture_of_a_page_leads_somewhere(page: Path) -> None:
+    dead = []
+    for _, target in _LINK.findall(_prose(page)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        if not there.exists() or (anchor and anchor not in _anchors(there)):
+            dead.append(target)
+    assert not dead, dead
+
+
+def test_every_page_that_is_named_in_code_or_prose_exists() -> None:
+    """`docs/guide/launch.md` in a docstring, a message or a comment."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    files = listed.stdout.split() or [p.relative_to(ROOT).as_posix() for p in PAGES]
+    dead = []
+    for file in files:
+        if file == "CHANGELOG.md" or not file.endswith((".py", ".md", ".yaml", ".toml", ".cff")):
+            continue
+        text = (ROOT / file).read_text(encoding="utf-8") if (ROOT / file).is_file() else ""
+        named = re.findall(r"\bdocs/[\w/]+\.(?:md|png|py|ipynb)\b", text)
+        dead += [f"{file}: {name}" for name in named if not (ROOT / name).exists()]
+    assert not dead, dead

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 INPUTS = """\
 INPUT is any number of
   runs/                     a directory with run directories (or one of them)
-  episodes.csv              one row per played game: method, env, split, seed, task, won (docs/analysis.md)
+  episodes.csv              one row per played game: method, env, split, seed, task, won
+                            (docs/guide/analysis.md)
   mlflow:EXPERIMENT@URI     an MLflow experiment; without @URI it takes MLFLOW_TRACKING_URI
 """
 

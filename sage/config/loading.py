@@ -23,7 +23,7 @@ OWN_ARGUMENTS = {
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters that are trained in place of the weights (docs/teachers.md)."""
+    """Low-rank adapters that are trained in place of the weights (docs/guide/teachers.md)."""
 
     rank: int = Field(ge=1, le=65_536)
     """Of the change that a matrix can learn."""

@@ -13,7 +13,7 @@ AUTO = "auto"
 
 
 class RaySettings(Settings):
-    """Actors that hold the teacher (docs/teachers.md), started by `python -m sage teacher start`."""
+    """Actors that hold the teacher (docs/guide/teachers.md), started by `python -m sage teacher start`."""
 
     address: str
     """`auto` (the cluster that RAY_ADDRESS names, or that this machine is part of) or the `host:port` of its

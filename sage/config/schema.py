@@ -292,13 +292,14 @@ class TrainerSettings(Settings):
     """AdamW's, decoupled from the gradient."""
     rounding: Literal["nearest", "dither"]
     """How the float32 masters of a bfloat16 student become what plays. `dither`: by a threshold drawn once
-    per weight, so that small steps are kept in the mean (docs/bfloat16.md). A float32 student is not
+    per weight, so that small steps are kept in the mean (docs/evidence/bfloat16.md). A float32 student is not
     rounded."""
     clip_norm: float = Field(gt=0, le=1e9)
     """A gradient of a larger norm (over all weights) is scaled down to it."""
     teacher_budget: int | None = Field(ge=1, le=10**15)
-    """Tokens that may go through the teacher (scored, judged, played; docs/methods.md). Training ends with
-    the step that reaches it, or with `steps`; null for no limit. To compare methods at equal teacher cost."""
+    """Tokens that may go through the teacher (scored, judged, played; docs/reference/methods.md). Training
+    ends with the step that reaches it, or with `steps`; null for no limit. To compare methods at equal
+    teacher cost."""
     checkpoint: Literal["full", "weights"]
     """What a checkpoint holds: all that a training goes on from (`full`), or the student's weights alone
     (`weights`), a third of the size, with which a run that is killed starts over, and says so."""
@@ -410,7 +411,7 @@ class SpeedSettings(Settings):
                 raise ValueError(
                     f"{name!r} is no argument of vLLM that is known to change speed and memory alone, and "
                     "speed.vllm never changes a result; those are max_model_len, gpu_memory_utilization, "
-                    "enforce_eager, tensor_parallel_size and the like (docs/rollouts.md)."
+                    "enforce_eager, tensor_parallel_size and the like (docs/guide/rollouts.md)."
                 )
         return arguments
 

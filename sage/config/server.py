@@ -13,7 +13,7 @@ from sage.config.registry import Settings
 
 
 class ServerSettings(Settings):
-    """A server that holds the teacher (docs/teachers.md): where it is, and how it is asked."""
+    """A server that holds the teacher (docs/guide/teachers.md): where it is, and how it is asked."""
 
     address: str
     """`http://host:port` of a vLLM or SGLang server. Not a place for a secret: see `key_env`."""

@@ -1,8 +1,8 @@
 """`launch.until=decided`: a study is played in blocks of seeds and looked at after each, until it knows.
 
-When to look and what decides is in the frozen plan that the study's runs serve (`looks`, docs/studies.md).
-The look itself is `python -m analysis plan look`, in a process of its own: nothing here computes statistics.
-It writes what it saw into `runs/ledger.jsonl`, and there it is read.
+When to look and what decides is in the frozen plan that the study's runs serve (`looks`,
+docs/guide/studies.md). The look itself is `python -m analysis plan look`, in a process of its own: nothing
+here computes statistics. It writes what it saw into `runs/ledger.jsonl`, and there it is read.
 
 Invariant: no run of a block starts before the look after the block before it is in the ledger; and a study
 whose last look decided it starts nothing more, however often its line is typed.
@@ -26,7 +26,7 @@ Launch = Callable[[list[list[str]]], Sequence[Any]]
 UNTIL, PLAN, SEED, DECIDED = "launch.until", "launch.plan", "seed", "decided"
 ELSEWHERE = (
     "launch.until=decided belongs to a study whose runs serve a frozen plan with looks: "
-    "python -m sage -m study=… launch.until=decided (docs/studies.md)."
+    "python -m sage -m study=… launch.until=decided (docs/guide/studies.md)."
 )
 
 
@@ -102,7 +102,7 @@ def schedule_of(word: str, runs_dir: Path) -> Schedule:
     if not looks:
         raise ConfigError(
             f"launch.until=decided: the plan {word} has no looks, so nothing says when its study may stop. A "
-            "new plan with looks: {after: [3, 5, …], futility: 0.05} does (docs/studies.md)."
+            "new plan with looks: {after: [3, 5, …], futility: 0.05} does (docs/guide/studies.md)."
         )
     if not any(entry["digest"] == sha256 for entry in run_ledger.read(runs_dir).of("freeze")):
         raise ConfigError(

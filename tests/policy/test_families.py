@@ -268,7 +268,7 @@ def test_positions_that_depend_on_the_longest_row_bound_the_context_and_rows_go_
 
 
 def test_the_table_in_the_docs_has_every_family_with_its_outcome() -> None:
-    page = Path(__file__).parents[2] / "docs" / "model_families.md"
+    page = Path(__file__).parents[2] / "docs" / "evidence" / "model_families.md"
     rows = {
         cells[1].strip(): cells
         for line in page.read_text("utf-8").splitlines()

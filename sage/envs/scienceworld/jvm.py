@@ -36,9 +36,9 @@ JVM_FLAGS = (
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",
 )
-"""Chosen by measurement (docs/scienceworld.md, benchmarks/scienceworld_jvm.py). `hashCode=2` gives every
-object the same identity hash, so that hash sets list in the order of insertion: the same actions then give
-the same text in every process, which they otherwise do not."""
+"""Chosen by measurement (docs/reference/scienceworld.md, benchmarks/scienceworld_jvm.py). `hashCode=2` gives
+every object the same identity hash, so that hash sets list in the order of insertion: the same actions then
+give the same text in every process, which they otherwise do not."""
 
 NO_JAVA = (
     "ScienceWorld needs Java (8 or newer) and none was found that runs; install it with "

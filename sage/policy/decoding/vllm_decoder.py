@@ -127,8 +127,8 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
         from vllm import LLM
     except ImportError as error:
         raise ModelError(
-            f"rollout.decoder=vllm needs vLLM, which cannot be imported here ({error}); see docs/rollouts.md,"
-            " or use rollout.decoder=local."
+            f"rollout.decoder=vllm needs vLLM, which cannot be imported here ({error}); see"
+            " docs/guide/rollouts.md, or use rollout.decoder=local."
         ) from error
     llm = _served.get(lm.model)
     if llm is None:

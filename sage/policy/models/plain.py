@@ -42,7 +42,7 @@ AMPLIFIED = 16
 """How many times what one rounding at the input does an engine may differ by: it rounds in every layer."""
 TYPICAL = 3
 """The same for the typical position in 16 bits, where one rounding at the input and the engines' other order
-of sums move the logits alike (docs/results/real_pair.md has both, beside what a lost token does)."""
+of sums move the logits alike (docs/evidence/results/real_pair.md has both, beside what a lost token does)."""
 LEAST_TYPICAL = 2
 """The least of it, in units of the dtype's epsilon times the largest logit: the logits are rounded, too."""
 MOST = 0.1

@@ -79,7 +79,7 @@ def test_a_changed_byte_changes_the_digest_and_is_noticed() -> None:
 @pytest.mark.slow
 @needs_wheel
 def test_the_default_set_is_the_documented_one() -> None:
-    # Its digest is in docs/generated_games.md; a change needs a new GENERATOR_VERSION and new tables there.
+    # Its digest is in docs/evidence/generated_games.md; a change needs a new GENERATOR_VERSION and tables.
     started = time.process_time()
     root = store.ensure_games()
     assert time.process_time() - started < 60

@@ -1,4 +1,4 @@
-"""A server that is slow, busy, broken, wrong or another one: each has its outcome (docs/teachers.md)."""
+"""A server that is slow, busy, broken, wrong or another: each has its outcome (docs/guide/teachers.md)."""
 
 from __future__ import annotations
 

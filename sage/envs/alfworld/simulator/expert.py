@@ -72,7 +72,7 @@ class Move(NamedTuple):
 
 @cache
 def likely_places() -> dict[str, tuple[str, ...]]:
-    """Object type -> receptacle types in search order (see docs/alfworld_expert.md for how it is made)."""
+    """Object type -> receptacle types in search order (docs/evidence/alfworld_expert.md: how it is made)."""
     text = files(__package__).joinpath("likely_places.json").read_text(encoding="utf-8")
     return {kind: tuple(places) for kind, places in json.loads(text).items()}
 

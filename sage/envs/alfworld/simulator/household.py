@@ -2,7 +2,7 @@
 
 Invariant: a household depends on the floor plan and the random stream alone. Weights and rates in this file
 are statistics (how often, how many) chosen so that rooms resemble the official games in numbers; see
-docs/generated_games.md for the comparison. No official game is read.
+docs/evidence/generated_games.md for the comparison. No official game is read.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from analysis.power_designs import plannable_in
 from analysis.question import AVERAGES, DESIGNS
 from sage.config.moved import modern_label
 
-FORMAT_VERSION = 2
+PLAN_FORMAT = 2
 """Of new plans. One without the field `format` is of format 1: it stays readable, and what it does not say
 cannot be known when it is checked."""
 NEW_GAMES = "recipe on new games"
@@ -165,9 +165,9 @@ def _fields(
 
 def _check_format_2(content: dict[str, Any], where: str) -> None:
     """Refuse values of the fields of format 2 that mean nothing."""
-    if content["format"] != FORMAT_VERSION:
+    if content["format"] != PLAN_FORMAT:
         raise Refusal(
-            f"{where} has format {content['format']}; this version reads {FORMAT_VERSION}, or none (1)."
+            f"{where} has format {content['format']}; this version reads {PLAN_FORMAT}, or none (1)."
         )
     if content["design"] not in DESIGNS:
         raise Refusal(

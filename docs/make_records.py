@@ -10,7 +10,7 @@ import sys
 
 from generated import DOCS, row, write_or_check
 
-from sage.records.schema import FORMAT_VERSION, TABLES
+from sage.records.schema import RECORDS_FORMAT, TABLES
 
 PAGE = DOCS / "reference" / "records.md"
 
@@ -20,7 +20,7 @@ HEAD = f"""\
 Written by `python docs/make_records.py` from `sage/records/schema.py`; a test keeps it current. Change that.
 
 A run is `runs/<id>/attempt_<n>/`, and each table is one Parquet file in it; while the run goes on, its
-batches lie below `parts/`. This is format version {FORMAT_VERSION}: a new column keeps the version, another
+batches lie below `parts/`. This is format version {RECORDS_FORMAT}: a new column keeps the version, another
 meaning of one raises it. A missing value is null, never a magic number.
 
 ```python

@@ -33,7 +33,8 @@ from sage.envs.alfworld.simulator.world import Game
 from sage.policy.prompts import fill, first_message, turn_message
 
 if TYPE_CHECKING:
-    from sage.config.schema import PretrainSettings, PromptStyle
+    from sage.config.pretrain import PretrainSettings
+    from sage.config.prompt_texts import PromptStyle
     from sage.envs.settings import EnvSettings
     from sage.policy.dialogue import Dialogue
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pretrain.train import Sample
-    from sage.config.schema import PretrainSettings, PromptStyle
+    from sage.config.pretrain import PretrainSettings
+    from sage.config.prompt_texts import PromptStyle
     from sage.envs.settings import EnvSettings
     from sage.policy.dialogue import Dialogue
 

@@ -15,7 +15,7 @@ from sage.episode import effect_of
 from sage.policy.prompts import fill
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle
+    from sage.config.prompt_texts import PromptStyle
     from sage.policy.dialogue import Dialogue
 
 

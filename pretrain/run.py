@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretrain.corpora import Corpus
     from pretrain.train import Sample
-    from sage.config.schema import PretrainSettings, PromptStyle
+    from sage.config.pretrain import PretrainSettings
+    from sage.config.prompt_texts import PromptStyle
     from sage.envs.settings import EnvSettings
 
 

@@ -41,7 +41,8 @@ from sage.envs.scienceworld.tasks import parse_id
 from sage.policy.prompts import fill, first_message, turn_message
 
 if TYPE_CHECKING:
-    from sage.config.schema import PretrainSettings, PromptStyle
+    from sage.config.pretrain import PretrainSettings
+    from sage.config.prompt_texts import PromptStyle
     from sage.envs.settings import EnvSettings
     from sage.policy.dialogue import Dialogue
 

@@ -126,13 +126,23 @@ _NAMES: dict[str, dict[str, str]] = {
 """Module of today -> names that it had under its old name -> where they are."""
 
 
+_ELSEWHERE: dict[str, dict[str, str]] = {
+    "sage.config": {
+        "PromptStyle": "sage.config.prompt_texts",
+        "PromptSettings": "sage.config.prompt_texts",
+        "PretrainSettings": "sage.config.pretrain",
+        "VLLM_SPEED": "sage.config.vllm_arguments",
+    }
+}
+"""Room -> names that were in its module and are in another file than the rest -> that file."""
+
 _WORDS: dict[str, dict[str, str]] = {"sage.objective.intervention": {"Ask": "JudgeFn"}}
 """Room -> names that what was in it had -> what they are called now."""
 
 
 def attribute(room: str, name: str) -> Any:
     """`name` of a module that has become the room `room`: its `__getattr__`. Raises AttributeError."""
-    home = ROOMS_OF_NAMES[room]
+    home = _ELSEWHERE.get(room, {}).get(name, ROOMS_OF_NAMES[room])
     if not name.startswith("__"):
         module = importlib.import_module(home)
         today = _WORDS.get(room, {}).get(name, name)

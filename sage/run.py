@@ -55,7 +55,7 @@ from sage.training.speed import peak_of, rates_line
 from sage.training.state import Progress
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle
+    from sage.config.prompt_texts import PromptStyle
 
 
 def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.envs.base import EnvironmentFault, Step
 from sage.episode import Failure, Task
 

@@ -80,3 +80,11 @@ def test_nothing_of_ours_uses_an_old_name() -> None:
                     names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
                 used += [f"{path.relative_to(ROOT)}: {name}" for name in names if name in OLD]
     assert used == []
+
+
+def test_a_name_that_went_to_another_file_than_the_rest_of_its_module_is_found() -> None:
+    import sage.config
+    from sage.config.prompt_texts import PromptStyle
+
+    with pytest.warns(DeprecationWarning, match=r"sage\.config\.PromptStyle is sage\.config\.prompt_texts\."):
+        assert sage.config.PromptStyle is PromptStyle

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from sage.check.page import Line, fine, warning
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle, RunConfig
+    from sage.config.prompt_texts import PromptStyle
+    from sage.config.schema import RunConfig
     from sage.envs.pool import EnvPool
     from sage.episode import Episode, Turn
     from sage.policy.models.load import LanguageModel

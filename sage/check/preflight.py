@@ -29,7 +29,8 @@ from sage.teacher.vocabulary import common_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sage.config.schema import ModelSettings, PromptStyle, RunConfig
+    from sage.config.prompt_texts import PromptStyle
+    from sage.config.schema import ModelSettings, RunConfig
 
 _SHOWN_TURNS = 3
 """Turns of each split's first game that go through the templates."""

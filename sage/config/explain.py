@@ -26,9 +26,9 @@ _AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^']+)'")
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """One sentence about why composing `overrides` failed."""
-    text = str(error)
+    text, first = str(error), reason_of(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing_option(error.missing_cfg_file, list(error.options or ()), text)
+        return _missing_option(error.missing_cfg_file, list(error.options or ()), first)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if match := _AMBIGUOUS.search(text):
@@ -42,8 +42,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if match := _COULD_NOT.search(text):
         return _no_such_key(match[1] or match[2], overrides)
     if "Config group override must be a string" in text:
-        return _not_an_option(overrides, text)
-    first = reason_of(error)
+        return _not_an_option(overrides, first)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return _end(f"The config cannot be resolved at {error.full_key!r}: {first}")
     return _end(first)
@@ -57,11 +56,11 @@ def _no_such_key(key: str, overrides: Sequence[str]) -> str:
     return _end(unknown_setting(key, known))
 
 
-def _missing_option(file: str, options: list[str], text: str) -> str:
+def _missing_option(file: str, options: list[str], reason: str) -> str:
     path = PurePosixPath(file)
     group, name = path.parent.as_posix(), path.name
     if not options:
-        return _end(f"There is no config file {file!r} ({text.splitlines()[0]})")
+        return _end(f"There is no config file {file!r} ({reason})")
     if new := new_option(group, name):
         return f"{group}={name} is {group}={new} now; write it so in the file that names it."
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.4)
@@ -80,14 +79,14 @@ def _unreadable(error: OverrideParseException) -> str:
     return _end(f"The argument {override!r} is not understood ({reason}); quote special characters")
 
 
-def _not_an_option(overrides: Sequence[str], text: str) -> str:
+def _not_an_option(overrides: Sequence[str], reason: str) -> str:
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
         if group in _groups():
             options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
             if value not in options:
                 return _end(f"{group}={value} is not known; it is one of {', '.join(options)}")
-    return _end(text.splitlines()[0])
+    return _end(reason)
 
 
 def _plugins(overrides: Sequence[str]) -> list[str]:

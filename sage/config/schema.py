@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from sage.config.loading import OWN_ARGUMENTS, LoraSettings
 from sage.config.local_path import LocalPath
-from sage.config.prompt_texts import KNOWN_FIELDS, PATTERNS, check_text
+from sage.config.pretrain import PretrainSettings
+from sage.config.prompt_texts import PromptSettings
 from sage.config.ray_teacher import RaySettings
 from sage.config.registry import (
     Component,
@@ -26,6 +27,7 @@ from sage.config.registry import (
     normalizations,
 )
 from sage.config.server import ServerSettings, refuse_what_a_server_cannot
+from sage.config.vllm_arguments import refuse_what_changes_samples
 
 SCHEMA_VERSION = 2
 """Version of the config's meaning; read by the run digest. Raise it when a field changes meaning.
@@ -190,60 +192,6 @@ class TeacherSettings(ModelSettings):
         return self
 
 
-class PromptSettings(Settings):
-    """The texts around the environment: filled with str.format-like `{name}` fields, never with code."""
-
-    style: str
-    """Which entry of `styles` is used; `auto` takes `short` for tiny models, shipped or made by
-    `task=pretrain`, else `react`."""
-    styles: dict[str, PromptStyle]
-
-    @model_validator(mode="after")
-    def _the_style_is_there(self) -> PromptSettings:
-        if self.style != "auto" and self.style not in self.styles:
-            known = ", ".join(sorted(self.styles))
-            raise ValueError(f"prompt.style={self.style!r} is not one of auto, {known}.")
-        return self
-
-
-class PromptStyle(Settings):
-    """One complete set of prompts for one environment."""
-
-    system: str
-    """System message; empty for none."""
-    demonstration: str
-    """One worked example, put in front of the first observation; empty for none."""
-    first_turn: str
-    """Template of the first user message; fields: demonstration, scene, goal, observation, admissible."""
-    turn: str
-    """Template of each later user message; fields: observation, admissible."""
-    stop: str
-    """Regular expression that ends an answer when it matches its text (kept in the answer); empty: only
-    the model's own end token ends it."""
-    unparsed: str
-    """What the agent is told when its answer holds no action; the environment is not asked."""
-    thought_pattern: str
-    """Regular expression whose group 1 is the thought."""
-    action_pattern: str
-    """Regular expression whose group 1 is the action."""
-    answer: str
-    """Template of a written answer (an expert's), which the two patterns read back; fields: thought,
-    action."""
-    judge_system: str
-    """Judge's system message; empty for none."""
-    judge: str
-    """Judge's user message; fields: task_type, goal, scene, observation, admissible, answer, thought,
-    action, feedback."""
-    admissible: int = Field(ge=0, le=100_000)
-    """How many admissible commands the student's and the judge's prompts list; 0 lists none."""
-
-    @field_validator(*KNOWN_FIELDS, *PATTERNS)
-    @classmethod
-    def _can_be_used(cls, text: str, info: ValidationInfo) -> str:
-        check_text(str(info.field_name), text)
-        return text
-
-
 class DemonstrationSettings(Settings):
     """A demonstration beside the student's own episodes, for every task of a step (StableOPD's mixture)."""
 
@@ -314,41 +262,6 @@ class TrainerSettings(Settings):
     games for every method of one seed. Costs no pass through a model and about 60 bytes a token on disk."""
 
 
-VLLM_SPEED = frozenset(
-    {
-        "async_scheduling",
-        "block_size",
-        "compilation_config",
-        "cpu_offload_gb",
-        "cudagraph_capture_sizes",
-        "disable_custom_all_reduce",
-        "disable_log_stats",
-        "distributed_executor_backend",
-        "enable_chunked_prefill",
-        "enable_expert_parallel",
-        "enable_prefix_caching",
-        "enforce_eager",
-        "gpu_memory_utilization",
-        "kv_cache_memory_bytes",
-        "long_prefill_token_threshold",
-        "max_cudagraph_capture_size",
-        "max_model_len",
-        "max_num_batched_tokens",
-        "max_num_partial_prefills",
-        "max_num_seqs",
-        "max_parallel_loading_workers",
-        "max_seq_len_to_capture",
-        "num_gpu_blocks_override",
-        "pipeline_parallel_size",
-        "swap_space",
-        "tensor_parallel_size",
-        "use_tqdm_on_load",
-    }
-)
-"""Arguments of `vllm.LLM` that change speed and memory: samples stay what they are, to rounding. `dtype`,
-`quantization`, `kv_cache_dtype`, `seed`, `hf_overrides` and others make another model or other draws."""
-
-
 class SpeedSettings(Settings):
     """How fast a run goes and how much memory it takes; never a result, and so no part of its identity."""
 
@@ -406,13 +319,7 @@ class SpeedSettings(Settings):
     @field_validator("vllm")
     @classmethod
     def _changes_no_sample(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        for name in arguments:
-            if name not in VLLM_SPEED:
-                raise ValueError(
-                    f"{name!r} is no argument of vLLM that is known to change speed and memory alone, and "
-                    "speed.vllm never changes a result; those are max_model_len, gpu_memory_utilization, "
-                    "enforce_eager, tensor_parallel_size and the like (docs/guide/rollouts.md)."
-                )
+        refuse_what_changes_samples(arguments)
         return arguments
 
 
@@ -485,57 +392,6 @@ class LaunchSettings(Settings):
     judge_cache: LocalPath | None
     """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
     from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""
-
-
-class PretrainSettings(Settings):
-    """`task=pretrain`: a tiny model from scratch, on expert play. Ignored by the other tasks."""
-
-    output: LocalPath
-    """Directory to write the model to; must not hold one yet."""
-    init: str | None
-    """Directory of a model to continue from, with as many layers and key/value heads or fewer; None starts
-    from random weights."""
-    tokenizer: str | None
-    """Model whose tokenizer is taken (student and teacher must share it); None trains a new one."""
-    extra_text: str | None
-    """Text file that the new tokenizer also learns its pieces from."""
-    vocab_size: int = Field(ge=300, le=10_000_000)
-    """Tokens of the new tokenizer."""
-    hidden: int = Field(ge=8, le=100_000)
-    """Width of the model."""
-    layers: int = Field(ge=1, le=1_000)
-    """Transformer layers."""
-    heads: int = Field(ge=1, le=1_000)
-    """Attention heads of a layer."""
-    kv_heads: int = Field(ge=1, le=1_000)
-    """Key/value heads, each shared by as many attention heads."""
-    head_dim: int = Field(ge=2, le=10_000)
-    """Width of a head."""
-    feed_forward: int = Field(ge=8, le=1_000_000)
-    """Width of the feed-forward part of a layer."""
-    context: int = Field(ge=128, le=10_000_000)
-    """Longest conversation that the model is made for, in tokens."""
-    max_tokens: int = Field(ge=64, le=10_000_000)
-    """Longer episodes are left out of the training text."""
-    tokens: int = Field(ge=1, le=10**14)
-    """Training tokens in all, padding not counted."""
-    batch_tokens: int = Field(ge=1, le=10**9)
-    """Tokens of one optimizer batch."""
-    muon_lr: float = Field(gt=0, le=10)
-    """Highest learning rate of Muon, which trains the layers' matrices."""
-    adam_lr: float = Field(gt=0, le=10)
-    """Highest learning rate of AdamW, which trains all other weights."""
-    mistakes: float = Field(ge=0, lt=1)
-    """Share of turns replaced by an injected mistake, in two thirds of the games."""
-    judged: float = Field(ge=0, le=1)
-    """Share of games that become judged turns instead of an episode."""
-    renumbered: float = Field(ge=0, le=1)
-    """Share of games whose object and receptacle numbers are drawn anew, so that they must be read."""
-    observation_weight: float = Field(ge=0, le=1)
-    """Loss weight of the environment's words. They teach its grammar; but what lies where is chance, and late
-    in training the gradient from it is mostly noise."""
-    save_every: int = Field(ge=1, le=10**14)
-    """Tokens between checkpoints."""
 
 
 def _component(registry: Any) -> Any:

@@ -16,7 +16,7 @@ from sage.policy.prompts import fill, parse_answer
 from sage.policy.rollout import Given, Waiting
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle
+    from sage.config.prompt_texts import PromptStyle
 
 JobKey = tuple[str, int]
 """Task id and rollout index."""

@@ -14,7 +14,7 @@ from sage.episode import Episode, Status, Task, Turn
 from sage.policy.prompts import fill, first_message, turn_message
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle
+    from sage.config.prompt_texts import PromptStyle
 
 
 def expert_games(

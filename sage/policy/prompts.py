@@ -10,7 +10,7 @@ from sage.config.own_model import is_tiny
 from sage.config.prompt_texts import FIELD
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptSettings, PromptStyle
+    from sage.config.prompt_texts import PromptSettings, PromptStyle
 
 def choose_style(prompt: PromptSettings, student_path: str) -> PromptStyle:
     """The style named in the config; `auto` is `short` for the tiny models, which know no other (those that

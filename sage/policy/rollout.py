@@ -26,7 +26,7 @@ from sage.policy.models.load import LanguageModel
 from sage.policy.seat import End, Job, Limits, Seat, Turns
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle
+    from sage.config.prompt_texts import PromptStyle
 
 
 @dataclass(frozen=True, slots=True)

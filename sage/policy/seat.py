@@ -20,7 +20,7 @@ from sage.policy.prompts import first_message, parse_answer, turn_message
 from sage.policy.slips import format_slip
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle
+    from sage.config.prompt_texts import PromptStyle
 
 
 @dataclass(frozen=True, slots=True)

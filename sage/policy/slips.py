@@ -9,7 +9,7 @@ from sage.episode import Failure, Turn
 from sage.policy.prompts import parse_answer
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle
+    from sage.config.prompt_texts import PromptStyle
 
 _MARKDOWN = re.compile(r"[*_`#>~]+|^\s*[-+]\s+|^\s*\d+[.)]\s+", re.MULTILINE)
 

@@ -20,7 +20,7 @@ from sage.errors import reason_of
 from sage.records.files import Unreadable, read_object
 from sage.records.identity import IDENTITY_VERSION, Identity
 from sage.records.rundir import RunDir, RunStatus, parse_status
-from sage.records.schema import CAME_LATER, FORMAT_VERSION, RENAMED_COLUMNS, TABLES
+from sage.records.schema import CAME_LATER, RECORDS_FORMAT, RENAMED_COLUMNS, TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -145,15 +145,15 @@ def file_problem(path: Path) -> str:
         if not stat.S_ISREG(path.stat().st_mode):
             return f"{path} is no file."
         schema = pq.read_schema(path)
-        version = int((schema.metadata or {}).get(b"sage_format", FORMAT_VERSION))
+        version = int((schema.metadata or {}).get(b"sage_format", RECORDS_FORMAT))
     except FileNotFoundError:
         return f"{path} is missing."
     except OSError as error:
         return f"{path} cannot be read: {error.strerror or reason_of(error).rstrip('.')}."
     except (pa.ArrowException, ValueError):
         return f"{path} is cut or no Parquet file."
-    if version > FORMAT_VERSION:
-        return f"{path} has record format {version}; this version reads up to {FORMAT_VERSION}."
+    if version > RECORDS_FORMAT:
+        return f"{path} has record format {version}; this version reads up to {RECORDS_FORMAT}."
     return _columns_problem(path, schema, arrow_schema(path.stem))
 
 

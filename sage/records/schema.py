@@ -6,7 +6,7 @@ version; changing a column's meaning raises it.
 
 from __future__ import annotations
 
-FORMAT_VERSION = 1
+RECORDS_FORMAT = 1
 
 _RUN = {
     "run": ("string", "run id: the digest's first 12 characters"),

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from sage.errors import short_reason
 from sage.records.owner import writing
 from sage.records.rows import Row
-from sage.records.schema import CAME_LATER, FORMAT_VERSION, RENAMED_COLUMNS, STEPS_ALONE, TABLES
+from sage.records.schema import CAME_LATER, RECORDS_FORMAT, RENAMED_COLUMNS, STEPS_ALONE, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "
 def arrow_schema(table: str) -> pa.Schema:
     """The Arrow schema of a table, with the format version in its metadata."""
     fields = [pa.field(name, _ARROW[kind]) for name, (kind, _) in TABLES[table].items()]
-    return pa.schema(fields, metadata={"sage_table": table, "sage_format": str(FORMAT_VERSION)})
+    return pa.schema(fields, metadata={"sage_table": table, "sage_format": str(RECORDS_FORMAT)})
 
 
 def to_arrow(table: str, rows: Sequence[Row]) -> pa.Table:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.objective.intervention.base import JudgeFailure, JudgeQuery, JudgeReply, TurnContext
 from sage.policy.decoding.answer import Reply
 from sage.policy.decoding.engine import EngineName

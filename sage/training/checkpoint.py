@@ -32,7 +32,7 @@ from sage.training.seal import ASIDE, seal, steps
 
 ADAPTER = "adapter"
 """Folder of a checkpoint that holds the adapters of a student that has some (peft's format)."""
-FORMAT_VERSION = 3
+CHECKPOINT_FORMAT = 3
 """Version 2, which can still be resumed, has rounded weights in `student/`, the masters in `trainer.pt`."""
 Kind = Literal["full", "weights"]
 WEIGHTS_ONLY = "weights_only.json"
@@ -91,7 +91,7 @@ def write(folder: Path, content: Content, kind: Kind = "full", *, finished: bool
         if kind == "weights":
             rest = {name: value for name, value in rest.items() if name not in GOES_ON}
             (partial / WEIGHTS_ONLY).write_text(json.dumps({"finished": finished}) + "\n", "utf-8")
-        torch.save({"format": FORMAT_VERSION, "step": content.step, **rest}, partial / "trainer.pt")
+        torch.save({"format": CHECKPOINT_FORMAT, "step": content.step, **rest}, partial / "trainer.pt")
         seal(partial)
         for path in partial.rglob("*"):
             _flush(path)
@@ -194,9 +194,9 @@ def load(path: Path, student: LanguageModel) -> dict[str, Any]:
     """Put the saved weights into `student`, rounded to the nearest where it is narrower, and return the rest:
     what `StudentOptimizer.load_state_dict` takes, masters included. Raises ValueError for another format."""
     state: dict[str, Any] = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
-    if state["format"] not in (2, FORMAT_VERSION):
+    if state["format"] not in (2, CHECKPOINT_FORMAT):
         raise ValueError(
-            f"{path} has checkpoint format {state['format']}, this version reads 2 and {FORMAT_VERSION}; "
+            f"{path} has checkpoint format {state['format']}, this version reads 2 and {CHECKPOINT_FORMAT}; "
             "start the run anew with launch.on_existing=rerun."
         )
     if is_adapted(student.model):
@@ -209,7 +209,7 @@ def load(path: Path, student: LanguageModel) -> dict[str, Any]:
     whole = torch.promote_types(student.model.dtype, torch.float32)
     saved = type(student.model).from_pretrained(path / "student", dtype=whole)
     student.model.load_state_dict(saved.state_dict())
-    if state["format"] == FORMAT_VERSION:
+    if state["format"] == CHECKPOINT_FORMAT:
         pairs = zip(student.model.parameters(), saved.parameters(), strict=True)
         state["masters"] = [
             None if p.dtype == whole else master.detach() for p, master in pairs if p.requires_grad

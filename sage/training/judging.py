@@ -29,7 +29,8 @@ from sage.training.not_ok import refuse_not_ok_anywhere
 from sage.training.parts import Training
 
 if TYPE_CHECKING:
-    from sage.config.schema import PromptStyle, RunConfig
+    from sage.config.prompt_texts import PromptStyle
+    from sage.config.schema import RunConfig
 
 
 @dataclass(frozen=True, slots=True)

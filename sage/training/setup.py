@@ -29,7 +29,8 @@ from sage.training.memory import Plan, fitted, need_of, plan
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sage.config.schema import PromptStyle, RunConfig
+    from sage.config.prompt_texts import PromptStyle
+    from sage.config.schema import RunConfig
     from sage.policy.context import SplitContext
 
 

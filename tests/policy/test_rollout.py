@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.base import EnvironmentFault, Step
 from sage.envs.pool import EnvPool

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.pool import EnvPool, PoolStep
 from sage.episode import Failure, Task, Turn

@@ -15,7 +15,7 @@ from pretrain.alfworld import AlfworldCorpus, play, renumber
 from pretrain.corpora import find_corpus
 from pretrain.plays import episode_sample, judge_samples, oracle_word
 from sage.config.load import load
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.envs.alfworld.simulator.generate import sample_game
 from sage.envs.alfworld.simulator.native import NativeWorld
 from sage.policy.dialogue import Dialogue

@@ -23,7 +23,7 @@ from pretrain.scienceworld import (
     thing_of,
 )
 from sage.config.load import load
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.envs.scienceworld import jvm
 from sage.envs.scienceworld.actions import brief
 from sage.envs.scienceworld.tasks import VARIATIONS, chosen, variations

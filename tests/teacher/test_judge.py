@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.digests import weights_digest
 from sage.episode import Failure, Label
 from sage.objective.intervention.base import Judge, JudgeFailure, JudgeQuery, JudgeReply, TurnContext

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from sage.errors import ModelError
+from sage.policy.decoding.slots import InSlots
 from sage.policy.models.load import LanguageModel
 
 ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -83,22 +84,18 @@ class _Part:
         return self.start + len(self.ids)
 
 
-class PackedEngine:
+class PackedEngine(InSlots):
     """See `sage.policy.decoding.engines.Engine`. Reads the model's parameters live: they may be trained in
     between.
 
     Raises ModelError where it does not know the model.
     """
 
-    shares = True
-    takes_back = True
-
     def __init__(self, lm: LanguageModel, slots: int) -> None:
         if not knows(lm):
             raise ModelError("it does not know this architecture")
+        super().__init__(slots)
         self.lm = lm
-        self.lengths = [0] * slots
-        self._slot = list(range(slots))
         config = lm.model.config
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._group = self._heads // self._kv_heads
@@ -109,11 +106,6 @@ class PackedEngine:
         """Per layer [slots, J, L, D]."""
         self._values_JLD: list[Tensor] = []
 
-    def release(self, row: int, last: int) -> None:
-        self._slot[row], self._slot[last] = self._slot[last], self._slot[row]
-        self.lengths[row] = self.lengths[last]
-        self.lengths[last] = 0
-
     @torch.inference_mode()
     def extend(
         self,
@@ -122,7 +114,7 @@ class PackedEngine:
         keep: Sequence[int],
         shared: Sequence[tuple[int, int]] | None = None,
     ) -> Tensor:
-        self._reserve(max(n + len(new) for n, new in zip(self.lengths[rows], ids, strict=True)))
+        self._reserve(self._longest(rows, ids))
         parts = []
         for b, row in enumerate(range(len(self.lengths))[rows]):
             source, n = shared[b] if shared else (row, 0)

@@ -16,7 +16,7 @@ from torch import Tensor
 from sage.errors import ModelError
 from sage.policy.models.load import LanguageModel
 
-STATES = ("past_key_values", "cache_params", "state")
+CACHES = ("past_key_values", "cache_params", "state")
 """What models call what they remember, as an argument and in their output."""
 
 
@@ -38,7 +38,7 @@ class RowEngine:
         self._seen = [0] * slots
         self._past: list[Any] = [None] * slots
         takes = inspect.signature(lm.model.forward).parameters
-        self._state = next((name for name in STATES if name in takes), "")
+        self._state = next((name for name in CACHES if name in takes), "")
         self._keeps = "logits_to_keep" in takes
         if not self._state:
             raise ModelError(f"{type(lm.model).__name__} takes no cache")

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from sage.errors import ModelError
 from sage.policy.decoding.packed import knows
+from sage.policy.decoding.slots import InSlots
 from sage.policy.decoding.static_forward import Layers, Program
 from sage.policy.models.load import LanguageModel
 
@@ -40,16 +41,13 @@ FIRST = 256
 """Positions of a slot to begin with, where it is not said how long a row may get."""
 
 
-class StaticEngine:
+class StaticEngine(InSlots):
     """See `sage.policy.decoding.engines.Engine`. Reads the parameters live: they may be trained in between.
 
     room: tokens that a row is expected to need, None where that is not known; where more come, every slot
     grows by half, one layer after the other. width: tokens of a row in one step, one and as many guesses as a
     caller makes. Raises ModelError where it does not know the model.
     """
-
-    shares = True
-    takes_back = True
 
     def __init__(
         self,
@@ -62,9 +60,8 @@ class StaticEngine:
     ) -> None:
         if not knows(lm):
             raise ModelError("it does not know this architecture")
+        super().__init__(slots)
         self.lm = lm
-        self.lengths = [0] * slots
-        self._slot = list(range(slots))
         self._room, self._width = room, width
         self._chunk = chunk or CHUNK.get(lm.device.type, CHUNK["cpu"])
         self._layers = Layers(lm)
@@ -74,11 +71,6 @@ class StaticEngine:
         self._graphs: Any = None
         """The memory that all graphs share."""
 
-    def release(self, row: int, last: int) -> None:
-        self._slot[row], self._slot[last] = self._slot[last], self._slot[row]
-        self.lengths[row] = self.lengths[last]
-        self.lengths[last] = 0
-
     @torch.inference_mode()
     def extend(
         self,
@@ -87,7 +79,7 @@ class StaticEngine:
         keep: Sequence[int],
         shared: Sequence[tuple[int, int]] | None = None,
     ) -> Tensor:
-        self._reserve(max(n + len(new) for n, new in zip(self.lengths[rows], ids, strict=True)))
+        self._reserve(self._longest(rows, ids))
         numbers = range(len(self.lengths))[rows]
         logits: list[list[Tensor]] = [[] for _ in ids]
         rest: list[Sequence[int]] = []

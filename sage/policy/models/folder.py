@@ -188,10 +188,10 @@ def _check_folder(folder: Path, settings: ModelSettings) -> None:
     _check_weights(settings, names)
     if "config.json" not in names:
         raise ModelError(f"The folder {settings.path!r} has no config.json, which says what the model is.")
-    _read_json(folder / "config.json", "model_type")
+    _check_json(folder / "config.json", "model_type")
     for name in ("generation_config.json", "tokenizer_config.json", "tokenizer.json"):
         if name in names:
-            _read_json(folder / name)
+            _check_json(folder / name)
     if not any(name.startswith(_TOKENIZERS) or name.endswith(".tiktoken") for name in names):
         raise ModelError(
             f"The folder {settings.path!r} has no tokenizer (tokenizer.json, or the files of another kind)."
@@ -210,7 +210,7 @@ def _check_weights(settings: ModelSettings, names: Sequence[str], folder: Path |
         weight_files.check_safetensors(folder)
 
 
-def _read_json(file: Path, wanted: str | None = None) -> None:
+def _check_json(file: Path, wanted: str | None = None) -> None:
     """Raises ModelError where the file is not a JSON object (with a text under `wanted`)."""
     try:
         found = file.stat()

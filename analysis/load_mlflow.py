@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 DESCRIPTIONS = ("config.yaml", "run.json", "provenance.json")
-FILES = (*DESCRIPTIONS, *(f"{table}.parquet" for table in TABLES))
+FILES = (*DESCRIPTIONS, *(f"{table}.parquet" for table in (*TABLES, "tokens")))
 STATES = {
     "FINISHED": "done",
     "FAILED": "failed",
@@ -36,6 +36,13 @@ def load_experiment(name: str, uri: str | None, tables: tuple[str, ...]) -> Reco
     A run that has children and no records of its own is a sweep's parent and is passed over; any other run
     without records is listed as not finished.
     """
+    with tempfile.TemporaryDirectory() as scratch:
+        lay_out(name, uri, Path(scratch), tables)
+        return load_directory(Path(scratch), tables)
+
+
+def lay_out(name: str, uri: str | None, folder: Path, tables: tuple[str, ...]) -> None:
+    """Write an experiment's runs into an empty folder as run directories; see `load_experiment`."""
     # Read when MLflow is used; a bar for each of hundreds of small files says nothing.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
@@ -54,14 +61,12 @@ def load_experiment(name: str, uri: str | None, tables: tuple[str, ...]) -> Reco
         if not token:
             break
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
-    with tempfile.TemporaryDirectory() as scratch:
-        for run in runs:
-            found = _artifacts(client, run.info.run_id)
-            if found or run.info.run_id not in parents:
-                _as_run_directory(client, run, found, Path(scratch), tables)
-        if not any(Path(scratch).iterdir()):
-            raise Refusal(f"The MLflow experiment {name!r} has no runs with records.")
-        return load_directory(Path(scratch), tables)
+    for run in runs:
+        found = _artifacts(client, run.info.run_id)
+        if found or run.info.run_id not in parents:
+            _as_run_directory(client, run, found, folder, tables)
+    if not any(folder.iterdir()):
+        raise Refusal(f"The MLflow experiment {name!r} has no runs with records.")
 
 
 def _as_run_directory(

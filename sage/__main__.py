@@ -6,6 +6,7 @@
     python -m sage list method=opd,sage_opd seed=0,1,2   list them with their states, run nothing
     python -m sage check student.path=DIR …              is this pair of models right? one page, run nothing
     python -m sage teacher start teacher.path=DIR …      a teacher for many runs, on Ray; also status, stop
+    python -m sage view runs/                            look at runs, trajectories and tokens in a browser
     python -m sage --help
     python -m sage --version
 
@@ -54,6 +55,11 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["analysis"]:
         sys.exit(analyse(sys.argv[2:]))
+    if sys.argv[1:2] == ["view"]:
+        from sage.view.cli import main as view
+
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for mlflow:…, which `analysis` reads
+        sys.exit(view(sys.argv[2:]))
     if {"-h", "--help"} & set(sys.argv[1:]):
         from sage.launch.usage import help_text
 

@@ -55,7 +55,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("sage.policy", "sage.teacher", "sage.training", "sage.check", "sage.run"),
     ),
     "sage.sweep": ("ground", "sage.config", "sage.records", "sage.launch"),
-    "sage.__main__": ("ground", "sage.config", "sage.launch"),
+    "sage.view": ("ground", "sage.config", "sage.records", "sage.objective", "sage.policy", "sage.teacher"),
+    "sage.__main__": ("ground", "sage.config", "sage.launch", "sage.view"),
     "hydra_plugins": ("ground", "sage.config", "sage.launch", "sage.sweep"),
     "pretrain": (
         *("ground", "sage.config", "sage.envs.alfworld.simulator", "sage.envs"),
@@ -68,6 +69,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
 EXCEPTIONS = {
     ("sage.launch.execute", "pretrain.run"): "the command task=pretrain, by its name",
     ("sage.__main__", "analysis.cli"): "the command `sage analysis`, by its name",
+    ("sage.view.cli", "analysis.errors"): "mlflow:EXPERIMENT@URI of `sage view`: its refusals",
+    ("sage.view.cli", "analysis.load_mlflow"): "mlflow:EXPERIMENT@URI of `sage view`",
 }
 """Imports that point up, each with its reason."""
 

@@ -157,7 +157,7 @@ def _prompts(
     dialogue: Dialogue, style: PromptStyle, game: Episode, sees_feedback: bool
 ) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """(our text, the messages that give it): the opening, the turns after it, and the judge's questions."""
-    from sage.teacher.judge import judge_message
+    from sage.teacher.question import judge_message
 
     def opening(system: str, user: str) -> list[dict[str, str]]:
         if system and dialogue.format.system is None:

@@ -26,6 +26,7 @@ sage: selective on-policy distillation of LLM agents.
   python -m sage task=evaluate student.path=DIR       evaluation only, of a model of one's own
   python -m sage check student.path=A teacher.path=B  are these models right for a run? one page
   python -m sage teacher start teacher.path=MODEL     a teacher for many runs, on Ray (also status, stop)
+  python -m sage view runs/                           runs, trajectories, tokens in a browser
   python -m sage --cfg job                            print the whole config, run nothing
 
   key=value changes one setting, group=option a whole group. --config-dir DIR finds YAML of one's own.

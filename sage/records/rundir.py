@@ -21,8 +21,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sage.config.schema import RunConfig
 from sage.records import run_ledger
@@ -35,6 +36,9 @@ from sage.records.process import Process
 from sage.records.seal import digests
 from sage.redaction import redact, redact_data
 from sage.signals import stop_with
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 State = Literal["running", "done", "failed"]
 HEARTBEAT_S = 5.0
@@ -68,11 +72,11 @@ class RunStatus:
 
 def parse_status(data: Mapping[str, Any], path: Path) -> RunStatus:
     """Content of the status.json at `path`; keys of a newer version are left out. Raises Unreadable."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         # From JSON: a strict dataclass takes no dict in Python.
-        status = TypeAdapter(RunStatus).validate_json(json.dumps(dict(data)), strict=True)
+        status = _status_of().validate_json(json.dumps(dict(data)), strict=True)
         counts = {"pid": status.pid, "step": status.step, "steps": status.steps, **status.seconds}
         if below := [name for name, value in counts.items() if value < 0]:
             raise Unreadable(f"{path} is not as this version writes it: {below[0]} is negative.")
@@ -83,6 +87,14 @@ def parse_status(data: Mapping[str, Any], path: Path) -> RunStatus:
         given = "missing" if missing else repr(str(first["input"])[:40])
         where = ".".join(map(str, first["loc"]))
         raise Unreadable(f"{path} is not as this version writes it: {where} is {given}.") from error
+
+
+@cache
+def _status_of() -> TypeAdapter[RunStatus]:
+    """Made once: it takes milliseconds, and there may be a thousand runs."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunStatus)
 
 
 class RunDir:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = re.compile(r"[0-9]{8}-(0-train|1-eval-.+)")
+ROW_GROUP = 8_192
+"""Rows of a file that are read together: who looks at one episode reads no more."""
 _WAY_OUT = ": launch.on_existing=rerun begins another attempt beside it."
 _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
@@ -179,7 +181,7 @@ def read(folder: Path, table: str, columns: Iterable[str] | None = None) -> pa.T
     wanted = list(columns) if columns is not None else None
     for _ in range(5):
         try:
-            pieces = [_piece(path, wanted) for path in _files(Path(folder), table)]
+            pieces = [_piece(path, wanted) for path in table_files(Path(folder), table)]
             break
         except FileNotFoundError:
             time.sleep(0.05)
@@ -221,7 +223,13 @@ def write_consolidated(folder: Path, target: Path) -> list[Path]:
         path = Path(target) / f"{table}.parquet"
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            pq.write_table(read(folder, table), temporary, compression="zstd", write_page_checksum=True)
+            pq.write_table(
+                read(folder, table),
+                temporary,
+                compression="zstd",
+                write_page_checksum=True,
+                row_group_size=ROW_GROUP,
+            )
             _sync(temporary)
             temporary.replace(path)
         except BaseException:
@@ -252,7 +260,8 @@ def _write_batch(parts: Path, name: str, tables: dict[str, pa.Table]) -> None:
     _sync(parts)
 
 
-def _files(folder: Path, table: str) -> list[Path]:
+def table_files(folder: Path, table: str) -> list[Path]:
+    """The files of a table in the order of the run: one for each batch, or a single one."""
     parts = folder / "parts"
     if parts.exists():
         # Names begin with the step and sort in the order of the run: step n, then evaluations after it.

@@ -25,50 +25,15 @@ from sage.policy.decoding.engine import EngineName
 from sage.policy.decoding.generate import reply
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import OURS, Patience, failure_of, free_memory, without_frames
-from sage.policy.prompts import fields, fill, list_admissible
 from sage.teacher.elsewhere import RemoteTeacher, Teacher, reach_of
 from sage.teacher.prefetch import Prefetch
+from sage.teacher.question import judge_message
 from sage.teacher.reading import ends_thinking, opens_thinking, parse_reply
 from sage.teacher.replies import Known, ReplyFile
 
 CACHE_VERSION = 1
 """Version of the cache key: sha256 of the JSON of (this, teacher's weight digest, prompt ids, token limit).
 It leaves out library versions and hardware, whose rounding may turn a close call."""
-
-
-def judge_message(style: PromptStyle, context: TurnContext, sees_feedback: bool) -> str:
-    """The judge's user message. Where the judge must not see the environment's reply, a line of the template
-    that holds nothing else from the turn is left out, and elsewhere the field is empty."""
-    episode, turn = context.episode, context.turn
-    return fill(
-        style.judge if sees_feedback else _without_feedback(style.judge),
-        task_type=episode.task.task_type,
-        goal=episode.goal,
-        scene=episode.scene,
-        observation=turn.observation,
-        admissible=list_admissible(_lasting_first(context, style.admissible), style.admissible),
-        answer=turn.answer,
-        thought=turn.thought,
-        action=turn.action,
-        feedback=turn.feedback if sees_feedback else "",
-    )
-
-
-def _without_feedback(template: str) -> str:
-    kept = [line for line in template.split("\n") if fields(line) != {"feedback"}]
-    return "\n".join(kept)
-
-
-def _lasting_first(context: TurnContext, count: int) -> list[str]:
-    """The first `count` admissible commands of the turn, those that the episode's first turn had in front.
-
-    They come back at nearly every turn, so that the queries about one episode begin alike for longer; the
-    rest is decided by nothing after the turn.
-    """
-    listed = context.turn.admissible[:count]
-    played = context.episode.all_turns
-    place = {command: i for i, command in enumerate(played[0].admissible)} if played else {}
-    return sorted(listed, key=lambda command: place.get(command, len(place)))
 
 
 class _Answered(NamedTuple):

@@ -16,7 +16,8 @@ from sage.digests import weights_digest
 from sage.episode import Failure, Label
 from sage.objective.intervention.base import Judge, JudgeFailure, JudgeQuery, JudgeReply, TurnContext
 from sage.policy.models.load import LanguageModel
-from sage.teacher.judge import TeacherJudge, judge_message
+from sage.teacher.judge import TeacherJudge
+from sage.teacher.question import judge_message
 from sage.teacher.trial import try_judge
 from sage.training.batch import TrainingEpisode
 from sage.training.judging import decide, turn_streams

@@ -1,0 +1,1 @@
+"""`python -m sage view`: runs, trajectories and tokens on a page. Reads run folders and never writes."""

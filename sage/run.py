@@ -106,6 +106,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     clock.watch(peak_of(student.device))
     memory = setup.plan_memory(config, student, models, checked.context)
     config = config if memory is None else setup.as_planned(config, memory)
+    setup.set_passes(config, models, folder.log)
     processes = _processes(config, student)
     exporter = None
     if processes.is_main:
@@ -174,7 +175,8 @@ def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
     """The training that the config describes; what it opens is closed with `stack`."""
     config = run.config
     say = run.recorder.say
-    models = replace(models, passes=passes_of(config.speed, models.student, models.vocabulary, say))
+    passes = passes_of(config.speed, models.student, models.vocabulary, say, run.room)
+    models = replace(models, passes=passes)
     settings = replace(setup.training_settings(config, run.style, run.student), room=run.room)
     settings = setup.read_by(models.teacher, settings)
     judge = judge_of(config, run.style, models.teacher, stack)

@@ -125,6 +125,8 @@ FASTER = {
     "speed.judge_batch": 1,
     "speed.judge_ahead": True,
     "speed.micro_batch": 1,
+    "speed.gradient_checkpointing": True,
+    "speed.packing": True,
     "speed.loss_chunk": 7,
     "speed.checkpoint_every": 1,
     "speed.step_timeout_s": 30.0,

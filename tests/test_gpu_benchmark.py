@@ -26,6 +26,7 @@ def test_every_part_runs_in_small_and_is_right(tmp_path: Path) -> None:
     assert found["loss in f32 against float64, relative"] < 1e-5
     assert found["its gradient in f32 against float64, relative"] < 1e-5
     assert found["its gradient in bf16 against float64, relative"] < 0.02
+    assert found["gradient of packed episodes, off that of padded ones by"] < 1e-5
     (barrier,) = [row for row in rows if row["what"] == "the same without a barrier"]
     assert barrier["note"] == "6 of 6 episodes equal"
     # What is not there is said, and has no figure.

@@ -295,6 +295,15 @@ class SpeedSettings(Settings):
     time."""
     micro_batch: int = Field(ge=1, le=1_000_000)
     """Episodes per forward/backward."""
+    gradient_checkpointing: Literal["auto", True, False]
+    """Whether the student's layers keep their inputs alone and are computed again for the gradient: a tenth
+    of the activations for a third more time. `auto` where the memory plan of a GPU has no room for an episode
+    otherwise."""
+    packing: Literal["auto", True, False]
+    """Whether episodes that are read together stand in one sequence, each attending to itself, in place of
+    padded rows. A pass then holds as many as have together at most the tokens of `micro_batch` longest
+    episodes. `auto` on a GPU, for plain Llama, Mistral and Qwen; others are not packed, and `true` is refused
+    for them."""
     loss_chunk: int = Field(ge=0, le=1_000_000)
     """Student tokens whose logits loss and confidence hold at a time. 0: on a GPU 512 to 2,048, or fewer
     where its memory is small; else as many as make 2^23 logits."""

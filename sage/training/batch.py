@@ -84,7 +84,7 @@ def score_batch(
     gradient. Raises OutOfMemory where a pass does not fit, and NotFinite where its logits are no numbers.
     """
     with_student = with_student or confidence.needs_student
-    groups = groups_of(batch, micro_batch)
+    groups = groups_of(batch, micro_batch, models)
     if isinstance(models.teacher, RemoteTeacher):
         with phase("teacher"):
             _prepare(models.teacher, models.dialogue, groups, only_supervised)
@@ -142,10 +142,34 @@ def _prepare(
     teacher.prepare(parts)
 
 
-def groups_of(batch: Sequence[TrainingEpisode], micro_batch: int) -> list[list[TrainingEpisode]]:
-    """Episodes of similar length together, so that little is padded."""
+def groups_of(
+    batch: Sequence[TrainingEpisode], micro_batch: int, models: Models
+) -> list[list[TrainingEpisode]]:
+    """Episodes of similar length together, so that little is padded: `micro_batch` of them, or where the
+    student packs as many as have the tokens of `micro_batch` longest ones."""
     ordered = sorted(batch, key=lambda sample: len(sample.episode.token_ids), reverse=True)
-    return [ordered[i : i + micro_batch] for i in range(0, len(ordered), micro_batch)]
+    if not ordered or not models.student.packs:
+        return [ordered[i : i + micro_batch] for i in range(0, len(ordered), micro_batch)]
+    most = models.passes.tokens or micro_batch * len(ordered[0].episode.token_ids)
+    # A model that pads them holds a rectangle, which may not be much more.
+    others = (lm for lm in (models.teacher, models.reference) if isinstance(lm, LanguageModel))
+    return _filled(ordered, most, padded=None if all(lm.packs for lm in others) else 2 * most)
+
+
+def _filled(
+    ordered: Sequence[TrainingEpisode], most: int, *, padded: int | None
+) -> list[list[TrainingEpisode]]:
+    """Groups of at most `most` tokens, and `padded` as a rectangle (None: any), or of one episode; the
+    longest first."""
+    groups: list[list[TrainingEpisode]] = [[ordered[0]]]
+    for sample in ordered[1:]:
+        group = groups[-1]
+        tokens = sum(len(other.episode.token_ids) for other in (*group, sample))
+        rectangle = (len(group) + 1) * len(group[0].episode.token_ids)
+        if tokens > most or (padded is not None and rectangle > padded):
+            groups.append([])
+        groups[-1].append(sample)
+    return groups
 
 
 def lengths_of(sample: TrainingEpisode) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sage.policy.models.shape import Shape
 
@@ -36,7 +36,8 @@ class Need:
     episode: tokens of the longest episode that is planned for. opening: those before its first answer.
     answers: most tokens of answers in one episode. episodes: of a step. query: tokens of a judge's prompt and
     reply, 0 where none is asked. chunk: tokens of a chunk of the loss, 0 for `loss_chunk`'s; `compiled`:
-    whether the loss is.
+    whether the loss is. checkpointed: whether layers are computed again for the gradient; `auto` is for
+    `fitted` to say. packed: whether a pass is one sequence of as many tokens as `micro_batch` episodes have.
     """
 
     episode: int
@@ -49,7 +50,8 @@ class Need:
     judge_batch: int = 0
     chunk: int = 0
     compiled: bool = True
-    checkpointed: bool = False
+    checkpointed: Literal["auto"] | bool = False
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Plan:
     def fits(self) -> bool:
         return self.peak <= self.capacity
 
+    def holds(self, phase: str) -> bool:
+        """Whether one phase fits, whatever the others take."""
+        return sum(self.always.values()) + sum(self.phases.get(phase, {}).values()) <= self.capacity
+
     def lines(self) -> list[str]:
         """For a page or a log: what is always there, then every phase with its sum."""
         always = sum(self.always.values())
@@ -89,9 +95,10 @@ class Plan:
     def summary(self) -> str:
         """One sentence: what was chosen, and what it takes."""
         verdict = "fits" if self.fits else "DOES NOT FIT"
+        again = ", layers computed again" if self.need.checkpointed is True else ""
         return (
             f"{self.slots} episodes of {self.need.episode:,} tokens side by side, {self.micro_batch} in a "
-            f"training pass: {_gib(self.peak)} of {_gib(self.capacity)}, {verdict}"
+            f"training pass{again}: {_gib(self.peak)} of {_gib(self.capacity)}, {verdict}"
         )
 
 
@@ -134,9 +141,7 @@ def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan
     }
     phases["student"] = kept | {
         "gradient": student.weights,
-        f"activations of {need.micro_batch} episodes": student.activations(
-            tokens, checkpointed=need.checkpointed
-        ),
+        _activations(need, tokens): student.activations(tokens, checkpointed=need.checkpointed is True),
         "loss": loss,
     }
     phases["step"] = {"gradient": student.weights, "float32 gradient": 4 * student.parameters}
@@ -147,7 +152,11 @@ def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan
 
 def fitted(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan:
     """The plan with the most slots, judge's queries and episodes of a pass, up to those of `need`, that fit;
-    with one of each where nothing does."""
+    with one of each where nothing does. Layers are computed again only where one episode would not fit
+    otherwise."""
+    if need.checkpointed == "auto":
+        alone = plan(student, teacher, replace(need, slots=1, micro_batch=1, checkpointed=False), memory)
+        need = replace(need, checkpointed=not alone.holds("student"))
     one = replace(need, slots=1, micro_batch=1, judge_batch=min(1, need.judge_batch))
 
     def most(field: str, phase: str) -> int:
@@ -156,8 +165,7 @@ def fitted(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Pl
         while low < high:
             middle = (low + high + 1) // 2
             tried = plan(student, teacher, replace(one, **{field: middle}), memory)
-            fits = sum(tried.always.values()) + sum(tried.phases.get(phase, {}).values()) <= tried.capacity
-            low, high = (middle, high) if fits else (low, middle - 1)
+            low, high = (middle, high) if tried.holds(phase) else (low, middle - 1)
         return low
 
     chosen = replace(
@@ -189,7 +197,15 @@ def need_of(config: RunConfig, context: Sequence[SplitContext]) -> Need:
         judge_batch=speed.judge_batch,
         chunk=speed.loss_chunk,
         compiled=speed.compile_loss is not False,
+        checkpointed=speed.gradient_checkpointing,
+        packed=speed.packing is not False,
     )
+
+
+def _activations(need: Need, tokens: int) -> str:
+    """What the activations of a pass are called."""
+    of = f"{tokens:,} packed tokens" if need.packed else f"{need.micro_batch} episodes"
+    return f"inputs of the layers of {of}" if need.checkpointed is True else f"activations of {of}"
 
 
 def _gib(number: float) -> str:

@@ -25,6 +25,7 @@ from sage.teacher.places import load_teacher
 from sage.teacher.vocabulary import ignored
 from sage.training.batch import Models, match_models
 from sage.training.memory import Plan, fitted, need_of, plan
+from sage.training.passes import prepare
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,6 +75,13 @@ def check_engines(config: RunConfig, student: LanguageModel, models: Models | No
     replies = config.intervention.query is not None or config.rollout.player == "teacher"
     if models is not None and replies and not isinstance(models.teacher, RemoteTeacher):
         right_engine(models.teacher, engine)
+
+
+def set_passes(config: RunConfig, models: Models | None, say: Callable[[str], None]) -> None:
+    """Set how the models are read in training passes (`sage.training.passes.prepare`, which may refuse)."""
+    if models is not None:
+        others = [lm for lm in (models.teacher, models.reference) if isinstance(lm, LanguageModel)]
+        prepare(config.speed, models.student, others, say)
 
 
 def digests(student: LanguageModel, models: Models | None) -> dict[str, str]:
@@ -142,7 +150,7 @@ def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
     """The config with the slots, batches and chunks of the plan; no result changes with them."""
     need = plan.need
     chosen = {"slots": need.slots, "micro_batch": need.micro_batch, "judge_batch": need.judge_batch}
-    chosen["loss_chunk"] = need.chunk
+    chosen |= {"loss_chunk": need.chunk, "gradient_checkpointing": need.checkpointed is True}
     return config.model_copy(update={"speed": config.speed.model_copy(update=chosen)})
 
 

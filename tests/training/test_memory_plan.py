@@ -166,6 +166,30 @@ def test_the_plan_counts_the_chunk_that_the_run_takes(student: Shape, teacher: S
     assert (need.chunk, need.compiled) == (33, False)
 
 
+def test_layers_are_computed_again_only_where_an_episode_would_not_fit(
+    student: Shape, teacher: Shape
+) -> None:
+    auto = replace(NEED, checkpointed="auto", packed=True)
+    short = fitted(student, teacher, auto, 80 * GIB)
+    assert short.need.checkpointed is False
+    assert "activations of 8,000 packed tokens" in short.phases["student"]
+    long = replace(auto, episode=32_000, micro_batch=2)
+    found = fitted(student, teacher, long, 80 * GIB)
+    assert found.need.checkpointed is True
+    assert found.fits
+    assert "layers computed again" in found.summary()
+    assert "inputs of the layers of 64,000 packed tokens" in found.phases["student"]
+    assert not fitted(student, teacher, replace(long, checkpointed=False), 80 * GIB).fits
+    asked = fitted(student, teacher, replace(NEED, checkpointed=True), 80 * GIB)
+    assert asked.need.checkpointed is True
+    assert asked.micro_batch > short.micro_batch
+
+
+def test_one_long_episode_computed_again_is_within_what_is_asked(student: Shape) -> None:
+    """16,384 tokens of a 1.7B student in at most 20 GiB beside the weights."""
+    assert student.activations(16_384, checkpointed=True) < 20 * GIB
+
+
 def test_a_run_takes_what_its_plan_has_chosen_and_plans_nothing_on_a_cpu(
     student: Shape, teacher: Shape
 ) -> None:
@@ -179,4 +203,5 @@ def test_a_run_takes_what_its_plan_has_chosen_and_plans_nothing_on_a_cpu(
     speed = as_planned(config, found).speed
     assert (speed.slots, speed.micro_batch, speed.judge_batch) == (found.slots, found.micro_batch, 64)
     assert speed.loss_chunk == found.need.chunk > 0
+    assert speed.gradient_checkpointing is False
     assert as_planned(config, found).digest_fields() == config.digest_fields()

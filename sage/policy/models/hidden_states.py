@@ -5,8 +5,11 @@ Shape suffixes: B sequences, L padded length, T chosen positions over all sequen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,7 +19,9 @@ from sage.errors import ModelError, is_out_of_memory, reason_of
 from sage.objective.chunked import Head
 from sage.policy.models.layers import logit_factor, steady_length
 from sage.policy.models.load import LanguageModel
+from sage.policy.models.packing import packed_arguments, packed_attention
 from sage.policy.models.plain import Report, ordinary_ids, plain_logits, reference, within_memory
+from sage.policy.models.recompute import recomputed
 from sage.policy.models.work import backbone_operations
 from sage.records.clock import tally
 
@@ -26,14 +31,17 @@ def hidden_states(
 ) -> Tensor:
     """hidden_TD at `positions[b]` of `sequences[b]`, in order; keeps the gradient where enabled.
 
-    Sequences are padded on the right and cut behind their last chosen position. No mask is given: a causal
-    model never looks at what stands to the right, and what the padding gives is not read. What the model
+    Sequences are cut behind their last chosen position, and packed where the model `packs`, else padded on
+    the right. No mask is given: a causal model never looks at what stands to the right, and what the padding
+    gives is not read. What the model
     multiplies its logits with is in the hidden states already (`sage.policy.models.layers.logit_factor`).
     """
     rows = list(zip(sequences, positions, strict=True))
     tally(operations=backbone_operations(lm, (max(chosen, default=-1) + 1 for chosen in positions)))
     # Where positions depend on the longest row, each row goes alone.
     parts = [rows] if steady_length(lm) is None else [[row] for row in rows]
+    if lm.packs:
+        parts = [[row for row in part if len(row[1])] for part in parts]
     hidden = [_forward(lm, part) for part in parts if any(len(chosen) for _, chosen in part)]
     if not hidden:
         return torch.zeros(0, _width(lm), device=lm.device, dtype=lm.model.dtype)
@@ -43,16 +51,40 @@ def hidden_states(
 
 
 def _forward(lm: LanguageModel, rows: list[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
-    """Hidden states [T, D] at the chosen positions of rows in one rectangle."""
+    """Hidden states [T, D] at the chosen positions of rows in one sequence or one rectangle."""
     lengths = [max(chosen, default=-1) + 1 for _, chosen in rows]
+    if lm.packs and len(rows) > 1:
+        return _packed(lm, rows, lengths)
     ids_BL = torch.full((len(rows), max(lengths)), lm.pad_id, dtype=torch.long)
     for row, ((ids, _), length) in enumerate(zip(rows, lengths, strict=True)):
         ids_BL[row, :length] = torch.as_tensor(ids[:length], dtype=torch.long)
     counts = torch.tensor([len(chosen) for _, chosen in rows])
     rows_T = torch.repeat_interleave(torch.arange(len(rows)), counts)
     columns_T = torch.tensor([column for _, chosen in rows for column in chosen], dtype=torch.long)
-    hidden_BLD = _backbone(lm)(input_ids=ids_BL.to(lm.device), use_cache=False).last_hidden_state
+    hidden_BLD = _read(lm, {"input_ids": ids_BL.to(lm.device)})
     return hidden_BLD[rows_T.to(lm.device), columns_T.to(lm.device)]
+
+
+def _packed(lm: LanguageModel, rows: list[tuple[Sequence[int], Sequence[int]]], lengths: list[int]) -> Tensor:
+    """The same of rows behind one another."""
+    given = packed_arguments([ids[:n] for (ids, _), n in zip(rows, lengths, strict=True)], lm.device)
+    starts = accumulate(lengths, initial=0)
+    columns = [start + column for (_, chosen), start in zip(rows, starts, strict=False) for column in chosen]
+    with packed_attention(lm):
+        hidden_1ND = _read(lm, given, partial(packed_attention, lm))
+    return hidden_1ND[0, torch.tensor(columns, dtype=torch.long, device=lm.device)]
+
+
+def _read(
+    lm: LanguageModel,
+    given: dict[str, Any],
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tensor:
+    """Last hidden states; `around` is entered again where a layer is computed again."""
+    keeps = lm.recomputes and torch.is_grad_enabled()
+    with recomputed(lm, around) if keeps else nullcontext():
+        hidden: Tensor = _backbone(lm)(use_cache=False, **given).last_hidden_state
+    return hidden
 
 
 def _backbone(lm: LanguageModel) -> Any:

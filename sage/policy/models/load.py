@@ -36,6 +36,10 @@ class LanguageModel:
     """Whether its chat template is asked for a thought before the answer."""
     left_out: str = ""
     """The sentence about weights of its files that take no part; empty where all do."""
+    packs: bool = False
+    """Whether rows that are read together stand in one sequence (`sage.policy.models.packing`)."""
+    recomputes: bool = False
+    """Whether what is differentiated keeps little (`sage.policy.models.recompute`)."""
 
     @property
     def end_ids(self) -> frozenset[int]:

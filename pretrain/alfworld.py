@@ -14,23 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pretrain.plays import (
-    Play,
-    PlayedTurn,
-    answer_text,
-    episode_sample,
-    judge_fields,
-    judge_samples,
-    oracle_word,
-)
+from pretrain.mistakes import Move, Outcome, Transcript, mistake_rate, play_with_mistakes
+from pretrain.plays import Play, PlayedTurn, episode_sample, judge_samples, tokenizer_texts
 from pretrain.train import Sample
 from sage.envs.alfworld.env import scene_of
-from sage.envs.alfworld.simulator.expert import Move, SearchingExpert
+from sage.envs.alfworld.simulator.expert import SearchingExpert
 from sage.envs.alfworld.simulator.generate import sample_game
 from sage.envs.alfworld.simulator.native import NativeWorld
 from sage.envs.alfworld.simulator.planner import shortest_distance
 from sage.envs.alfworld.simulator.world import Game
-from sage.policy.prompts import fill, first_message, turn_message
 
 if TYPE_CHECKING:
     from sage.config.pretrain import PretrainSettings
@@ -39,56 +31,46 @@ if TYPE_CHECKING:
     from sage.policy.dialogue import Dialogue
 
 
+class Household:
+    """A game with the searching expert in it; see `pretrain.mistakes.Game`."""
+
+    stubborn = 0.5
+
+    def __init__(self, game: Game, distances: bool) -> None:
+        self._game, self._distances, self._world = game, distances, NativeWorld(game)
+        opening = self._world.reset()
+        self.scene, self.goal = scene_of(opening.observation), game.task_text
+        self.admissible = opening.admissible
+        self._expert = SearchingExpert(self.scene, self.goal, game.goal)
+
+    def distance(self) -> int:
+        steps = shortest_distance(self._game, self._world.state) if self._distances else None
+        return -1 if steps is None else steps
+
+    def right(self) -> Move:
+        return Move(*self._expert.move())
+
+    def wrong(self, right: Move, played: list[PlayedTurn], rng: random.Random) -> Move:
+        previous = [turn.action for turn in played]
+        return Move(*_mistake(right, self._game, self._expert.here, self.admissible, previous, rng))
+
+    def is_mistaken(self, right: Move, said: Move) -> bool:
+        return said.thought != right.thought
+
+    def step(self, action: str) -> Outcome:
+        feedback, self.admissible, _, done, won, executed = self._world.step(action)
+        self._expert.observe(action, feedback)
+        return Outcome(feedback, executed, done, won, self.admissible)
+
+
 def play(
-    game: Game, style: PromptStyle, rng: random.Random, mistake_rate: float, turns: int, distances: bool
+    game: Game, style: PromptStyle, rng: random.Random, rate: float, turns: int, distances: bool
 ) -> Play:
     """Let the searching expert play `game`, with a random mistake in a share of the turns."""
-    world = NativeWorld(game)
-    opening = world.reset()
-    scene, goal = scene_of(opening.observation), game.task_text
-    admissible = opening.admissible
-    expert = SearchingExpert(scene, goal, game.goal)
-    message = first_message(style, scene, goal, admissible)
-    observation = scene
-    played: list[PlayedTurn] = []
-    previous: list[str] = []
-    won = False
-    before = shortest_distance(game, world.state) if distances else None
-    stuck: tuple[str, str] | None = None
-    for _ in range(turns):
-        move = expert.move()
-        thought, action = move.thought, move.command
-        if stuck is not None:
-            thought, action = stuck
-            stuck = stuck if rng.random() < 0.4 else None
-        elif rng.random() < mistake_rate:
-            thought, action = _mistake(move, game, expert.here, admissible, previous, rng)
-            # A model that has said something wrong is likely to say it again, so that is practised too.
-            stuck = (thought, action) if thought != move.thought and rng.random() < 0.5 else None
-        mistake = (thought, action) != (move.thought, move.command)
-        feedback, admissible, _, done, won, executed = world.step(action)
-        expert.observe(action, feedback)
-        after = shortest_distance(game, world.state) if distances else None
-        played.append(
-            PlayedTurn(
-                message,
-                observation,
-                answer_text(thought, action),
-                thought,
-                action,
-                feedback,
-                mistake,
-                executed,
-                -1 if before is None else before,
-                -1 if after is None else after,
-            )
-        )
-        previous.append(action)
-        observation, before = feedback, after
-        message = turn_message(style, feedback, admissible)
-        if done:
-            break
-    return Play(goal, game.goal.task_type, played, won)
+    at = Household(game, distances)
+    into = Transcript(style, at.scene, at.goal, at.admissible)
+    played, won = play_with_mistakes(at, into, rng, rate=rate, turns=turns)
+    return Play(at.goal, game.goal.task_type, played, won)
 
 
 def _mistake(
@@ -99,7 +81,7 @@ def _mistake(
     previous: list[str],
     rng: random.Random,
 ) -> tuple[str, str]:
-    """A plausible wrong turn, as (thought, command).
+    """A plausible wrong turn, as (thought, action).
 
     Half of them begin in the thought, like those of a small model: it sees what is not there, walks past what
     is, or misreads a number, and acts on it. The others think right and act wrong.
@@ -118,7 +100,7 @@ def _mistake(
         if number:
             other = str(rng.randint(1, 5))
             return tuple(re.sub(rf"\b{number[0]}\b", other, text) for text in move)  # type: ignore[return-value]
-    wanted = move.command
+    wanted = move.action
     kind_of_slip = rng.random()
     if kind_of_slip < 0.55 and admissible:
         same_verb = [c for c in admissible if c.split()[0] == wanted.split()[0]]
@@ -183,9 +165,7 @@ class AlfworldCorpus:
                     sloppy = renumber(sloppy, game, rng)
                 yield from judge_samples(sloppy, style, dialogue, rng)
                 continue
-            # A third of the games is played cleanly: the shortest route is worth seeing undisturbed.
-            rate = 0.0 if rng.random() < 0.34 else settings.mistakes
-            episode = play(game, style, rng, rate, 40, distances=False)
+            episode = play(game, style, rng, mistake_rate(settings, rng), 40, distances=False)
             if not episode.won:
                 continue
             if rng.random() < settings.renumbered:
@@ -199,11 +179,7 @@ class AlfworldCorpus:
         for index in range(TOKENIZER_GAMES):
             rng = random.Random(f"sage tokenizer {seed} {index}")
             done = play(sample_game("train", 20_000 + seed, index).game, style, rng, 0.3, 20, distances=True)
-            for turn in done.turns:
-                yield turn.message
-                yield turn.answer
-                yield oracle_word(turn)
-            yield fill(style.judge, **judge_fields(done, done.turns[-1], True))
+            yield from tokenizer_texts(done, style)
             yield " ".join(f"Judge: number {n}" for n in range(200))
 
 

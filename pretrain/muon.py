@@ -1,8 +1,9 @@
 """Muon in float32: momentum whose matrix updates are orthogonalised by five Newton-Schulz steps.
 
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), coefficients
-included. torch.optim.Muon does the same in bfloat16, which CPUs without bfloat16 units emulate: a step of
-our tiny models took four times as long with it as the forward and backward pass together.
+included. torch.optim.Muon, which works in bfloat16 inside, trains a tiny model as well (mean loss of steps
+251 to 300 over three seeds 0.703, sd 0.027; here 0.707, sd 0.030). Its update takes 318 ms in place of 88
+where a CPU has no bfloat16 units, beside 346 ms of forward and backward: a step half as long again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A played episode as text and what is learnt from it: episodes and judged turns, in a rollout's exact ids.
 
-Shared by every environment's corpus (`pretrain.corpora`). A mistake's own tokens carry no loss.
+Shared by every environment's corpus (`pretrain.corpora`); how an expert plays with mistakes is in
+`pretrain.mistakes`. A mistake's own tokens carry no loss.
 """
 
 from __future__ import annotations
@@ -45,6 +46,15 @@ class Play:
 
 def answer_text(thought: str, action: str) -> str:
     return f"Thought: {thought}\nAction: {action}"
+
+
+def tokenizer_texts(play: Play, style: PromptStyle) -> Iterator[str]:
+    """What a new tokenizer learns from a play: messages, answers and right labels, and a judge's query."""
+    for turn in play.turns:
+        yield turn.message
+        yield turn.answer
+        yield oracle_word(turn)
+    yield fill(style.judge, **judge_fields(play, play.turns[-1], True))
 
 
 def episode_sample(play: Play, dialogue: Dialogue, observation_weight: float) -> Sample:

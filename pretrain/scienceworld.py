@@ -26,19 +26,11 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from pretrain.plays import (
-    Play,
-    PlayedTurn,
-    answer_text,
-    episode_sample,
-    judge_fields,
-    judge_samples,
-    oracle_word,
-)
+from pretrain.mistakes import Move, Outcome, Transcript, mistake_rate
+from pretrain.plays import Play, episode_sample, judge_samples, tokenizer_texts
 from pretrain.train import Sample
 from sage.envs.scienceworld import gold
 from sage.envs.scienceworld.tasks import parse_id
-from sage.policy.prompts import fill, first_message, turn_message
 
 if TYPE_CHECKING:
     from sage.config.pretrain import PretrainSettings
@@ -161,14 +153,13 @@ def play_with_slips(
 ) -> Play:
     """The recorded play with a slip before a share `rate` of its steps, cut after `TURNS` turns."""
     follower = gold.Follower(play.path)
-    message, observation = first_message(style, play.scene, play.goal, ()), play.scene
-    turns: list[PlayedTurn] = []
+    into = Transcript(style, play.scene, play.goal)
+    turns = into.turns
     room: str | None = None
     looked = play.scene
     said = play.goal + play.scene
 
     def add(thought: str, action: str, feedback: str, mistake: bool) -> None:
-        nonlocal message, observation
         executed = feedback != NOT_UNDERSTOOD
         before = follower.distance or 0
         score = 0  # the path itself says where it is; scores would only jump ahead
@@ -176,13 +167,8 @@ def play_with_slips(
         after = follower.distance or 0
         if mistake and action.startswith("focus on ") and executed:
             after = before + 5  # the task is lost
-        turns.append(
-            PlayedTurn(
-                message, observation, answer_text(thought, action), thought, action, feedback, mistake,
-                executed, before, after,
-            )
-        )
-        observation, message = feedback, turn_message(style, feedback, ())
+        said, outcome = Move(thought, action), Outcome(feedback, executed)
+        into.add(said, outcome, mistake=mistake, before=before, after=after)
 
     for index, action in enumerate(play.actions):
         if len(turns) >= TURNS:
@@ -280,8 +266,7 @@ class ScienceWorldCorpus:
                 sloppy = play_with_slips(play, style, rng, rng.choice((0.2, 0.5)), distances=True)
                 yield from judge_samples(sloppy, style, dialogue, rng)
                 continue
-            rate = 0.0 if rng.random() < 0.34 else settings.mistakes
-            episode = play_with_slips(play, style, rng, rate, distances=False)
+            episode = play_with_slips(play, style, rng, mistake_rate(settings, rng), distances=False)
             sample = episode_sample(episode, dialogue, settings.observation_weight)
             while len(sample.ids) > settings.max_tokens and len(episode.turns) > 1:
                 del episode.turns[-max(1, len(episode.turns) // 8) :]
@@ -295,11 +280,7 @@ class ScienceWorldCorpus:
         for plays in recorded().values():
             for play in plays:
                 done = play_with_slips(play, style, rng, 0.1, distances=True)
-                for turn in done.turns:
-                    yield turn.message
-                    yield turn.answer
-                    yield oracle_word(turn)
-                yield fill(style.judge, **judge_fields(done, done.turns[-1], True))
+                yield from tokenizer_texts(done, style)
         for _ in range(20):
             yield ". ".join((*THINGS, *ANIMALS, *FRUITS, *ROOMS, *(f"{c} box" for c in COLOURS), "look"))
         yield " ".join(f"Judge: number {n}" for n in range(200))

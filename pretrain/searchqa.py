@@ -14,16 +14,16 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from pretrain.plays import Play, PlayedTurn, episode_sample, judge_fields, judge_samples, oracle_word
+from pretrain.mistakes import Move, Outcome, Transcript, mistake_rate, play_with_mistakes
+from pretrain.plays import Play, PlayedTurn, episode_sample, judge_samples, tokenizer_texts
 from pretrain.train import Sample
 from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World, word_split
 from sage.envs.searchqa.env import SearchqaEnvironment
 from sage.envs.searchqa.question import Question
 from sage.envs.searchqa.retrieval.bm25 import Bm25
 from sage.episode import Failure
-from sage.policy.prompts import fill, first_message, turn_message
 
 if TYPE_CHECKING:
     from sage.config.pretrain import PretrainSettings
@@ -37,11 +37,6 @@ WORLD_SIZE = 300
 PLAYS_PER_WORLD = 150
 OUT_OF_REACH = 99
 """Distance after a wrong answer, so that the oracle's word for that turn is STRONG."""
-
-
-class Move(NamedTuple):
-    thought: str
-    action: str
 
 
 def answer_text(thought: str, action: str) -> str:
@@ -66,55 +61,40 @@ def right_move(question: Question, missing: list[str]) -> Move:
     return Move(thought, command("search", gold[step]))
 
 
-def play(
-    env: SearchqaEnvironment,
-    world: World,
-    question: Question,
-    style: PromptStyle,
-    rng: random.Random,
-    mistake_rate: float,
-    turns: int,
-    sloppy: bool,
-) -> Play:
-    """Let the expert play `question`, with a mistake in a share of the turns; only a `sloppy` one also gives
-    wrong answers."""
-    opening = env.begin(question)
-    message = first_message(style, opening.observation, env.goal, ())
-    observation = opening.observation
-    played: list[PlayedTurn] = []
-    before = env.expert_distance()
-    stuck: Move | None = None
-    won = False
-    for _ in range(turns):
-        right = move = right_move(question, env.missing())
-        if stuck is not None:
-            move = stuck
-            stuck = stuck if rng.random() < 0.4 else None
-        elif rng.random() < mistake_rate:
-            move = _mistake(right, world, question, env.missing(), played, rng, sloppy)
-            # A model that has said something wrong is likely to say it again, so that is practised too.
-            stuck = move if move != right and rng.random() < 0.3 else None
-        step = env.step(move.action)
-        after = env.expert_distance()
-        played.append(
-            PlayedTurn(
-                message,
-                observation,
-                answer_text(*move),
-                move.thought,
-                move.action,
-                step.observation,
-                move != right,
-                step.failure is Failure.NONE,
-                OUT_OF_REACH if before is None else before,
-                OUT_OF_REACH if after is None else after,
-            )
-        )
-        observation, before, won = step.observation, after, step.won
-        message = turn_message(style, step.observation, ())
-        if step.done:
-            break
-    return Play(env.goal, f"{len(question.gold)}hop", played, won)
+class Quiz:
+    """A question in front of the expert; see `pretrain.mistakes.Game`. Only a `sloppy` one also gives wrong
+    answers."""
+
+    stubborn = 0.3
+
+    def __init__(self, env: SearchqaEnvironment, world: World, question: Question, sloppy: bool) -> None:
+        self._env, self._world, self._question, self._sloppy = env, world, question, sloppy
+        self.scene, self.goal = env.begin(question).observation, env.goal
+        self.task_type = f"{len(question.gold)}hop"
+
+    def distance(self) -> int:
+        steps = self._env.expert_distance()
+        return OUT_OF_REACH if steps is None else steps
+
+    def right(self) -> Move:
+        return right_move(self._question, self._env.missing())
+
+    def wrong(self, right: Move, played: list[PlayedTurn], rng: random.Random) -> Move:
+        return _mistake(right, self._world, self._question, self._env.missing(), played, rng, self._sloppy)
+
+    def is_mistaken(self, right: Move, said: Move) -> bool:
+        return said != right
+
+    def step(self, action: str) -> Outcome:
+        step = self._env.step(action)
+        return Outcome(step.observation, step.failure is Failure.NONE, step.done, step.won)
+
+
+def play(at: Quiz, style: PromptStyle, rng: random.Random, rate: float, turns: int) -> Play:
+    """Let the expert answer, with a mistake in a share of the turns."""
+    into = Transcript(style, at.scene, at.goal, write=answer_text)
+    played, won = play_with_mistakes(at, into, rng, rate=rate, turns=turns)
+    return Play(at.goal, at.task_type, played, won)
 
 
 def _mistake(
@@ -252,12 +232,11 @@ class SearchqaCorpus:
                     yield reading_drill(world, env, dialogue, rng)
                 if rng.random() < settings.judged:
                     rate = rng.choice((0.2, 0.5, 0.8))
-                    judged = play(env, world, question, style, rng, rate, 6, sloppy=True)
+                    judged = play(Quiz(env, world, question, sloppy=True), style, rng, rate, 6)
                     yield from judge_samples(judged, style, dialogue, rng)
                     continue
-                # A third is played cleanly: the shortest route is worth seeing undisturbed.
-                rate = 0.0 if rng.random() < 0.34 else settings.mistakes
-                episode = play(env, world, question, style, rng, rate, 12, sloppy=False)
+                rate = mistake_rate(settings, rng)
+                episode = play(Quiz(env, world, question, sloppy=False), style, rng, rate, 12)
                 sample = episode_sample(episode, dialogue, 0.0)
                 weigh_repeats(sample, ends, settings.observation_weight)
                 if episode.won and len(sample.ids) <= settings.max_tokens:
@@ -268,12 +247,8 @@ class SearchqaCorpus:
         rng = random.Random(f"sage tokenizer searchqa {seed}")
         for number in range(8):
             for world, env, question in self._plays(20_000 + seed, number):
-                done = play(env, world, question, style, rng, 0.3, 8, sloppy=True)
-                for turn in done.turns:
-                    yield split_words(turn.message)
-                    yield split_words(turn.answer)
-                    yield oracle_word(turn)
-                yield split_words(fill(style.judge, **judge_fields(done, done.turns[-1], True)))
+                done = play(Quiz(env, world, question, sloppy=True), style, rng, 0.3, 8)
+                yield from map(split_words, tokenizer_texts(done, style))
         # More often than any word: the merges that make pieces then come before those that make words, and no
         # name is ever cut elsewhere.
         for start in STARTS:

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from pretrain.corpora import find_corpus
 from pretrain.plays import episode_sample, oracle_word
-from pretrain.searchqa import SearchqaCorpus, play, split_words, weigh_repeats
+from pretrain.searchqa import Quiz, SearchqaCorpus, play, split_words, weigh_repeats
 from pretrain.train import Sample
 from sage.config.load import load
 from sage.envs.searchqa.encyclopedia import ENDS, STARTS, World, word_split
@@ -39,7 +39,7 @@ def env() -> SearchqaEnvironment:
 
 def test_the_expert_wins_in_at_most_one_turn_per_fact_and_one(env: SearchqaEnvironment) -> None:
     for question in QUESTIONS:
-        done = play(env, WORLD, question, SHORT, random.Random(0), 0.0, 12, sloppy=False)
+        done = play(Quiz(env, WORLD, question, sloppy=False), SHORT, random.Random(0), 0.0, 12)
         assert done.won
         # Fewer where one search returns the next passage too.
         assert 2 <= len(done.turns) <= len(question.gold) + 1
@@ -49,7 +49,7 @@ def test_the_expert_wins_in_at_most_one_turn_per_fact_and_one(env: SearchqaEnvir
 def test_a_played_episode_replays_and_recovers(env: SearchqaEnvironment) -> None:
     won = mistakes = 0
     for number, question in enumerate(QUESTIONS):
-        done = play(env, WORLD, question, SHORT, random.Random(number), 0.4, 12, sloppy=False)
+        done = play(Quiz(env, WORLD, question, sloppy=False), SHORT, random.Random(number), 0.4, 12)
         won += done.won
         mistakes += sum(turn.mistake for turn in done.turns)
         env.begin(question)
@@ -65,7 +65,7 @@ def test_a_played_episode_replays_and_recovers(env: SearchqaEnvironment) -> None
 def test_a_sloppy_player_gives_the_judge_all_three_words(env: SearchqaEnvironment) -> None:
     words = set()
     for number, question in enumerate(QUESTIONS):
-        done = play(env, WORLD, question, SHORT, random.Random(number), 0.6, 6, sloppy=True)
+        done = play(Quiz(env, WORLD, question, sloppy=True), SHORT, random.Random(number), 0.6, 6)
         words |= {oracle_word(turn) for turn in done.turns if turn.executed}
         if not done.won and parse_action(done.turns[-1].action) and "answer" in done.turns[-1].action:
             assert oracle_word(done.turns[-1]) == "STRONG"
@@ -75,7 +75,7 @@ def test_a_sloppy_player_gives_the_judge_all_three_words(env: SearchqaEnvironmen
 def test_an_episode_weighs_the_experts_answers_and_copied_ends_of_names(
     env: SearchqaEnvironment, dialogue: Dialogue
 ) -> None:
-    done = play(env, WORLD, QUESTIONS[45], SHORT, random.Random(3), 0.4, 12, sloppy=False)
+    done = play(Quiz(env, WORLD, QUESTIONS[45], sloppy=False), SHORT, random.Random(3), 0.4, 12)
     sample = episode_sample(done, dialogue, 0.0)
     full = [i for i, w in zip(sample.ids, sample.weights, strict=True) if w == 1.0]
     assert full == [t for turn in done.turns if not turn.mistake for t in dialogue.encode_answer(turn.answer)]

@@ -25,7 +25,6 @@ from sage.console import open_view, print_summary
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
 from sage.episode import Task
-from sage.errors import ConfigError
 from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import choose_style
 from sage.records import provenance
@@ -50,7 +49,7 @@ from sage.training.not_ok import refuse_not_ok, set_aside
 from sage.training.parts import Rules, Training
 from sage.training.passes import passes_of
 from sage.training.players import demonstrations, training_play
-from sage.training.processes import Processes
+from sage.training.processes import Processes, take_gpu
 from sage.training.speed import peak_of, rates_line
 from sage.training.state import Progress
 
@@ -99,6 +98,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     """What the run needs, looked at before it is used and closed with `stack`."""
     plan = plan_hash(config.launch.plan)
     clock = stack.enter_context(PhaseClock(_seconds_before(folder)).running())
+    take_gpu()
     _look_before(config, folder)
     tasks = cache(config.env.tasks)
     checked = _preflight(config, tasks)
@@ -107,7 +107,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     memory = setup.plan_memory(config, student, models, checked.context)
     config = config if memory is None else setup.as_planned(config, memory)
     setup.set_passes(config, models, folder.log)
-    processes = _processes(config, student)
+    processes = Processes.start(student.device)
     exporter = None
     if processes.is_main:
         exporter = _exporter(config, folder) if export else None
@@ -257,16 +257,6 @@ def _load_models(
             stack.callback(models.teacher.close)
     setup.check_engines(config, student, models)
     return student, models
-
-
-def _processes(config: RunConfig, student: LanguageModel) -> Processes:
-    processes = Processes.start(student.device)
-    if config.rollout.decoder == "vllm" and processes.count > 1:
-        raise ConfigError(
-            f"rollout.decoder=vllm plays in one process, and {processes.count} were started; "
-            "start one, or use rollout.decoder=local."
-        )
-    return processes
 
 
 def _exporter(config: RunConfig, folder: RunDir) -> Exporter | None:

@@ -62,7 +62,7 @@ def warnings(config: RunConfig) -> Iterator[Line]:
     if not trains(config) or is_tiny(config.student.path):
         return
     rate = config.trainer.learning_rate
-    if rate >= RATE_FOR_TINY:
+    if rate >= RATE_FOR_TINY and config.student.lora is None:
         yield warning(
             f"trainer.learning_rate={rate:g} is {rate / PAPER_RATE:,.0f} times the paper's "
             f"{PAPER_RATE:g}: it is made"

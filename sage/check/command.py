@@ -18,17 +18,21 @@ if TYPE_CHECKING:
 
 
 def check(
-    config: RunConfig, say: Callable[[str], None] = print, *, card_gib: float | None = None
+    config: RunConfig,
+    say: Callable[[str], None] = print,
+    *,
+    card_gib: float | None = None,
+    processes: int = 1,
 ) -> Page:
     """Print the page about the config's models; raises nothing about them. card_gib: only the memory that a
-    run would take on a device of that size, from shapes alone."""
+    run would take on a device of that size, from shapes alone, each of `processes` having one."""
     started = time.perf_counter()
     page = Page(say)
     say(f"Student {config.student.path}" + (f", teacher {config.teacher.path}" if trains(config) else ""))
     if card_gib is not None:
         from sage.check.memory import memory
 
-        page.part(f"Memory on a device of {card_gib:g} GiB", lambda: memory(config, card_gib))
+        page.part(f"Memory on a device of {card_gib:g} GiB", lambda: memory(config, card_gib, processes))
         page.end(time.perf_counter() - started)
         return page
     found = _Found()

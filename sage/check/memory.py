@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def memory(config: RunConfig, gib: float) -> Iterator[Line]:
-    """What a step would take on a device of so many GiB, and the slots and micro-batch that fit. Reads the
-    models' configs and tokenizers, no weights. Raises ModelError where a config cannot be read."""
+def memory(config: RunConfig, gib: float, processes: int = 1) -> Iterator[Line]:
+    """What a step would take on a device of so many GiB, and the slots and micro-batch that fit. processes:
+    with one device each, over which FSDP cuts the optimizer's state. Reads the models' configs and
+    tokenizers, no weights. Raises ModelError where a config cannot be read."""
     from sage.check.checkpoint import checkpoint_line, size_of
     from sage.check.preflight import look_ahead
-    from sage.training.memory import fitted, need_of
+    from sage.training.memory import fitted, need_of, over_processes
 
     student = _shape(config.student)
     teacher = _shape(config.teacher) if trains(config) else None
+    if teacher is not None and not config.teacher.here:
+        teacher = _of_elsewhere(config, teacher)
+        yield fine(f"The teacher is elsewhere; here it takes {teacher.weights / 2**30:.1f} GiB for its head.")
+    if processes > 1:
+        yield fine(f"Of {processes} processes with FSDP, each with a device of its own; one of them:")
     try:
         context = look_ahead(config, config.env.tasks).context
     except Exception as error:
@@ -34,7 +40,8 @@ def memory(config: RunConfig, gib: float) -> Iterator[Line]:
             f"The games' tokens were not counted ({short_reason(error)}): every episode is planned with "
             f"rollout.max_context={config.rollout.max_context:,}."
         )
-    plan = fitted(student, teacher, need_of(config, context), int(gib * 2**30))
+    need = over_processes(need_of(config, context), processes, processes > 1)
+    plan = fitted(student, teacher, need, int(gib * 2**30))
     for line in plan.lines():
         yield fine(f"{line[:1].upper()}{line[1:]}.")
     if teacher is not None and config.student.lora is None:  # adapters are counted where they are loaded
@@ -54,6 +61,16 @@ def _shape(settings: ModelSettings) -> Shape:
     from sage.policy.models.shape import shape_of
 
     return shape_of(_config(settings), BYTES[settings.dtype])
+
+
+def _of_elsewhere(config: RunConfig, teacher: Shape) -> Shape:
+    """What a run keeps of a teacher that is on Ray, or on a server."""
+    from sage.policy.models.shape import head_shape
+    from sage.teacher.places import likeliest_needed
+
+    if config.teacher.ray is not None:
+        return head_shape(teacher.vocabulary, teacher.width, teacher.size)
+    return head_shape(teacher.vocabulary, 2 * likeliest_needed(config) + 2, 4, kept=False)
 
 
 def _config(settings: ModelSettings) -> Any:

@@ -17,6 +17,7 @@ VLLM_SPEED = frozenset(
         "enable_chunked_prefill",
         "enable_expert_parallel",
         "enable_prefix_caching",
+        "enable_sleep_mode",
         "enforce_eager",
         "gpu_memory_utilization",
         "kv_cache_memory_bytes",

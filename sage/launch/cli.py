@@ -42,6 +42,8 @@ class _Single:
     """Whether the models are only to be looked at: `python -m sage check`."""
     card_gib: float | None = None
     """Of `check --memory N`: the device that memory is planned for."""
+    processes: int = 1
+    """Of `--processes N`: those that have such a device each."""
     teacher: str = ""
     """What is to be done about a teacher on Ray: `python -m sage teacher start`."""
     checked: int = 0
@@ -103,7 +105,7 @@ def _looked(config: RunConfig) -> bool:
     elif _Single.check:
         from sage.check.command import check
 
-        _Single.checked = check(config, card_gib=_Single.card_gib).exit_code
+        _Single.checked = check(config, card_gib=_Single.card_gib, processes=_Single.processes).exit_code
     return bool(_Single.teacher) or _Single.check
 
 
@@ -201,29 +203,44 @@ def _command_of_today(arguments: list[str]) -> list[str]:
 
 
 def _of_check(arguments: list[str]) -> tuple[list[str], str]:
-    """Take `--memory N` (GiB of a device) out of the arguments of `check`; what is left, and a refusal."""
+    """Take `--memory N` (GiB of a device) and `--processes N` (that have one each) out of the arguments of
+    `check`; what is left, and a refusal."""
     _Single.check = True
     if {"-m", "--multirun"} & set(arguments):
         return [], "check looks at one pair of models: leave out -m."
-    text: str | None = None
+    arguments, gib = _taken(arguments, "--memory")
+    rest, count = _taken(arguments, "--processes")
+    if gib is not None:
+        _Single.card_gib = _number(gib)
+        if not 0 < _Single.card_gib < math.inf:
+            return [], f"--memory takes the GiB of a device, as --memory 80, and not {gib!r}."
+    if count is not None:
+        if not count.isdecimal() or not 1 <= int(count) <= 100_000 or gib is None:
+            return [], f"--processes takes a number, as --memory 80 --processes 8, and not {count!r}."
+        _Single.processes = int(count)
+    return rest, ""
+
+
+def _taken(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
+    """The arguments without `flag` and its value, and the last value."""
+    value: str | None = None
     rest: list[str] = []
     given = iter(arguments)
     for argument in given:
-        if argument == "--memory":
-            text = next(given, "")
-        elif argument.startswith("--memory="):
-            text = argument.removeprefix("--memory=")
+        if argument == flag:
+            value = next(given, "")
+        elif argument.startswith(f"{flag}="):
+            value = argument.removeprefix(f"{flag}=")
         else:
             rest.append(argument)
-    if text is None:
-        return rest, ""
+    return rest, value
+
+
+def _number(text: str) -> float:
     try:
-        _Single.card_gib = float(text)
+        return float(text)
     except ValueError:
-        _Single.card_gib = math.nan
-    if not 0 < _Single.card_gib < math.inf:
-        return [], f"--memory takes the GiB of a device, as --memory 80, and not {text!r}."
-    return rest, ""
+        return math.nan
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:

@@ -102,6 +102,10 @@ def play(
         return batch.play()
     finally:
         del batch
+        if settings.decoder == "vllm":
+            from sage.policy.decoding.vllm_decoder import rest
+
+            rest(lm)
         if lm.device.type == "cuda":
             free_memory()  # the training pass wants what the keys and values held
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sage.objective.chunked import Projection
     from sage.policy.decoding.generate import Reply
     from sage.policy.models.load import LanguageModel
+    from sage.policy.models.shape import Shape
 
 
 class Part(NamedTuple):
@@ -72,6 +73,10 @@ class RemoteTeacher(ABC):
     @abstractmethod
     def head(self) -> Projection:
         """What makes logits of `states`."""
+
+    @abstractmethod
+    def shape(self) -> Shape:
+        """What of it is here, for the plan of memory."""
 
     @abstractmethod
     def prepare(self, parts: Sequence[Part]) -> None:

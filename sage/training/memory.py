@@ -7,6 +7,7 @@ side, and episodes of one training pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -38,6 +39,7 @@ class Need:
     reply, 0 where none is asked. chunk: tokens of a chunk of the loss, 0 for `loss_chunk`'s; `compiled`:
     whether the loss is. checkpointed: whether layers are computed again for the gradient; `auto` is for
     `fitted` to say. packed: whether a pass is one sequence of as many tokens as `micro_batch` episodes have.
+    shards: processes over which the optimizer's state and the float32 gradient are cut.
     """
 
     episode: int
@@ -52,6 +54,7 @@ class Need:
     compiled: bool = True
     checkpointed: Literal["auto"] | bool = False
     packed: bool = False
+    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +125,9 @@ def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan
     if teacher is None:
         return Plan(need, always, phases, usable)
     always |= {"teacher": teacher.weights}
-    if student.size < 4:
-        always |= {"float32 masters": 4 * student.parameters}
-    always |= {"moments": 8 * student.parameters}
+    if student.size < 4 or need.shards > 1:
+        always |= {"float32 masters": 4 * student.parameters // need.shards}
+    always |= {"moments": 8 * student.parameters // need.shards}
     hidden = need.episodes * need.answers * teacher.width * teacher.size
     tokens = need.micro_batch * need.episode
     chunk = need.chunk or loss_chunk(student.vocabulary, memory, compiled=need.compiled)
@@ -144,8 +147,11 @@ def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan
         _activations(need, tokens): student.activations(tokens, checkpointed=need.checkpointed is True),
         "loss": loss,
     }
-    phases["step"] = {"gradient": student.weights, "float32 gradient": 4 * student.parameters}
-    if student.size == 4:
+    phases["step"] = {
+        "gradient": student.weights,
+        "float32 gradient": 4 * student.parameters // need.shards,
+    }
+    if student.size == 4 and need.shards == 1:
         del phases["step"]["float32 gradient"]
     return Plan(need, always, phases, usable)
 
@@ -206,6 +212,11 @@ def _activations(need: Need, tokens: int) -> str:
     """What the activations of a pass are called."""
     of = f"{tokens:,} packed tokens" if need.packed else f"{need.micro_batch} episodes"
     return f"inputs of the layers of {of}" if need.checkpointed is True else f"activations of {of}"
+
+
+def over_processes(need: Need, count: int, sharded: bool) -> Need:
+    """What each of `count` processes asks for, of a run that asks for `need`; `sharded`: with FSDP."""
+    return replace(need, episodes=math.ceil(need.episodes / count), shards=count if sharded else 1)
 
 
 def _gib(number: float) -> str:

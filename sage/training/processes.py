@@ -160,6 +160,29 @@ class Processes:
             self._accelerator.wait_for_everyone()
 
 
+def launched() -> tuple[int, bool]:
+    """How many processes were started for this run, and whether they cut the optimizer's state (FSDP); before
+    they have met."""
+    return int(os.environ.get("WORLD_SIZE", "1")), _is_on("ACCELERATE_USE_FSDP")
+
+
+def take_gpu() -> None:
+    """Make the GPU of this process the current one, where several were started on a machine with GPUs: its
+    models go there, and accelerate comes to the same one later. Raises ConfigError where it has none."""
+    import torch
+
+    place = os.environ.get("LOCAL_RANK", "")
+    if not place.isdecimal() or not torch.cuda.is_available():
+        return
+    count = torch.cuda.device_count()
+    if int(place) >= count:
+        raise ConfigError(
+            f"Process {int(place) + 1} of this machine has no GPU, since the run sees {count}; start as many"
+            " processes as that (--num_processes), or show it more (CUDA_VISIBLE_DEVICES)."
+        )
+    torch.cuda.set_device(int(place))
+
+
 ALONE = Processes()
 """A process by itself, which speaks to none."""
 

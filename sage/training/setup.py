@@ -24,8 +24,9 @@ from sage.teacher.elsewhere import RemoteTeacher, Teacher, reach_of
 from sage.teacher.places import load_teacher
 from sage.teacher.vocabulary import ignored
 from sage.training.batch import Models, match_models
-from sage.training.memory import Plan, fitted, need_of, plan
+from sage.training.memory import Plan, fitted, need_of, over_processes, plan
 from sage.training.passes import prepare
+from sage.training.processes import launched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -137,13 +138,15 @@ def plan_memory(
     the models are on two devices. A reference model counts as memory that is not free."""
     import torch
 
-    here = [lm for lm in _read(student, models).values() if not isinstance(lm, RemoteTeacher)]
+    read = list(_read(student, models).values())
+    here = [lm for lm in read if not isinstance(lm, RemoteTeacher)]
     if student.device.type != "cuda" or any(lm.device != student.device for lm in here):
         return None
-    shapes = [_shape(lm) for lm in here]
+    shapes = [_shape(lm) for lm in read]
     memory = torch.cuda.mem_get_info(student.device)[0] + sum(shape.weights for shape in shapes)
     make = fitted if config.speed.fit_memory else plan
-    return make(shapes[0], shapes[1] if shapes[1:] else None, need_of(config, context), memory)
+    need = over_processes(need_of(config, context), *launched())
+    return make(shapes[0], shapes[1] if shapes[1:] else None, need, memory)
 
 
 def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
@@ -154,7 +157,9 @@ def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
     return config.model_copy(update={"speed": config.speed.model_copy(update=chosen)})
 
 
-def _shape(lm: LanguageModel) -> Shape:
+def _shape(lm: Teacher) -> Shape:
+    if isinstance(lm, RemoteTeacher):
+        return lm.shape()
     parameters = sum(p.numel() for p in lm.model.parameters())
     return shape_of(lm.model.config, lm.model.dtype.itemsize, parameters)
 

@@ -164,6 +164,8 @@ def test_a_rate_for_tiny_models_is_warned_of_where_the_model_is_another(tmp_path
     found = [line.text for line in before_weights(load(line)) if line.verdict is Verdict.WARNING]
     assert len(found) == 1
     assert "trainer.learning_rate=0.0004 is 400 times the paper's 1e-06" in found[0]
+    adapters = before_weights(load(["student=hub_lora", f"student.path={folder}", *line[2:]]))
+    assert not [line.text for line in adapters if "trainer.learning_rate" in line.text], "they want another"
 
 
 def test_the_command_exits_with_2_and_one_sentence_a_line(tmp_path: Path) -> None:

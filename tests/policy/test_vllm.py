@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ import torch
 from sage.config.load import load
 from sage.envs.pool import EnvPool
 from sage.errors import ModelError
+from sage.policy.decoding import vllm_decoder
 from sage.policy.decoding.answer import Reply, Sampling
 from sage.policy.decoding.generate import Decoder, Decodes, answers
 from sage.policy.decoding.vllm_decoder import VllmDecoder
 from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.rollout import PlaySettings, play
 from sage.policy.seat import Job
+from tests.tiny_models import tiny_lm
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "kv_cache_memory_bytes": 1 << 27}
 GREEDY = Sampling(0.0, 1.0, 24)
@@ -35,6 +38,52 @@ def test_who_decodes_is_part_of_a_run_s_identity_because_vllm_samples_otherwise(
     ours, theirs = load([]).digest_fields(), load(["rollout.decoder=vllm"]).digest_fields()
     assert (ours["rollout"].pop("decoder"), theirs["rollout"].pop("decoder")) == ("local", "vllm")
     assert theirs == ours
+
+
+class Sleeper:
+    """What `rest` and `_serve` ask of `vllm.LLM` about sleep, which its build for CPUs refuses."""
+
+    def __init__(self, may: bool) -> None:
+        self.said: list[object] = []
+        self.asleep = False
+        self.llm_engine = SimpleNamespace(
+            model_config=SimpleNamespace(enable_sleep_mode=may), is_sleeping=lambda: self.asleep
+        )
+
+    def sleep(self, level: int) -> None:
+        self.asleep = True
+        self.said.append(("sleep", level))
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.asleep = self.asleep and "kv_cache" not in tags
+        self.said.append(("wake", *tags))
+
+    def collective_rpc(self, name: str, kwargs: object) -> None:
+        self.said.append(name)
+
+    def reset_prefix_cache(self) -> None:
+        self.said.append("forget")
+
+
+def test_vllm_gives_its_memory_back_after_a_rollout_and_gets_the_weights_before_its_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The order in which vLLM is asked; not the memory, for want of a GPU."""
+    lm = tiny_lm(0)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=None))
+    awake, sleeper = Sleeper(False), Sleeper(True)
+    monkeypatch.setitem(vllm_decoder._served, lm.model, awake)
+    VllmDecoder(lm, 1, {})
+    vllm_decoder.rest(lm)
+    assert awake.said == ["reload_weights", "forget"]
+    monkeypatch.setitem(vllm_decoder._served, lm.model, sleeper)
+    for _ in range(2):
+        VllmDecoder(lm, 1, {})
+        vllm_decoder.rest(lm)
+        vllm_decoder.rest(lm)
+    given = ["reload_weights", "forget", ("sleep", 2)]
+    assert sleeper.said == [*given, ("wake", "weights"), given[0], ("wake", "kv_cache"), *given[1:]]
+    assert load(["+speed.vllm.enable_sleep_mode=true"]).digest_fields() == load([]).digest_fields()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 Ids go in and ids come out, so what is trained on is what was sampled; vLLM's prefix cache spares the history.
 The student's weights are handed over in memory each time a decoder is made. Greedy answers are the other
 engines' (to rounding); sampled ones are drawn by vLLM's own sampler, seeded per answer, so a run with this
-decoder has an identity of its own.
+decoder has an identity of its own. Each process of a run has a vLLM of its own, on its own device. With
+`speed.vllm.enable_sleep_mode=true` that gives its memory back (weights and keys and values) between rollouts.
 """
 
 from __future__ import annotations
@@ -118,6 +119,26 @@ class VllmDecoder:
         )
 
 
+def rest(lm: LanguageModel) -> None:
+    """Have vLLM's copy of the model, where there is one that may sleep, give its memory back until it is
+    served again: its weights are then handed over anew."""
+    llm = _served.get(lm.model)
+    if llm is not None and _sleeps(llm) and not llm.llm_engine.is_sleeping():
+        llm.sleep(level=2)
+
+
+def _sleeps(llm: Any) -> bool:
+    return bool(llm.llm_engine.model_config.enable_sleep_mode)
+
+
+def _apart() -> dict[str, Any]:
+    """What tells vLLM that it is one of several, each by itself, where this process is one of a run's."""
+    import torch.distributed as dist
+
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return {"distributed_executor_backend": "external_launcher"} if several else {}
+
+
 def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
     """vLLM's copy of the model, with the weights as they are now."""
     # In this process: weights are then handed over by reference, and a stopped run leaves no server behind.
@@ -135,7 +156,7 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
         with tempfile.TemporaryDirectory(prefix="sage-vllm-") as folder:
             lm.model.config.save_pretrained(folder)
             lm.tokenizer.save_pretrained(folder)
-            arguments = {"dtype": str(lm.model.dtype).removeprefix("torch."), "seed": 0} | DEFAULTS
+            arguments = {"dtype": str(lm.model.dtype).removeprefix("torch."), "seed": 0} | DEFAULTS | _apart()
             try:
                 llm = LLM(folder, load_format="dummy", **(arguments | dict(options)))
             except (ValueError, RuntimeError, TypeError) as error:
@@ -144,6 +165,11 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
                     f"vLLM could not serve {lm.name!r} ({reason}); its arguments are in speed.vllm."
                 ) from error
         _served[lm.model] = llm
+    asleep = _sleeps(llm) and llm.llm_engine.is_sleeping()
+    if asleep:
+        llm.wake_up(tags=["weights"])
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(merged(lm.model).items())})
+    if asleep:
+        llm.wake_up(tags=["kv_cache"])
     llm.reset_prefix_cache()
     return llm

@@ -62,6 +62,21 @@ class Shape:
         return tokens * self.layers * self.kept_of_layer
 
 
+@dataclass(frozen=True, slots=True)
+class HeadShape(Shape):
+    """A model whose head alone is here: its layers, keys and values are elsewhere."""
+
+    @property
+    def working(self) -> int:
+        return 0
+
+
+def head_shape(rows: int, width: int, size: int, *, kept: bool = True) -> HeadShape:
+    """A head of rows × width numbers of `size` bytes, and its states; not `kept`: one that holds no weights,
+    and makes its distributions of the states alone."""
+    return HeadShape(rows * width * kept, 0, width, 0, 0, 0, 0, rows, False, size)
+
+
 def shape_of(config: Any, size: int, parameters: int | None = None) -> Shape:
     """The shape that a transformers config describes; `parameters` where they have been counted."""
     config = config.get_text_config()

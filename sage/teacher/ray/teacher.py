@@ -20,6 +20,7 @@ from sage.errors import ConfigError, ModelError, TeacherLost, short_reason
 from sage.objective.chunked import Head
 from sage.policy.decoding.answer import Reply
 from sage.policy.models.folder import device_of
+from sage.policy.models.shape import HeadShape, head_shape
 from sage.teacher.elsewhere import Part, RemoteTeacher
 from sage.teacher.ray.cluster import LOOK, connect, replicas
 from sage.teacher.ray.identity import Identity, check
@@ -104,6 +105,9 @@ class RayTeacher(RemoteTeacher):
 
     def head(self) -> Head:
         return self._head
+
+    def shape(self) -> HeadShape:
+        return head_shape(self.identity.rows, self.identity.width, self._model_dtype.itemsize)
 
     def facts(self) -> Mapping[str, object]:
         return {**self.identity.to_json(), "name": self.actors.name, "replicas": len(self.actors)}

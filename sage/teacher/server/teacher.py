@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sage.errors import ConfigError, NotFinite
 from sage.policy.decoding.generate import Answer, Reply
+from sage.policy.models.shape import HeadShape, head_shape
 from sage.teacher.elsewhere import Part, RemoteTeacher
 from sage.teacher.server.ask import LARGE, SMALL, Asker, Patience, Refused, TeacherLost
 from sage.teacher.server.cache import ScoreFile
@@ -73,6 +74,9 @@ class ServedTeacher(RemoteTeacher):
 
     def head(self) -> LikeliestHead:
         return LikeliestHead(self.vocabulary)
+
+    def shape(self) -> HeadShape:
+        return head_shape(self.vocabulary, 2 * self.k + 2, 4, kept=False)
 
     def facts(self) -> Mapping[str, object]:
         return {**self.served.to_json(), "address": self.asker.shown, "likeliest": self.k}

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ SMALL = (
     *("evaluation.before=false", "tracking=none", "speed.threads=1", "speed.checkpoint_every=1"),
     *("evaluation.after=false", "intervention.max_new_tokens=8", "speed.micro_batch=2"),
 )
-NOT_TIME = re.compile(r"seconds|_s$|^time|per_second|memory|rss|^run$|^name$|^method$")
+NOT_TIME = re.compile(r"^speed_|seconds|_s$|^time|per_second|memory|rss|^run$|^name$|^method$")
 
 
 def attempt(root: Path, runs: str) -> Path:
@@ -84,7 +85,7 @@ def test_an_actor_that_is_killed_in_mid_step_begins_again_and_the_step_goes_on(
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     folder = attempt(folder_of(sage), "killed")
-    wait_for(lambda: json.loads((folder / "status.json").read_text())["phase"] in ("judge", "teacher"), 900)
+    wait_for(lambda: is_waiting(process.pid), 900)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=900)
@@ -93,6 +94,17 @@ def test_an_actor_that_is_killed_in_mid_step_begins_again_and_the_step_goes_on(
     begun_again = [int(pid) for pid in re.findall(r"process (\d+) of", sage("teacher", "status").stdout)]
     assert len(begun_again) == 2
     assert not {*begun_again} & {*pids}
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether a process does nothing for ten seconds; also on a machine that is shared by many."""
+
+    def used() -> int:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+    before = used()
+    time.sleep(10)
+    return used() - before < 0.5 * os.sysconf("SC_CLK_TCK")
 
 
 def test_two_ranks_have_the_loss_of_one_process_and_play_every_game_once(
@@ -104,7 +116,7 @@ def test_two_ranks_have_the_loss_of_one_process_and_play_every_game_once(
     assert ended.returncode == 0, ended.stderr
     ranks = attempt(folder_of(sage), "ranks")
     for mine, theirs in zip(table(here, "steps"), table(ranks, "steps"), strict=True):
-        for name in ("loss", "z", "grad_norm", "student_tokens", "judge_queries", "teacher_tokens"):
+        for name in ("loss", "z", "grad_norm", "student_tokens"):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-5), name
     played = [
         sorted((row["step"], row["task"], row["rollout"]) for row in table(run, "episodes"))

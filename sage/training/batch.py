@@ -151,9 +151,10 @@ def groups_of(
     if not ordered or not models.student.packs:
         return [ordered[i : i + micro_batch] for i in range(0, len(ordered), micro_batch)]
     most = models.passes.tokens or micro_batch * len(ordered[0].episode.token_ids)
-    # A model that pads them holds a rectangle, which may not be much more.
-    others = (lm for lm in (models.teacher, models.reference) if isinstance(lm, LanguageModel))
-    return _filled(ordered, most, padded=None if all(lm.packs for lm in others) else 2 * most)
+    # A model that pads them, as one elsewhere does, holds a rectangle, which may not be much more.
+    others = [lm for lm in (models.teacher, models.reference) if lm is not None]
+    all_pack = all(isinstance(lm, LanguageModel) and lm.packs for lm in others)
+    return _filled(ordered, most, padded=None if all_pack else 2 * most)
 
 
 def _filled(

@@ -58,6 +58,7 @@ def load(name: str, device: str, dtype: str) -> Endless:
             device=device,
             chat_template=None,
             thinking=False,
+            attn_implementation=None,
             model_kwargs={},
         )
     )

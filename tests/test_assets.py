@@ -27,6 +27,7 @@ def load(name: str) -> LanguageModel:
             gguf_file=None,
             dtype="float32",
             thinking=False,
+            attn_implementation=None,
             model_kwargs={},
             device="cpu",
             chat_template=None,

@@ -138,6 +138,7 @@ FASTER = {
     "env.distances": False,
     "student.device": "cpu",
     "teacher.device": "cpu",
+    "teacher.attn_implementation": "eager",
     "method": "another_name",
     "plugins": ["tests.outside.plugin"],
     "tracking.traces": 7,

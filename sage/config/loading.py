@@ -12,6 +12,7 @@ OWN_ARGUMENTS = {
     "revision": "it has a setting of its own, `revision`",
     "dtype": "it has a setting of its own, `dtype`",
     "torch_dtype": "it has a setting of its own, `dtype`",
+    "attn_implementation": "it has a setting of its own, `attn_implementation`",
     "gguf_file": "it has a setting of its own, `gguf_file`",
     "trust_remote_code": "a model's own code is never run here",
     "output_loading_info": "what is missing in the files is always looked at",

@@ -60,6 +60,8 @@ WITHOUT_EFFECT = {
     "env.engine": "the same games and the same text",
     "student.device": "where the student is; results agree to rounding",
     "teacher.device": "where the teacher is; results agree to rounding",
+    "student.attn_implementation": "what computes its attention; results agree to rounding",
+    "teacher.attn_implementation": "what computes its attention; results agree to rounding",
     "trainer.log_skipped": "what is recorded of skipped turns",
     "trainer.log_tokens": "what is recorded of single tokens",
     "env.distances": "what is recorded of the expert's distance, but for intervention=oracle",
@@ -96,8 +98,10 @@ def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 CAME_LATER: dict[str, Any] = {
+    "student.attn_implementation": None,
     "student.model_kwargs": {},
     "student.lora": None,
+    "teacher.attn_implementation": None,
     "teacher.model_kwargs": {},
     "teacher.server": None,
     "trainer.log_tokens": 2,
@@ -119,6 +123,7 @@ def _at(data: Mapping[str, Any], name: str) -> Any:
 
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3"]
 
 
 class ModelSettings(Settings):
@@ -142,10 +147,14 @@ class ModelSettings(Settings):
     like). The student's setting holds when it plays, the teacher's when it judges. Give answers room:
     `rollout.max_new_tokens`, `intervention.max_new_tokens`."""
 
+    attn_implementation: Attention | None
+    """What computes the model's attention where its own layers run (training, scoring, the engine `hf`): a
+    name of transformers'. None: its choice, `sdpa` where the model has it. The engines `static` and `packed`,
+    and `speed.packing`, call torch's SDPA themselves."""
     model_kwargs: dict[str, Any]
-    """Further arguments of transformers' `from_pretrained`: `device_map`, `attn_implementation`,
-    `quantization_config` (a mapping with its `quant_method`), ... What has a setting of its own (revision,
-    dtype, gguf_file) and what would run a model's own code is refused."""
+    """Further arguments of transformers' `from_pretrained`: `device_map`, `quantization_config` (a mapping
+    with its `quant_method`), ... What has a setting of its own (revision, dtype, ...) and what would run a
+    model's own code is refused."""
 
     @field_validator("model_kwargs")
     @classmethod

@@ -82,6 +82,8 @@ def set_passes(config: RunConfig, models: Models | None, say: Callable[[str], No
     """Set how the models are read in training passes (`sage.training.passes.prepare`, which may refuse)."""
     if models is not None:
         others = [lm for lm in (models.teacher, models.reference) if isinstance(lm, LanguageModel)]
+        used = {lm.name: lm.model.config._attn_implementation for lm in (models.student, *others)}
+        say(f"attention: {', '.join(f'{name} {kind}' for name, kind in used.items())}")
         prepare(config.speed, models.student, others, say)
 
 

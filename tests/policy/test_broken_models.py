@@ -26,7 +26,7 @@ Damage = Callable[[Path], Any]
 
 
 def settings(path: object, **changes: Any) -> ModelSettings:
-    names = ("revision", "gguf_file", "chat_template")
+    names = ("revision", "gguf_file", "chat_template", "attn_implementation")
     plain = dict.fromkeys(names) | {"dtype": "float32", "device": "cpu", "thinking": False}
     plain |= {"model_kwargs": {}}
     return ModelSettings.model_validate(plain | {"path": str(path)} | changes)

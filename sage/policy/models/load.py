@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage.digests import weights_digest
 from sage.errors import ModelError, short_reason
+from sage.policy.models.attention import check_attention
 from sage.policy.models.chat_format import chat_format
 from sage.policy.models.folder import Source, device_of, look
 from sage.policy.models.gguf import read_once
@@ -117,9 +118,12 @@ def _load(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, di
 
     logging.disable_progress_bar()  # the terminal belongs to the run's own display
     source, device = look(settings), device_of(settings.device)
+    check_attention(settings, device.type)
     named = repr(settings.path)
     tokenizer = tokenizer or _tokenizer(settings, source)
-    with _in_one_sentence(f"The model {named} could not be loaded"):
+    asked = settings.attn_implementation
+    beside = "" if asked is None else f" with attn_implementation={asked}"
+    with _in_one_sentence(f"The model {named} could not be loaded{beside}"):
         model, info = AutoModelForCausalLM.from_pretrained(
             source.path,
             dtype=getattr(torch, settings.dtype),
@@ -163,8 +167,10 @@ PLACED = {"device_map", "quantization_config"}
 
 
 def _further(settings: ModelSettings) -> dict[str, Any]:
-    """`model_kwargs` as transformers takes them."""
+    """`attn_implementation` and `model_kwargs` as transformers takes them."""
     arguments = dict(settings.model_kwargs)
+    if settings.attn_implementation is not None:
+        arguments["attn_implementation"] = settings.attn_implementation
     if isinstance(plain := arguments.get("quantization_config"), dict):
         from transformers.quantizers import AutoQuantizationConfig
 

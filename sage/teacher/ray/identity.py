@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of what travels between a run and an actor (`sage.teacher.ray.wire`)."""
-LOADED = ("path", "revision", "gguf_file", "dtype", "thinking", "model_kwargs")
+LOADED = ("path", "revision", "gguf_file", "dtype", "thinking", "attn_implementation", "model_kwargs")
 """Settings of a model that decide what an actor has loaded."""
 
 

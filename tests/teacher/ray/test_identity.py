@@ -63,7 +63,8 @@ def test_every_difference_is_one_sentence(replica: Replica, here: LanguageModel)
         "teacher.dtype=bfloat16": "was started with teacher.dtype='float32', and the config says 'bfloat16'",
         "teacher.thinking=true": "was started with teacher.thinking=False",
         "teacher.revision=main": "was started with teacher.revision=None",
-        "+teacher.model_kwargs.attn_implementation=eager": "was started with teacher.model_kwargs={}",
+        "+teacher.model_kwargs.device_map=cpu": "was started with teacher.model_kwargs={}",
+        "teacher.attn_implementation=eager": "was started with teacher.attn_implementation=None",
         "teacher.ray.digest=0123456789": "teacher.ray.digest=0123456789 says otherwise",
     }
     for setting, sentence in wrong.items():

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from sage.records.clock import PHASES
 from sage.records.ledger import TEACHER, Ledger
-from sage.records.mlflow.exporter import view_hint
+from sage.records.mlflow.store import view_hint
 from sage.records.summary import Rate, Summary
 from sage.records.trouble import bounds_lines, fallback_warning, retry_line, slip_line
 

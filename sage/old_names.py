@@ -87,9 +87,10 @@ _ROOMS: dict[str, dict[str, str]] = {
     "sage.records.": {
         "mlflow_export": "sage.records.mlflow.export",
         "export_data": "sage.records.mlflow.data",
-        "exporter": "sage.records.mlflow.exporter",
+        "exporter": "sage.records.mlflow.follow",
         "mlflow_study": "sage.records.mlflow.study",
     },
+    "sage.records.mlflow.": {"exporter": "sage.records.mlflow.follow"},
 }
 OLD: dict[str, str] = {room + old: new for room, names in _ROOMS.items() for old, new in names.items()} | {
     "sage.pretrain": "pretrain",
@@ -122,6 +123,7 @@ _NAMES: dict[str, dict[str, str]] = {
         "register_components": "sage.config.components:register_components",
     },
     "sage.policy.models.load": {"ModelError": "sage.errors:ModelError"},
+    "sage.records.mlflow.follow": {"view_hint": "sage.records.mlflow.store:view_hint"},
 }
 """Module of today -> names that it had under its old name -> where they are."""
 

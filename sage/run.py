@@ -29,7 +29,7 @@ from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import choose_style
 from sage.records import provenance
 from sage.records.clock import PhaseClock, phase
-from sage.records.mlflow.exporter import Exporter
+from sage.records.mlflow.follow import Exporter
 from sage.records.preregistration import plan_hash
 from sage.records.recorder import Recorder, StepReport
 from sage.records.rows import RunKey

@@ -312,7 +312,7 @@ def _show(outcome: Outcome, uri: str | None) -> None:
     print(f"Not started: {outcome.reason}.")
     if outcome.folder is not None and outcome.reason.startswith("done before"):
         from sage.console import print_summary
-        from sage.records.mlflow.exporter import resolve_uri
+        from sage.records.mlflow.store import resolve_uri
         from sage.records.summary import summarize
 
         print_summary(summarize(outcome.folder), outcome.folder, None if uri is None else resolve_uri(uri))

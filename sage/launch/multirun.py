@@ -32,7 +32,7 @@ from sage.signals import stop_on_signals
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sage.records.mlflow.exporter import Exporter
+    from sage.records.mlflow.follow import Exporter
 
 Engine = Callable[..., tuple[list[Ended], int]]
 """`run_jobs` of this machine, or what does the same on others: (jobs, workers, watch) to ends and signal."""
@@ -205,7 +205,7 @@ class _Watch:
 
 def _not_exported(rows: Sequence[Row]) -> list[Path]:
     """Runs that are done and whose export was cut off: by a power cut, say, or a server that was down."""
-    from sage.records.mlflow.exporter import is_exported
+    from sage.records.mlflow.follow import is_exported
 
     done = [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
     tracked = bool(rows) and rows[0].config.tracking.mlflow
@@ -266,7 +266,7 @@ def _exporter(rows: Sequence[Row]) -> Exporter | None:
     tracking = rows[0].config.tracking
     if not tracking.mlflow:
         return None
-    from sage.records.mlflow.exporter import Exporter
+    from sage.records.mlflow.follow import Exporter
 
     home = Path(rows[0].config.launch.runs_dir)
     home.mkdir(parents=True, exist_ok=True)

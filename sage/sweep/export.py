@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sage.config.schema import TrackingSettings
-from sage.records.mlflow.exporter import SHORT_RETRIES, resolve_uri
+from sage.records.mlflow.store import SHORT_RETRIES, resolve_uri
 from sage.sweep import store
 from sage.sweep.search import show
 from sage.sweep.settings import SweepSettings

@@ -151,7 +151,7 @@ def test_a_reply_that_does_not_fit_into_the_judges_cache_is_a_full_disk(disk: Pa
 
 
 def test_an_export_beside_a_full_disk_costs_a_sentence(disk: Path) -> None:
-    from sage.records.mlflow.exporter import Exporter
+    from sage.records.mlflow.follow import Exporter
 
     home = disk / "attempt_1"
     home.mkdir()

@@ -21,14 +21,8 @@ from sage.config.load import load
 from sage.config.schema import RunConfig
 from sage.records.identity import Identity
 from sage.records.mlflow import data as export_data
-from sage.records.mlflow.exporter import (
-    SHORT_RETRIES,
-    Exporter,
-    export_command,
-    is_exported,
-    resolve_uri,
-    view_hint,
-)
+from sage.records.mlflow.follow import Exporter, export_command, is_exported
+from sage.records.mlflow.store import SHORT_RETRIES, resolve_uri, view_hint
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.schema import TABLES
 from sage.records.summary import summarize
@@ -311,7 +305,7 @@ def test_only_the_exports_import_mlflow_and_only_inside_functions() -> None:
         if line.strip().startswith(("import mlflow", "from mlflow"))
     ]
     assert importing
-    assert {name for name, _ in importing} == {"export.py", "study.py"}
+    assert {name for name, _ in importing} == {"export.py", "store.py", "study.py", "traces.py"}
     assert all(line.startswith(" ") for _, line in importing)
 
 
@@ -320,7 +314,7 @@ def test_a_killed_run_is_exported_as_killed(run: RunDir, store: str, tmp_path: P
     code = f"""
 import time
 from pathlib import Path
-from sage.records.mlflow.exporter import Exporter
+from sage.records.mlflow.follow import Exporter
 from sage.records.rundir import RunDir
 from tests.records.conftest import Tables, record_step
 run = RunDir(Path({str(run.path)!r}))

@@ -1,4 +1,4 @@
-"""What of a run directory goes to MLflow, as plain data; `mlflow_export` only sends it.
+"""What of a run directory goes to MLflow, as plain data; `sage.records.mlflow.export` only sends it.
 
 Everything is a function of the files, timestamps included, so exporting again sends the same values.
 """
@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sage.config.plain import flatten
@@ -49,7 +48,7 @@ def params(run: RunDir) -> dict[str, str]:
 def tags(run: RunDir) -> dict[str, str]:
     """What runs are filtered and grouped by."""
     identity, status = run.identity(), run.status()
-    fields, provenance = identity.fields, read_json(run.path / "provenance.json")
+    fields, provenance = identity.fields, read_object(run.path / "provenance.json") or {}
     code = provenance.get("code", {})
     env = fields.get("env", {})
     sources = set(read(run.path, "episodes", ["source"]).column("source").to_pylist())
@@ -158,11 +157,6 @@ def trace_name(episode: dict[str, Any]) -> str:
     """Identifies an episode within its run."""
     phase, step, split, task, rollout = _episode_key(episode)
     return f"{phase}/{step}/{split}/{task}/{rollout}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content, empty where there is none (yet)."""
-    return read_object(path) or {}
 
 
 def _evaluation_points(summary: Summary, times: dict[int, int]) -> list[Point]:

@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-STATES = {"complete": "FINISHED", "fail": "FAILED", "running": "RUNNING", "waiting": "SCHEDULED"}
+from sage.records.mlflow.store import open_experiment
+
+STATUSES = {"complete": "FINISHED", "fail": "FAILED", "running": "RUNNING", "waiting": "SCHEDULED"}
 
 
 def send(request: dict[str, Any], uri: str) -> str:
@@ -23,9 +25,7 @@ def send(request: dict[str, Any], uri: str) -> str:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    name = request["experiment"]
-    known = client.get_experiment_by_name(name)
-    experiment = known.experiment_id if known else client.create_experiment(name)
+    experiment = open_experiment(uri, request["experiment"])
     parent = _find(client, experiment, {"sage.study": request["study"], "sage.kind": "study"})
     if parent is None:
         tags = {"sage.study": request["study"], "sage.kind": "study"}
@@ -62,7 +62,7 @@ def _send_trial(
         for key, value in trial["figures"].items():
             client.log_metric(run, key, value)
         end = int(1000 * trial["end"]) if trial["end"] else None
-        client.set_terminated(run, STATES.get(trial["state"], "FAILED"), end_time=end)
+        client.set_terminated(run, STATUSES.get(trial["state"], "FAILED"), end_time=end)
     for name, value in labels.items():
         client.set_tag(run, name, value)
     below = labels | {"mlflow.parentRunId": run, "sage.study": study, "sage.trial": str(trial["number"])}

@@ -1,4 +1,4 @@
-"""The run's side of the MLflow export: a child process that follows run directories.
+"""A child process that exports run directories while they grow: the run's end of it, and its own.
 
 Invariant: nothing here raises or waits for MLflow while a run works; a store that is slow, full, dead or
 not installed costs the run one sentence at the end. The child imports MLflow (seconds) while the run does
@@ -11,27 +11,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import shlex
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import sage
 from sage.records.files import Unreadable, read_object
+from sage.records.mlflow.store import SHORT_RETRIES, one_sentence, resolve_uri
+from sage.records.rundir import RunDir
 from sage.redaction import redact
-
-SHORT_RETRIES = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-"""Defaults of the child's environment; the user's own win. MLflow's would retry a dead server for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +36,6 @@ class ExportResult:
     run_dir: str
     run_id: str = ""
     error: str = ""
-
-
-def resolve_uri(uri: str) -> str:
-    """`auto` is MLFLOW_TRACKING_URI, else mlflow.db in the current directory; makes SQLite paths absolute."""
-    if uri == "auto":
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    relative = uri.removeprefix("sqlite:///")
-    if relative != uri and not relative.startswith(("/", ":memory:")):
-        uri = f"sqlite:///{Path(relative).resolve()}"
-    return uri
 
 
 def is_exported(run_dir: Path) -> bool:
@@ -65,13 +50,6 @@ def export_command(run_dir: Path, uri: str) -> str:
     """The line that exports a run directory by hand."""
     command = ["python", "-m", "sage.records.mlflow.export", str(run_dir), "--uri", redact(uri)]
     return shlex.join(command)
-
-
-def view_hint(uri: str) -> str:
-    """How to look at the store."""
-    if uri.startswith(("http://", "https://")):
-        return f"open {redact(uri)}"
-    return shlex.join(["mlflow", "ui", "--backend-store-uri", redact(uri)])
 
 
 def _appended(log: Path) -> Any:
@@ -170,3 +148,96 @@ class Exporter:
                     sentence = self.explain(result.error, Path(result.run_dir))
                     result = ExportResult(result.run_dir, result.run_id, sentence)
                 self.results.append(result)
+
+
+RETRY_S = 30.0
+"""Pause of the live export after a failure; the final export is tried once whatever happened before."""
+
+
+class Syncing(Protocol):
+    """Brings a store up to date with one run directory (`sage.records.mlflow.export.RunExport`)."""
+
+    run: RunDir
+
+    def sync(self, final: bool) -> str: ...
+
+
+def serve(export: Callable[..., Syncing], uri: str, poll_s: float) -> int:
+    """Follow run directories named on stdin (JSON lines) until it closes or the parent dies.
+
+    One JSON line to stdout for each directory when its export is complete or has failed for good; returns 1
+    where any has failed. `export` makes what a directory is exported by, of its path, the URI and what else
+    its line says.
+    """
+    return _Followed(export, uri).serve(poll_s)
+
+
+class _Followed:
+    """The run directories that a server follows, each exported a little at a time."""
+
+    def __init__(self, export: Callable[..., Syncing], uri: str) -> None:
+        self._export, self.uri = export, uri
+        self._parent = os.getppid()
+        self._wanted: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._exports: dict[str, Syncing] = {}
+        self._not_before: dict[str, float] = {}
+        """Run directory -> the monotonic time before which it is left alone."""
+        self._closing = self._failed = False
+
+    def serve(self, poll_s: float) -> int:
+        """Returns 1 where any export has failed for good, else 0."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        while self._exports or not self._closing:
+            self._take_messages(0.0 if self._closing else poll_s)
+            # Forked children of the parent may hold the pipe open after its death.
+            self._closing = self._closing or os.getppid() != self._parent
+            for path in list(self._exports):
+                self._look_at(path)
+        return int(self._failed)
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._wanted.put(json.loads(line))
+        self._wanted.put(None)
+
+    def _take_messages(self, timeout_s: float) -> None:
+        try:
+            message = self._wanted.get(timeout=timeout_s)
+            while True:
+                if message is None:
+                    self._closing = True
+                else:
+                    path = message.pop("run_dir")
+                    self._exports[path] = self._export(Path(path), self.uri, **message)
+                message = self._wanted.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _look_at(self, path: str) -> None:
+        """Export what is new of a run, unless it was looked at just now; at its end answer and forget it."""
+        exporting = self._exports[path]
+        status = exporting.run.status()
+        final = self._closing or (status is not None and status.state != "running")
+        if not final and time.monotonic() < self._not_before.get(path, 0.0):
+            return
+        result = self._synced(path, exporting, final)
+        if final:
+            del self._exports[path]
+            self._failed = self._failed or bool(result["error"])
+            try:
+                print(json.dumps(result), flush=True)
+            except BrokenPipeError:
+                sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the parent is gone; go on exporting
+
+    def _synced(self, path: str, exporting: Syncing, final: bool) -> dict[str, str]:
+        result = {"run_dir": path, "run_id": "", "error": ""}
+        started = time.process_time()
+        try:
+            result["run_id"] = exporting.sync(final)
+            # A long run's tables take long to read: stay below a tenth of one core.
+            self._not_before[path] = time.monotonic() + min(9 * (time.process_time() - started), 60)
+        except Exception as error:
+            print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            result["error"] = one_sentence(error, self.uri)
+            self._not_before[path] = time.monotonic() + RETRY_S
+        return result

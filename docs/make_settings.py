@@ -1,7 +1,7 @@
 """Write docs/reference/settings.md from the settings classes, their docstrings and the defaults in conf/.
 
-    python docs/make_settings.py           # writes the page
-    python docs/make_settings.py --check   # exit code 1 where the page is not what this would write
+python docs/make_settings.py           # writes the page
+python docs/make_settings.py --check   # exit code 1 where the page is not what this would write
 """
 
 from __future__ import annotations
@@ -112,6 +112,26 @@ def _rows(thing: BaseModel, prefix: str, part: str = "") -> Iterator[list[str]]:
             yield from _named(value, dotted)
         else:
             yield _row(dotted, value, info, declared)
+            if value is None and (kind := _optional(info.annotation)):
+                yield from _brought(kind, prefix, name)
+
+
+def _optional(annotation: Any) -> type[BaseModel] | None:
+    """The class of a group of settings that may be absent."""
+    kinds = [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return kinds[0] if kinds and type(None) in get_args(annotation) else None
+
+
+def _brought(kind: type[BaseModel], prefix: str, name: str) -> Iterator[list[str]]:
+    """Settings of a group that is absent by default, with the values of the first option that brings it."""
+    for path in sorted((conf_dir() / prefix).glob("*.yaml")):
+        option = f"{prefix}={path.stem}"
+        brought = OmegaConf.to_container(compose([option])[prefix], resolve=True)[name]
+        if brought is not None:
+            rows = _rows(kind.model_validate(brought), f"{prefix}.{name}")
+            yield from ([cells[0], f"{cells[1]} by `{option}`", *cells[2:]] for cells in rows)
+            return
+    raise LookupError(f"no option in conf/{prefix}/ brings {prefix}.{name}, so its settings have no default")
 
 
 def _named(things: dict[str, BaseModel], prefix: str) -> Iterator[list[str]]:

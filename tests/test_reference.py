@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
 
 from sage.config.components import GROUPS, register_components
 from sage.config.load import load
-from sage.config.schema import CAME_LATER
+from sage.config.schema import CAME_LATER, NOT_A_RESULT, RunConfig
 from sage.records.schema import TABLES
 from tests.every_setting import settings_of
 
@@ -43,6 +45,29 @@ def test_the_page_of_settings_names_every_setting_of_a_run() -> None:
     there = rows("settings.md")
     missing = [name for name, _ in settings_of(load([])) if named(name) not in there]
     assert not missing, missing
+
+
+def _fields(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting by the classes alone, those of groups that may be absent too; parts have their own test."""
+    for name, info in kind.model_fields.items():
+        if not prefix and name in GROUPS:
+            continue
+        inner = [k for k in (info.annotation, *get_args(info.annotation)) if isinstance(k, type)]
+        groups = [k for k in inner if issubclass(k, BaseModel) and get_origin(info.annotation) is not dict]
+        yield from _fields(groups[0], f"{prefix}{name}.") if groups else [prefix + name]
+
+
+def test_the_page_of_settings_names_those_of_groups_that_are_absent_by_default() -> None:
+    there = rows("settings.md")
+    names = set(_fields(RunConfig))
+    assert {"teacher.server.address", "teacher.ray.replicas", "student.lora.rank"} <= names
+    mapped = {"env", "prompt.styles"}
+    missing = [n for n in names if n not in there and not any(n.startswith(m) for m in mapped)]
+    assert not missing, missing
+    for name in names:
+        if name.startswith(("teacher.server.", "teacher.ray.", "student.lora.")):
+            unseen = any(name == none or name.startswith(f"{none}.") for none in NOT_A_RESULT)
+            assert (there[name][2] == "no") == unseen, name
 
 
 def test_the_page_of_settings_names_every_setting_of_every_part_and_environment() -> None:

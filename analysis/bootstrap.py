@@ -4,7 +4,7 @@ Source: the pigeonhole bootstrap for crossed data (Owen 2007; McCullagh 2000). A
 directions: it counts the run × game residue up to three times (too wide), and with n runs it sees only
 (n−1)/n of their variance and knows no t quantile (too narrow at 3 runs). Hence the *calibrated* interval,
 our headline: the shape of the draws, rescaled to the unbiased variance of the crossed design and stretched
-by t/z with Satterthwaite's degrees of freedom. Both are returned; `docs/reference/statistics.md` has the
+by t/z with Satterthwaite's degrees of freedom. Both are returned; `docs/evidence/coverage.md` has the
 coverage of both.
 """
 

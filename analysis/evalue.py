@@ -4,7 +4,7 @@ The Bayes factor of a t test with the right Haar prior on the sd and a normal pr
 effect, mean / sd ~ N(0, PRIOR_SD²), is at every number of seeds an e-value (Grünwald, de Heide and Koolen
 2024, JRSS B 86:1091; Pérez-Ortiz, Lardy, de Heide and Grünwald 2024, Annals of Statistics 52:1410): under no
 effect it ever reaches 1/α with chance at most α, so 20 stands for 0.05, planned or not. The price is power
-(docs/reference/statistics.md).
+(docs/evidence/coverage.md).
 """
 
 from __future__ import annotations

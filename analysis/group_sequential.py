@@ -5,7 +5,7 @@ planned test is held against 2 Φ(−C / √(n_k / N)) (O'Brien and Fleming 1979
 small at first that the last one is nearly the whole. C is calibrated on the paired t tests themselves, not
 on their normal limit, which with 3 seeds is no approximation: the significance-level approach (Jennison and
 Turnbull 2000, Group Sequential Methods, section 11.5). Tests of the other designs have more degrees of
-freedom and are held to the same levels (docs/reference/statistics.md has what they then reject).
+freedom and are held to the same levels (docs/evidence/coverage.md has what they then reject).
 
 - **p of a study** (`p_value`): the smallest level at which the study would have been decided by now, that is
   the chance under no effect that any planned look is as extreme as the most extreme one so far (Liu and

@@ -69,7 +69,7 @@ def _load_one(item: str, tables: tuple[str, ...]) -> Records:
 
 
 def from_episodes(episodes: pd.DataFrame, where: str = "table") -> Records:
-    """Records from a plain table with one row per played game (`docs/guide/analysis.md` has the columns)."""
+    """Records from a plain table with one row per played game (columns: `docs/reference/analysis.md`)."""
     episodes, notes = plain_words(episodes, where)
     episodes = complete_episodes(episodes, where)
     first = episodes.drop_duplicates("run")

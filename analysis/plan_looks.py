@@ -30,7 +30,7 @@ def check_looks(content: Mapping[str, Any], where: str) -> None:
         return
     looks, seeds = content[FIELD], len(content["seeds"])
     if "format" not in content:
-        raise Refusal(f"{where}: looks need a plan of format 2 (docs/guide/analysis.md).")
+        raise Refusal(f"{where}: looks need a plan of format 2 (docs/reference/analysis.md).")
     if set(looks) != {"after", "futility"}:
         raise Refusal(
             f"{where}: looks has the fields after and futility, as in {{after: [3, 5, {max(seeds, 6)}], "

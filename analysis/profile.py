@@ -55,7 +55,7 @@ def profiles(records: Records, question: Question = EVERYTHING) -> pd.DataFrame:
     """Share of run × task type rates that reach τ, per method and split, with a pointwise bootstrap band.
 
     The band resamples runs within task types, as rliable does; it is for the eye. With few runs it is too
-    narrow (`docs/reference/statistics.md`), so no claim rests on it.
+    narrow (`docs/evidence/coverage.md`), so no claim rests on it.
     """
     rows, tails = [], [0.5 - question.level / 2, 0.5 + question.level / 2]
     for group in each_split(select(records, question)):

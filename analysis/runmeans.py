@@ -18,7 +18,7 @@ A difference of two runs that share a seed has the second term alone, twice (hal
 
 about one game. The first would take its variance over pairs for each game, which is all that pairs differ
 by where their runs end alike: the test would then find nothing (0 to 0.4 % false positives at 5 %,
-docs/reference/statistics.md).
+docs/evidence/coverage.md).
 
 This is the one place of that floor: every procedure that uses run means takes them as a `RunMeans`.
 """

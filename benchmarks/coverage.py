@@ -1,9 +1,9 @@
 """Coverage of every interval over runs and games, and false-positive rate of every test on them, printed and
-written into docs/reference/statistics.md. (`coverage_turns.py` does the procedures over turns.)
+written into docs/evidence/coverage.md. (`coverage_turns.py` does the procedures over turns.)
 
     nice -n 15 python benchmarks/coverage.py                 # 1,000 simulated studies a cell; minutes
     nice -n 15 python benchmarks/coverage.py --reps 100      # a look
-    python benchmarks/coverage.py --reps 2000 --write docs/reference/statistics.md   # replaces its tables
+    python benchmarks/coverage.py --reps 2000 --write docs/evidence/coverage.md   # replaces its tables
     python benchmarks/coverage.py --study winners --reps 200               # one of them
 
 Cells are 3, 5 and 10 runs × sd over runs 0, 0.04 and 0.08 (of a run's true success rate), 134 games, success

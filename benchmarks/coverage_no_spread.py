@@ -1,7 +1,7 @@
 """Runs that hardly differ and hardly win: false positives, false equivalence and coverage at low rates, where
-a variance over three runs is often 0. Printed, and written into docs/reference/statistics.md.
+a variance over three runs is often 0. Printed, and written into docs/evidence/coverage.md.
 
-    nice -n 15 python benchmarks/coverage_no_spread.py --reps 4000 --write docs/reference/statistics.md
+    nice -n 15 python benchmarks/coverage_no_spread.py --reps 4000 --write docs/evidence/coverage.md
 
 Three runs against three, 12 and 150 games, rates 0.003 to 0.05, and 0.95 for runs that win nearly everything.
 Games are equally hard, or differ as in `coverage.py`. No run is better than another, so that what a run mean

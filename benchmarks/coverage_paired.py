@@ -1,7 +1,7 @@
 """Coverage and false positives of the paired and the blocked design, printed and written into
-docs/reference/statistics.md.
+docs/evidence/coverage.md.
 
-    nice -n 15 python benchmarks/coverage_paired.py --reps 8000 --write docs/reference/statistics.md
+    nice -n 15 python benchmarks/coverage_paired.py --reps 8000 --write docs/evidence/coverage.md
     nice -n 15 python benchmarks/coverage_paired.py --reps 400                               # a look
 
 Cells are correlation 0, 0.5, 0.9 × 3, 5, 10 runs × sd over runs 0, 0.04, 0.08 × with and without run × game

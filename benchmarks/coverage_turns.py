@@ -1,8 +1,8 @@
 """Coverage of every interval over turns: agreement, calibration, skipped turns, weighted means; printed and
-written into docs/reference/statistics.md.
+written into docs/evidence/coverage.md.
 
     nice -n 15 python benchmarks/coverage_turns.py --reps 50         # a look
-    python benchmarks/coverage_turns.py --reps 500 --write docs/reference/statistics.md
+    python benchmarks/coverage_turns.py --reps 500 --write docs/evidence/coverage.md
 
 A study is 3, 5 or 10 runs of 30 training episodes of 4 to 20 turns. Episodes differ in how often the judge is
 right and in how many turns go wrong; runs differ in the judge's accuracy with sd 0, 0.04 or 0.08. "These

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/rollout.py                      # tiny student, 16 episodes x 20 turns
     OMP_NUM_THREADS=1 python benchmarks/rollout.py --model smollm2 --episodes 4 --turns 4 --repeats 1
     python benchmarks/rollout.py --continuous --compile --turns 4       # with the sides that need a set-up
-    python benchmarks/rollout.py --vllm                # in an environment with vLLM (docs/guide/rollouts.md)
+    python benchmarks/rollout.py --vllm             # in an environment with vLLM (docs/reference/rollouts.md)
     python benchmarks/rollout.py --device cuda --dtype bfloat16
 
 Every turn shows each episode 30 tokens (the text of generated games in the model's chat template) and takes

@@ -1,7 +1,7 @@
 """Studies that stop early, simulated: false positives, power, seeds, coverage; printed and written into
-docs/reference/statistics.md.
+docs/evidence/coverage.md.
 
-    nice -n 15 python benchmarks/sequential.py --reps 40000 --write docs/reference/statistics.md  # 2 min
+    nice -n 15 python benchmarks/sequential.py --reps 40000 --write docs/evidence/coverage.md  # 2 min
 
 Paired differences are normal with sd 1, so effects are in sd of a paired difference; a study has at most ten
 seeds. `stopping` plays schedules of looks with O'Brien and Fleming's levels, with and without futility at the

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,11 @@ DOCS = Path(__file__).parent
 
 
 def write_or_check(page: Path, text: str) -> int:
-    """Write the page, or with `--check` on the command line only look at it: exit code 1 where it differs."""
+    """Write the page, or with `--check` on the command line only look at it: exit code 1 where it differs.
+
+    A page that the text names as `docs/….md`, as docstrings do, becomes a link to it.
+    """
+    text = re.sub(r"(?<![\w/`(])docs/([\w/]+\.md)\b|\(docs/([\w/]+\.md)\)", partial(_link, page), text)
     if "--check" not in sys.argv[1:]:
         page.parent.mkdir(exist_ok=True)
         page.write_text(text, encoding="utf-8")
@@ -21,6 +28,12 @@ def write_or_check(page: Path, text: str) -> int:
     name = page.relative_to(DOCS.parent).as_posix()
     print(f"{name} is not current; run `python docs/{Path(sys.argv[0]).name}`.", file=sys.stderr)
     return 1
+
+
+def _link(page: Path, found: re.Match[str]) -> str:
+    there = DOCS / (found[1] or found[2])
+    link = f"[{there.stem.replace('_', ' ')}]({os.path.relpath(there, page.parent)})"
+    return link if found[1] else f"({link})"
 
 
 def row(cells: Iterable[str]) -> str:

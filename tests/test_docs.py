@@ -65,3 +65,12 @@ def test_every_page_that_is_named_in_code_or_prose_exists() -> None:
         named = re.findall(r"\bdocs/[\w/]+\.(?:md|png|py|ipynb)\b", text)
         dead += [f"{file}: {name}" for name in named if not (ROOT / name).exists()]
     assert not dead, dead
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "guide").glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_of_the_guide_is_read_in_some_minutes(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").split()) <= 1200
+
+
+def test_the_front_page_is_one_screen_or_two() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100

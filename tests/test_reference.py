@@ -48,12 +48,12 @@ def test_the_page_of_settings_names_every_setting_of_a_run() -> None:
 
 
 def _fields(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every setting by the classes alone, those of groups that may be absent too; parts have their own test."""
+    """Every setting by the classes alone, those of groups that may be absent too; parts have a test."""
     for name, info in kind.model_fields.items():
         if not prefix and name in GROUPS:
             continue
-        inner = [k for k in (info.annotation, *get_args(info.annotation)) if isinstance(k, type)]
-        groups = [k for k in inner if issubclass(k, BaseModel) and get_origin(info.annotation) is not dict]
+        kinds = () if get_origin(info.annotation) is dict else (info.annotation, *get_args(info.annotation))
+        groups = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         yield from _fields(groups[0], f"{prefix}{name}.") if groups else [prefix + name]
 
 

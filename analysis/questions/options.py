@@ -17,7 +17,7 @@ INPUTS = """\
 INPUT is any number of
   runs/                     a directory with run directories (or one of them)
   episodes.csv              one row per played game: method, env, split, seed, task, won
-                            (docs/guide/analysis.md)
+                            (docs/reference/analysis.md)
   mlflow:EXPERIMENT@URI     an MLflow experiment; without @URI it takes MLFLOW_TRACKING_URI
 """
 

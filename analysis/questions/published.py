@@ -17,8 +17,8 @@ TEXT = """\
 Printed tables under the magnifier: impossible percentages, what a difference is worth, duplicated rows.
 
 Reads a CSV with one printed number per row: table, student, teacher, method, benchmark, split, metric, value,
-n_episodes (docs/guide/analysis.md). Prints the percentages that no whole number of episodes gives (GRIM) and
-the n that would fit, every difference to the baseline with its interval and p value, whether averages are
+n_episodes (docs/reference/analysis.md). Prints the percentages that no whole number of episodes gives (GRIM)
+and the n that would fit, every difference to the baseline with its interval and p value, whether averages are
 the mean of their parts, and rows that print the same numbers. --own RECORDS holds our own runs, printed as
 percentages, against the same checks."""
 

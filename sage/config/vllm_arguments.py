@@ -47,5 +47,5 @@ def refuse_what_changes_samples(arguments: Iterable[str]) -> None:
             raise ValueError(
                 f"{name!r} is no argument of vLLM that is known to change speed and memory alone, and "
                 "speed.vllm never changes a result; those are max_model_len, gpu_memory_utilization, "
-                "enforce_eager, tensor_parallel_size and the like (docs/guide/rollouts.md)."
+                "enforce_eager, tensor_parallel_size and the like (docs/reference/rollouts.md)."
             )

@@ -120,7 +120,7 @@ def test_intervals_at_the_stop_cover_and_the_estimate_does_not_run_ahead(effect:
 
 
 def test_four_looks_cost_little_power_and_spare_seeds():
-    """The table of docs/reference/statistics.md in small: `benchmarks/sequential.py`."""
+    """The table of docs/evidence/coverage.md in small: `benchmarks/sequential.py`."""
     table = stopping(8000).set_index(["looks after", "effect"]).loc["3, 5, 7, 10"]
     assert table.loc[0.0, "shown"] < 0.055
     assert table.loc[1.0, "fixed 10: shown"] - table.loc[1.0, "with futility: shown"] < 0.035

@@ -149,7 +149,7 @@ def _serve(lm: LanguageModel, options: Mapping[str, Any]) -> Any:
     except ImportError as error:
         raise ModelError(
             f"rollout.decoder=vllm needs vLLM, which cannot be imported here ({error}); see"
-            " docs/guide/rollouts.md, or use rollout.decoder=local."
+            " docs/reference/rollouts.md, or use rollout.decoder=local."
         ) from error
     llm = _served.get(lm.model)
     if llm is None:

@@ -100,6 +100,7 @@ def turn_row(
         "thought": turn.thought,
         "action": turn.action,
         "answer": turn.answer,
+        "answer_ids": " ".join(map(str, episode.token_ids[turn.answer_start : turn.answer_end])),
         "feedback": turn.feedback,
         "failure": str(turn.failure),
         "truncated": turn.truncated,

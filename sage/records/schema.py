@@ -59,6 +59,7 @@ TURNS: dict[str, tuple[str, str]] = {
     "thought": ("string", "what `thought_pattern` of the prompt style found in the answer"),
     "action": ("string", "the command that the environment was asked; empty where the answer holds none"),
     "answer": ("string", "the raw answer"),
+    "answer_ids": ("string", "ids of its tokens, blanks between; null in older records"),
     "feedback": ("string", "o_{t+1}"),
     "failure": ("string", "none, empty, unparsed, schema, tool, no_effect"),
     "truncated": ("bool", "answer hit the token limit"),

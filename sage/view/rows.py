@@ -62,6 +62,8 @@ class Rows:
         found: list[tuple[Path, int]] = []
         for path in table_files(folder, table):
             keys = self._file(path, table).keys
+            if not keys.num_rows:  # `indices_nonzero` of no chunk at all ends the process (pyarrow 25)
+                continue
             mask = _mask(keys, where)
             rows = range(keys.num_rows) if mask is None else pc.indices_nonzero(mask).to_pylist()
             found += [(path, row) for row in rows]

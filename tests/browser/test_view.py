@@ -194,7 +194,9 @@ def test_two_runs_of_one_seed_part_at_a_turn_and_a_token(opened: Page) -> None:
     page.value("document.querySelector('tbody a').click()")
     page.wait("document.querySelector('.parting')")
     assert "They part at turn 1" in page.text(".parting")
-    assert 'The word at place 4 is " shelf" in one and " drawer" in the other' in page.text(".parting")
+    said = page.text(".parting")
+    assert "The token at place 4 is another (114, 214)" in said
+    assert '" shelf" in one and " drawer" in the other' in said
     assert page.texts("mark") == [" shelf", " drawer"]
     assert len(page.texts(".turn")) == 2
     found = page.value("location.hash").replace(

@@ -72,6 +72,10 @@ def make_episode(method: str, game: int, split: str, said: Sequence[str] = ()) -
             )
         )
     episode.token_ids = list(range(400))
+    for turn in episode.turns:
+        if "drawer" in turn.answer:
+            place = turn.answer_start + words(turn.answer).index(" drawer")
+            episode.token_ids[place] += 100
     episode.status = Status.WON if game in WINS[method] else Status.TURN_BUDGET
     episode.score = float(episode.won)
     if said:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from sage.config.load import load
 from sage.records.rows import RunKey
-from sage.records.tables import DamagedRecords, Tables, read
+from sage.records.rundir import new_attempt
+from sage.records.tables import DamagedRecords, Tables, arrow_schema, read
 from sage.view.answers import PLACE, Answers
 from sage.view.library import Library, rates_of_summary, rates_of_tables
 from sage.view.rows import Rows
@@ -239,3 +241,20 @@ def test_few_keys_are_kept_and_a_changed_file_is_read_again(tmp_path: Path) -> N
     pq.write_table(table.slice(0, 2), folder / "episodes.parquet")
     assert len(rows.find(folder, "episodes", {})) == 2
     assert len(rows.find(run.path, "episodes", {})) == table.num_rows
+
+
+def test_a_run_that_records_no_tokens_and_one_that_has_only_begun_are_read(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", "sage_opd")
+    pq.write_table(arrow_schema("tokens").empty_table(), run.path / "tokens.parquet")
+    begun = new_attempt(tmp_path / "runs", run.identity(), load(["method=sage_opd", "tracking=none"]))
+    begun.start(steps=3)
+    Tables(begun.path).resume(0)
+    answers = Answers(Library([tmp_path / "runs"]))
+    first, second = answers.runs()["runs"]
+    assert answers.episode(first["key"], TRAINED)["tokens"] == {}
+    assert answers.turns(first["key"], ["strong"])["total"] == 4
+    assert (second["state"], second["success"], second["step"]) == ("running", [], 0)
+    found = answers.run(second["key"])
+    assert (found["moments"], found["tokens"]["rows"], found["steps_table"]["loss"]) == ([], 0, [])
+    assert answers.episodes(second["key"], {"phase": "train"})["total"] == 0
+    assert answers.turns(second["key"], ["strong"])["rows"] == []

@@ -83,7 +83,7 @@ export function strip(turns, onPick) {
   return {
     element: h("div", {}, element, h("p", { class: "legend-line quiet" },
       present.map((label) => [h("span", { class: `chip label-${label}` }, `${LETTER[label]} ${label}`), " "]),
-      "▴ progress ▾ harm; height: weight")),
+      `▴ progress ▾ harm${present.length > 0 ? "; height: weight" : ""}`)),
     mark(n, focus) {
       cells.forEach((cell, i) => { cell.tabIndex = i === n ? 0 : -1; cell.setAttribute("aria-current", i === n ? "true" : "false"); });
       cells[n].scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -97,8 +97,8 @@ export function turnView(turn, tokens, by, mark = null) {
   const scale = mine && scaleOf(by, tokens);
   return h("article", { class: "turn", "aria-label": `turn ${turn.turn}` },
     h("h2", {}, `Turn ${turn.turn}`, " ", turn.label && h("span", { class: `chip label-${turn.label}` }, turn.label), " ",
-      turn.failure && turn.failure !== "none" && h("span", { class: "chip failure" }, turn.failure), " ",
-      turn.oracle && h("span", { class: `chip oracle-${turn.oracle}` }, turn.oracle), " ",
+      turn.failure && turn.failure !== "none" && h("span", { class: "chip failure" }, `failure: ${turn.failure}`), " ",
+      turn.oracle && h("span", { class: `chip oracle-${turn.oracle}` }, `effect: ${turn.oracle}`), " ",
       turn.truncated && h("span", { class: "chip failure" }, "cut at the token limit")),
     part("Observation", said(turn.observation)),
     mine ? part("Answer, token by token", scaleBar(scale), tokenLine(mine, scale, mark)) : null,

@@ -68,7 +68,7 @@ async function pairGames(main, runs) {
     show(list,
       h("p", { role: "status" }, `${plural(usable.length, "game")} of both: ${whole(counts.a)} won by ${a.name} only, ${whole(counts.b)} by ${b.name} only, `
         + `${whole(counts.both)} by both, ${whole(counts.none)} by none`
-        + (usable.length ? `; difference ${percent((counts.a - counts.b) / usable.length)} points.` : ".")
+        + (usable.length ? `; ${a.name} less ${b.name}: ${percent((counts.a - counts.b) / usable.length).replace("-", "−")} points.` : ".")
         + (missing ? ` ${plural(missing, "episode")} of one have no partner.` : "")
         + (games.length > usable.length ? ` ${plural(games.length - usable.length, "game")} not ok in one of them are left out.` : "")
         + (beyond ? " Only the first 5,000 games are compared here." : "")),
@@ -90,20 +90,33 @@ export function parting(a, b) {
     if (!x || !y) return { turn: n, token: null, what: "One ends here." };
     if (x.observation !== y.observation) return { turn: n, token: null, what: "They see different things before they answer." };
     const [s, t] = [a.tokens[String(x.turn)], b.tokens[String(y.turn)]];
+    const token = firstOther(idsOf(x, s), idsOf(y, t));
     if (s && t) {
-      const token = firstOther(s.token, t.token);
       if (token !== null) return { turn: n, token, exact: true, what: `The token at place ${token} is ${quoted(s.text[token])} in one and ${quoted(t.text[token])} in the other.` };
-    } else if (x.answer !== y.answer) {
-      const [u, v] = [pieces(x.answer), pieces(y.answer)];
-      const word = firstOther(u, v) ?? 0;
-      return { turn: n, token: word, exact: false, what: `The word at place ${word} is ${quoted(u[word])} in one and ${quoted(v[word])} in the other (words: the tokens of these are not both recorded).` };
+    } else if (token !== null || x.answer !== y.answer) {
+      return { turn: n, exact: false, ...byWords(x, y, token) };
     }
     if (x.feedback !== y.feedback) return { turn: n, token: null, what: "They say the same, and the environment answers otherwise." };
   }
   return { turn: null, token: null, what: "They are the same to the last token." };
 }
 
+function idsOf(turn, tokens) {
+  return tokens ? tokens.token : turn.answer_ids ? turn.answer_ids.split(" ").map(Number) : null;
+}
+
+// Where ids are recorded and the tokens' texts are not, the place is that of the token and the text that of the word.
+function byWords(x, y, token) {
+  const [u, v] = [pieces(x.answer), pieces(y.answer)];
+  const word = firstOther(u, v);
+  const texts = word === null ? "the same text in other tokens" : `${quoted(u[word])} in one and ${quoted(v[word])} in the other`;
+  if (token === null) return { token: word, what: `The word at place ${word} is ${texts} (records without token ids).` };
+  const [i, j] = [idsOf(x), idsOf(y)].map((ids) => ids[token] ?? "the end");
+  return { token: word ?? -1, what: `The token at place ${token} is another (${i}, ${j}): ${texts}.` };
+}
+
 function firstOther(a, b) {
+  if (a === null || b === null) return null;
   for (let i = 0; i < Math.max(a.length, b.length); i += 1) if (a[i] !== b[i]) return i;
   return null;
 }
@@ -163,7 +176,8 @@ async function pairEpisode(main, runs, place) {
     h("div", { class: "pair" }, both.map((one, i) => h("section", {}, h("p", { class: "side-name" }, nameOf(runs[i]), " ",
       h("span", { class: `state ${one.episode.won ? "done" : "failed"}` }, one.episode.status), ` ${whole(one.turns.length)} turns`), strips[i]?.element))),
     h("p", { class: "tools" }, h("button", { type: "button", onclick: () => go(at - 1) }, "← turn"),
-      h("button", { type: "button", onclick: () => go(at + 1) }, "turn →"), h("label", { for: "colour" }, " Colour tokens by "), select),
+      h("button", { type: "button", onclick: () => go(at + 1) }, "turn →"),
+      both.some((one) => Object.keys(one.tokens).length > 0) && [h("label", { for: "colour" }, " Colour tokens by "), select]),
     body);
   if (rows > 0) go(at);
   return { keys: { ArrowRight: () => go(at + 1), ArrowLeft: () => go(at - 1), l: () => go(at + 1), h: () => go(at - 1),

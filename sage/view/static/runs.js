@@ -137,11 +137,13 @@ export function curves(runs) {
     plot("Loss", runs.map((run, index) => of(run, index, "loss"))),
     plot("Divergence of a token, nats", runs.map((run, index) => of(run, index, "mean_divergence"))),
     ...runs.slice(0, 4).map(shares),
-  ];
+  ].filter(Boolean);
 }
 
 function shares(run) {
-  const judged = LABELS.map((label) => [label, `share_${label.toLowerCase()}`]).filter(([, column]) => column in run.steps_table);
+  const judged = LABELS.map((label) => [label, `share_${label.toLowerCase()}`])
+    .filter(([, column]) => (run.steps_table[column] ?? []).some((share) => share > 0));
+  if (judged.length === 0) return null;  // every turn is supervised alike, or none was made
   return plot(`Labels of ${nameOf(run)}`, judged.map(([label, column], index) => (
     { label, xs: run.steps_table.step, ys: run.steps_table[column], index,
       colour: `--${label.toLowerCase().replace("_", "-")}` })), { share: true });

@@ -179,7 +179,7 @@ def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
     models = replace(models, passes=passes)
     settings = replace(setup.training_settings(config, run.style, run.student), room=run.room)
     settings = setup.read_by(models.teacher, settings)
-    judge = judge_of(config, run.style, models.teacher, stack)
+    judge = judge_of(config, run.style, models.teacher, stack, models.dialogue)
     return Training(
         models=models,
         rules=_rules(config),

@@ -43,6 +43,7 @@ QUICK: dict[str, Case] = {
     "trainer.clip_norm": Case(1e-3),
     f"{STYLE}.turn": Case("{observation} "),
     f"{STYLE}.judge": Case("{action}"),
+    "judge.context": Case("trajectory"),
     "evaluation.temperature": Case(1.5),
 }
 """Looked at in the ordinary tests."""

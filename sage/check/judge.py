@@ -17,8 +17,8 @@ FEW_READ = 0.8
 def judge(subject: Subject) -> Iterator[Line]:
     """One line: share read, tokens, seconds; and one with a reply where some cannot be read."""
     from sage.objective.intervention.base import TurnContext
-    from sage.teacher.judge import TeacherJudge
     from sage.teacher.trial import try_judge
+    from sage.training.judging import make_judge
 
     query = subject.config.intervention.query
     if query is None or subject.models is None:
@@ -28,15 +28,8 @@ def judge(subject: Subject) -> Iterator[Line]:
     if not turns:
         yield warning("Not looked at: no turn could be played.")
         return
-    how = subject.config.speed
-    asked = TeacherJudge(
-        subject.models.teacher,
-        subject.style,
-        query,
-        batch=how.judge_batch,
-        engine=how.engine,
-        draft_tokens=how.draft_tokens,
-    )
+    models = subject.models
+    asked = make_judge(subject.config, subject.style, models.teacher, models.dialogue)
     trial = try_judge(asked, turns)
     text = (
         f"{trial.read} of {trial.turns} replies name one label ({trial.share:.0%}); {trial.tokens:,} "

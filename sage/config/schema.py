@@ -106,14 +106,19 @@ CAME_LATER: dict[str, Any] = {
     "teacher.server": None,
     "trainer.log_tokens": 2,
     "teacher.ray": None,
+    "judge.context": "state",
 }
 """Settings that are younger than runs that are still read -> the value at which they change nothing. At it
 they are no part of a run's identity, so that runs and recipes from before stay what they are."""
 
 
 def without_idle(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested plain data that lacks the settings of `CAME_LATER` that change nothing."""
-    return without(data, [name for name, idle in CAME_LATER.items() if _at(data, name) == idle])
+    """A copy of nested plain data that lacks the settings of `CAME_LATER` that change nothing, and the groups
+    that hold nothing else."""
+    idle = [name for name, value in CAME_LATER.items() if _at(data, name) == value]
+    left = without(data, idle)
+    empty = {name.partition(".")[0] for name in idle}
+    return {name: value for name, value in left.items() if name not in empty or value != {}}
 
 
 def _at(data: Mapping[str, Any], name: str) -> Any:
@@ -208,6 +213,17 @@ class DemonstrationSettings(Settings):
     """Who plays it; only episodes that are won count, and the student imitates their tokens by −log p."""
     weight: float = Field(ge=0, le=1e6)
     """λ (StableOPD's λ_gold): weight of their mean −log p beside the loss. 0 is `player: none`."""
+
+
+class JudgeSettings(Settings):
+    """What the teacher is shown when it judges a turn. A rule that asks nobody takes no notice."""
+
+    context: Literal["state", "trajectory"]
+    """`state`: the paper's prompt, made of the turn and the style's `judge`. `trajectory`: the question
+    stands at the end of the episode up to and with the judged turn, in the teacher's chat template: what the
+    scoring pass reads anyway, so that a query costs its own tokens alone. It has those lines of the style's
+    `judge` that the conversation does not say already; all where the style has no `judge_system`. Needs the
+    teacher in this process."""
 
 
 class RolloutSettings(Settings):
@@ -437,6 +453,7 @@ class RunConfig(Settings):
     name: str = Field(min_length=1, max_length=120)
     """What the run is called in every table. `auto` is the preset and what differs from it
     (`sage_opd+intervention=never`); runs of one recipe share a name, and only they."""
+    judge: JudgeSettings
     rollout: RolloutSettings
     trainer: TrainerSettings
     speed: SpeedSettings
@@ -492,6 +509,22 @@ class RunConfig(Settings):
             "rollout.demonstration.player=teacher": shown.player == "teacher" and shown.weight > 0,
             f"curriculum={self.curriculum.name}": backwards,
         }
+
+    @model_validator(mode="after")
+    def _the_trajectory_is_read_here(self) -> RunConfig:
+        if self.judge.context == "state" or self.intervention.query is None or self.task != "train":
+            return self
+        if not self.teacher.here:
+            raise ValueError(
+                "judge.context=trajectory asks from what the scoring pass has in its memory, and the teacher "
+                "is elsewhere (teacher=server or teacher=ray); load it here, or set judge.context=state."
+            )
+        if self.speed.judge_ahead:
+            raise ValueError(
+                "judge.context=trajectory asks in the scoring pass, when all have played, and "
+                "speed.judge_ahead=true asks before; set it to false, or judge.context=state."
+            )
+        return self
 
     @model_validator(mode="after")
     def _vllm_holds_an_episode(self) -> RunConfig:

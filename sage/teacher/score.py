@@ -98,8 +98,10 @@ def score(
     read: Callable[[Tensor], Tensor] = top1,
     likeliest: Sequence[int] | None = None,
     chunk: int = 0,
+    states: Sequence[Tensor] | None = None,
 ) -> list[TeacherPass]:
-    """One padded forward over `views`; statistics at the student tokens of `turns[b]` of each.
+    """One padded forward over `views`, or `states` of each, at all of its student tokens; statistics at the
+    student tokens of `turns[b]` of each.
 
     temperature and `read` are the confidence rule's: what it makes of each scaled distribution, [C, V] to
     [C]. likeliest: how many of the likeliest tokens are kept of each view (None: of none). chunk: tokens
@@ -111,9 +113,12 @@ def score(
     if any(start < 1 for view in views for start, _ in view.spans):
         raise ValueError("An answer starts at position 0; an episode needs a prompt before its first answer.")
     positions = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
-    hidden_TE = states_of(teacher, [view.ids for view in views], positions)
     passes = []
-    parts = hidden_TE.split([len(p) for p in positions])
+    if states is None:
+        hidden_TE = states_of(teacher, [view.ids for view in views], positions)
+        parts = list(hidden_TE.split([len(p) for p in positions]))
+    else:
+        parts = [_chosen(*one) for one in zip(views, turns, states, strict=True)]
     kept = likeliest or [0] * len(views)
     for view, chosen, part_TE, most in zip(views, turns, parts, kept, strict=True):
         asked_T = torch.zeros(
@@ -149,6 +154,12 @@ class Wanted:
     read: Callable[[Tensor], Tensor] = top1
     likeliest: int = 0
     chunk: int = 0
+
+
+def _chosen(view: View, turns: Sequence[int], states_TE: Tensor) -> Tensor:
+    """Of states at all student tokens those of `turns`, in order."""
+    parts = states_TE.split([end - start for start, end in view.spans])
+    return torch.cat([states_TE[:0], *(parts[t] for t in turns)])
 
 
 @torch.no_grad()

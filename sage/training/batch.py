@@ -7,7 +7,7 @@ Shape suffixes: T student tokens of one episode or turn, C tokens of a chunk, V 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -77,11 +77,13 @@ def score_batch(
     micro_batch: int,
     only_supervised: bool = False,
     with_student: bool = False,
+    states: Mapping[int, Tensor] | None = None,
 ) -> Scored:
     """Ask the teacher about every turn (or only those of weight > 0), and start `scores` of each episode.
 
     `with_student`, or a confidence that `needs_student`, adds one forward pass of the student without a
-    gradient. Raises OutOfMemory where a pass does not fit, and NotFinite where its logits are no numbers.
+    gradient. states: what the teacher has read already, by `id` of the episode, at all of its student tokens.
+    Raises OutOfMemory where a pass does not fit, and NotFinite where its logits are no numbers.
     """
     with_student = with_student or confidence.needs_student
     groups = groups_of(batch, micro_batch, models)
@@ -104,6 +106,7 @@ def score_batch(
                 read=confidence.read,
                 likeliest=[likeliest_wanted(sample) for sample in group],
                 chunk=models.passes.chunking.most,
+                states=None if states is None else [states[id(sample.episode)] for sample in group],
             )
         teacher_tokens += sum(
             max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)

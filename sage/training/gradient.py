@@ -42,6 +42,10 @@ class Objective:
     normalization: Normalization
     divergence: Divergence
 
+    def reads_all_turns(self, log_skipped: bool) -> bool:
+        """Whether the models are asked about turns of weight 0 too."""
+        return log_skipped or self.normalization.flat or self.confidence.compares_turns
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLoss:
@@ -93,7 +97,7 @@ def accumulate_gradient(
     where the loss is no number; the gradient is then of no use.
     """
     if scored is None:
-        all_turns = log_skipped or objective.normalization.flat or objective.confidence.compares_turns
+        all_turns = objective.reads_all_turns(log_skipped)
         scored = score_batch(
             models, objective.confidence, batch, micro_batch=micro_batch, only_supervised=not all_turns
         )

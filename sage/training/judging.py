@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from sage.episode import Episode, Status, Turn
 from sage.errors import ConfigError
@@ -20,11 +22,14 @@ from sage.objective.intervention.base import (
     TurnContext,
     no_judge,
 )
+from sage.policy.dialogue import Dialogue
+from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.rollout import OnTurns
 from sage.records.clock import phase
-from sage.teacher.elsewhere import Teacher
+from sage.teacher.elsewhere import RemoteTeacher, Teacher
 from sage.teacher.judge import TeacherJudge
-from sage.training.batch import Scored, TrainingEpisode, score_batch
+from sage.teacher.trajectory import TrajectoryJudge
+from sage.training.batch import Scored, TrainingEpisode, groups_of, score_batch
 from sage.training.not_ok import refuse_not_ok_anywhere
 from sage.training.parts import Training
 
@@ -49,11 +54,22 @@ def judge_batch(training: Training, step: int, batch: Sequence[TrainingEpisode])
     """
     ok = [one for one in batch if one.episode.status.is_ok and one.episode.turns]
     rule = training.rules.intervention
-    scored = _scored(training, ok) if rule.needs_scores else None
+    states = _read(training, ok)
+    scored = _scored(training, ok, states) if rule.needs_scores else None
     with phase("judge"):
         decided = decide(ok, rule, training.judge, turn_streams(training.schedule.seed, step))
     if scored is not None and len(decided) < len(ok):
-        scored = _scored(training, decided)
+        scored = _scored(training, decided, states)
+    if scored is None and states is not None:
+        objective = training.rules.objective
+        scored = score_batch(
+            training.models,
+            objective.confidence,
+            decided,
+            micro_batch=training.speed.micro_batch,
+            only_supervised=not objective.reads_all_turns(training.trainer.log_skipped),
+            states=states,
+        )
     if training.max_not_ok is not None:
         mine = [one.episode for one in batch]
         what = f"training step {step}"
@@ -61,9 +77,24 @@ def judge_batch(training: Training, step: int, batch: Sequence[TrainingEpisode])
     return Judged(decided, scored)
 
 
-def _scored(training: Training, batch: Sequence[TrainingEpisode]) -> Scored:
+def _read(training: Training, batch: Sequence[TrainingEpisode]) -> dict[int, Tensor] | None:
+    """The teacher's states at all student tokens, by `id` of the episode, of a judge that asks on the way;
+    None of another, which leaves the reading to the scoring pass."""
+    judge, rule, size = training.judge, training.rules.intervention, training.speed.micro_batch
+    if not isinstance(judge, TrajectoryJudge):
+        return None
+    states: dict[int, Tensor] = {}
+    for group in groups_of(batch, size):
+        episodes = [one.episode for one in group]
+        asked = [TurnContext(e, turn) for e in episodes for turn in e.turns if rule.always_judged(turn)]
+        with phase("teacher"), memory_for("the teacher's scoring pass", smaller_passes(size)):
+            states |= zip(map(id, episodes), judge.read(episodes, asked), strict=True)
+    return states
+
+
+def _scored(training: Training, batch: Sequence[TrainingEpisode], states: dict[int, Tensor] | None) -> Scored:
     confidence, size = training.rules.objective.confidence, training.speed.micro_batch
-    return score_batch(training.models, confidence, batch, micro_batch=size, with_student=True)
+    return score_batch(training.models, confidence, batch, micro_batch=size, with_student=True, states=states)
 
 
 def decide(
@@ -104,8 +135,15 @@ def turn_streams(seed: int, step: int) -> Stream:
     return stream
 
 
-def judge_of(config: RunConfig, style: PromptStyle, teacher: Teacher, stack: ExitStack) -> JudgeFn:
-    """Whom the rule asks; closed with `stack`. Raises ConfigError where settings contradict each other."""
+def judge_of(
+    config: RunConfig,
+    style: PromptStyle,
+    teacher: Teacher,
+    stack: ExitStack,
+    reading: Dialogue | None = None,
+) -> JudgeFn:
+    """Whom the rule asks; closed with `stack`. reading: `Models.dialogue`. Raises ConfigError where settings
+    contradict each other."""
     query, kept = config.intervention.query, config.launch.judge_cache
     if query is None:
         return no_judge
@@ -114,18 +152,30 @@ def judge_of(config: RunConfig, style: PromptStyle, teacher: Teacher, stack: Exi
             "trainer.teacher_budget counts every query once, and launch.judge_cache would answer some for"
             " nothing; set launch.judge_cache=null."
         )
-    speed = config.speed
-    judge = TeacherJudge(
-        teacher,
-        style,
-        query,
-        batch=speed.judge_batch,
-        cache_file=Path(kept).expanduser() if kept else None,
-        engine=speed.engine,
-        draft_tokens=speed.draft_tokens,
-    )
+    judge = make_judge(config, style, teacher, reading, Path(kept).expanduser() if kept else None)
     stack.callback(judge.close)
     return judge
+
+
+def make_judge(
+    config: RunConfig,
+    style: PromptStyle,
+    teacher: Teacher,
+    reading: Dialogue | None,
+    cache_file: Path | None = None,
+) -> TeacherJudge:
+    """The judge of a config whose rule has a query, with what `judge.context` shows it."""
+    query, speed = config.intervention.query, config.speed
+    how: dict[str, Any] = {
+        "batch": speed.judge_batch,
+        "cache_file": cache_file,
+        "engine": speed.engine,
+        "draft_tokens": speed.draft_tokens,
+    }
+    if config.judge.context == "state":
+        return TeacherJudge(teacher, style, query, **how)
+    assert not isinstance(teacher, RemoteTeacher)  # the config has refused that
+    return TrajectoryJudge(teacher, style, query, reading, **how)
 
 
 def prefetch_judge(config: RunConfig, judge: JudgeFn) -> OnTurns | None:

@@ -32,10 +32,21 @@ class Masks:
 
     def at(self, position_BQ: Tensor, kv_length: int) -> Tensor | dict[str, Tensor]:
         """Masks [B, 1, Q, K] for queries at these positions over cached positions 0..kv_length-1."""
-        key = torch.arange(kv_length, device=position_BQ.device)[None, None, None, :]
+        key_BK = torch.arange(kv_length, device=position_BQ.device)[None]
+        return self.over(position_BQ, key_BK, None)
+
+    def over(
+        self, position_BQ: Tensor, position_BK: Tensor, see_BQK: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
+        """The same for cached tokens that stand at any positions, of which a query may see those of `see_BQK`
+        and no others (None: all that the layers let it)."""
+        key = position_BK[:, None, None, :]
         query = position_BQ[:, None, :, None]
         none = torch.zeros((), dtype=torch.long, device=position_BQ.device)
-        made = {kind: self._formed(rule(none, none, query, key)) for kind, rule in self._may_see.items()}
+        made = {}
+        for kind, rule in self._may_see.items():
+            see_B1QK = rule(none, none, query, key)
+            made[kind] = self._formed(see_B1QK if see_BQK is None else see_B1QK & see_BQK[:, None])
         return made if self._by_kind else next(iter(made.values()))
 
     def _formed(self, see_B1QK: Tensor) -> Tensor:

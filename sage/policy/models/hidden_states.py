@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,24 +25,30 @@ from sage.policy.models.recompute import recomputed
 from sage.policy.models.work import backbone_operations
 from sage.records.clock import tally
 
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
 
 def hidden_states(
-    lm: LanguageModel, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    lm: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    cache: Cache | None = None,
 ) -> Tensor:
     """hidden_TD at `positions[b]` of `sequences[b]`, in order; keeps the gradient where enabled.
 
     Sequences are cut behind their last chosen position, and packed where the model `packs`, else padded on
     the right. No mask is given: a causal model never looks at what stands to the right, and what the padding
-    gives is not read. What the model
-    multiplies its logits with is in the hidden states already (`sage.policy.models.layers.logit_factor`).
+    gives is not read. What the model multiplies its logits with is in the hidden states already
+    (`sage.policy.models.layers.logit_factor`). An empty `cache` takes the keys and values of the rectangle that all rows then make, packed or not.
     """
     rows = list(zip(sequences, positions, strict=True))
     tally(operations=backbone_operations(lm, (max(chosen, default=-1) + 1 for chosen in positions)))
     # Where positions depend on the longest row, each row goes alone.
     parts = [rows] if steady_length(lm) is None else [[row] for row in rows]
-    if lm.packs:
+    if lm.packs and cache is None:
         parts = [[row for row in part if len(row[1])] for part in parts]
-    hidden = [_forward(lm, part) for part in parts if any(len(chosen) for _, chosen in part)]
+    hidden = [_forward(lm, part, cache) for part in parts if any(len(chosen) for _, chosen in part)]
     if not hidden:
         return torch.zeros(0, _width(lm), device=lm.device, dtype=lm.model.dtype)
     hidden_TD = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
@@ -50,10 +56,12 @@ def hidden_states(
     return hidden_TD if factor == 1 else hidden_TD * factor
 
 
-def _forward(lm: LanguageModel, rows: list[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
-    """Hidden states [T, D] at the chosen positions of rows in one sequence or one rectangle."""
+def _forward(
+    lm: LanguageModel, rows: list[tuple[Sequence[int], Sequence[int]]], cache: Cache | None
+) -> Tensor:
+    """Hidden states [T, D] at the chosen positions of rows in one sequence, or in one rectangle."""
     lengths = [max(chosen, default=-1) + 1 for _, chosen in rows]
-    if lm.packs and len(rows) > 1:
+    if lm.packs and len(rows) > 1 and cache is None:
         return _packed(lm, rows, lengths)
     ids_BL = torch.full((len(rows), max(lengths)), lm.pad_id, dtype=torch.long)
     for row, ((ids, _), length) in enumerate(zip(rows, lengths, strict=True)):
@@ -61,7 +69,8 @@ def _forward(lm: LanguageModel, rows: list[tuple[Sequence[int], Sequence[int]]])
     counts = torch.tensor([len(chosen) for _, chosen in rows])
     rows_T = torch.repeat_interleave(torch.arange(len(rows)), counts)
     columns_T = torch.tensor([column for _, chosen in rows for column in chosen], dtype=torch.long)
-    hidden_BLD = _read(lm, {"input_ids": ids_BL.to(lm.device)})
+    given: dict[str, Any] = {"input_ids": ids_BL.to(lm.device)}
+    hidden_BLD = _read(lm, given if cache is None else given | {"past_key_values": cache, "use_cache": True})
     return hidden_BLD[rows_T.to(lm.device), columns_T.to(lm.device)]
 
 
@@ -83,7 +92,7 @@ def _read(
     """Last hidden states; `around` is entered again where a layer is computed again."""
     keeps = lm.recomputes and torch.is_grad_enabled()
     with recomputed(lm, around) if keeps else nullcontext():
-        hidden: Tensor = _backbone(lm)(use_cache=False, **given).last_hidden_state
+        hidden: Tensor = _backbone(lm)(**{"use_cache": False} | given).last_hidden_state
     return hidden
 
 

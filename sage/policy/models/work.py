@@ -61,5 +61,5 @@ def _ends(lm: LanguageModel) -> set[int]:
 def _shape(lm: LanguageModel) -> Shape | None:
     try:
         return shape_of(lm.model.config, lm.model.dtype.itemsize, parameters=0)
-    except (AttributeError, TypeError):
+    except Exception:  # configs refuse in ways of their own (Gemma 4: "may vary across layers")
         return None

@@ -38,6 +38,7 @@ from sage.records.summary import summarize
 from sage.records.trouble import still_warning
 from sage.redaction import redact
 from sage.teacher.elsewhere import RemoteTeacher
+from sage.teacher.trajectory import TrajectoryJudge
 from sage.training import checkpoint, setup
 from sage.training.batch import Models
 from sage.training.evaluate import Evaluator
@@ -178,8 +179,14 @@ def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
     passes = passes_of(config.speed, models.student, models.vocabulary, say, run.room)
     models = replace(models, passes=passes)
     settings = replace(setup.training_settings(config, run.style, run.student), room=run.room)
-    settings = setup.read_by(models.teacher, settings)
     judge = judge_of(config, run.style, models.teacher, stack, models.dialogue)
+    room = judge.room if isinstance(judge, TrajectoryJudge) else 0
+    most, settings = settings.max_context, setup.read_by(models.teacher, settings, room)
+    if room and settings.max_context < most and run.processes.is_main:
+        run.recorder.say(
+            f"judge.context=trajectory keeps {room:,} tokens of the teacher's reach for a question: training "
+            f"episodes end context_full at {settings.max_context:,}"
+        )
     return Training(
         models=models,
         rules=_rules(config),

@@ -50,6 +50,9 @@ class TeacherJudge:
     `query` comes from the rule (`Intervention.query`); `cache_file` keeps raw replies across runs.
     """
 
+    shorter = "shorten the style's `judge`, or its `admissible`"
+    """The way out where a query is longer than the teacher reaches."""
+
     def __init__(
         self,
         lm: Teacher,
@@ -138,7 +141,7 @@ class TeacherJudge:
         for key in [key for key, prompt in prompts.items() if most is not None and len(prompt) >= most]:
             failed[key] = (
                 f"As a judge: the query takes {len(prompts[key]):,} tokens and the teacher reaches {most:,}, "
-                "so that no reply fits; shorten the style's `judge`, or its `admissible`."
+                f"so that no reply fits; {self.shorter}."
             )
         prompts = {key: prompt for key, prompt in prompts.items() if key not in failed}
         answers = self._answers(list(prompts.values()), self.batch, Patience())

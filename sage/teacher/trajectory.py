@@ -25,7 +25,7 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import OURS, free_memory
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel
-from sage.policy.prompts import fields
+from sage.policy.prompts import fields, fill
 from sage.records.clock import phase
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.replies import Known
@@ -33,6 +33,10 @@ from sage.teacher.score import View, states_of, teacher_view
 
 SAID = frozenset({"goal", "scene", "observation", "admissible", "thought", "answer"})
 """Fields of `PromptStyle.judge` that a conversation has said by then. The action stays: it names the turn."""
+
+
+FEEDBACK = 256
+"""Tokens that are kept free for what a turn itself adds to a question, and for the reply."""
 
 
 def question_style(style: PromptStyle) -> PromptStyle:
@@ -49,6 +53,7 @@ class TrajectoryJudge(TeacherJudge):
     further arguments are `TeacherJudge`'s."""
 
     lm: LanguageModel
+    shorter = "lower rollout.max_context by as much, or set judge.context=state"
 
     def __init__(
         self,
@@ -82,6 +87,12 @@ class TrajectoryJudge(TeacherJudge):
             states_TE = states_of(self.lm, ids, positions)
         self._views.clear()
         return list(states_TE.split([len(chosen) for chosen in positions]))
+
+    @property
+    def room(self) -> int:
+        """Tokens that an episode leaves behind its last answer, so that a question fits there."""
+        blank = fill(self.style.judge, **dict.fromkeys(fields(self.style.judge), ""))
+        return len(self._dialogue.after([], self._with_system(blank))) + FEEDBACK
 
     def __call__(self, turns: Sequence[TurnContext]) -> list[JudgeReply]:
         try:
@@ -133,7 +144,9 @@ class TrajectoryJudge(TeacherJudge):
 
     def _prompt(self, context: TurnContext) -> list[int]:
         view, (start, end) = self._view(context.episode), self._span(context)
-        question = judge_message(self.style, context, self.query.sees_feedback)
-        if self.style.judge_system:
-            question = self._dialogue.joined(self.style.judge_system, question)
+        question = self._with_system(judge_message(self.style, context, self.query.sees_feedback))
         return view.ids[:end] + self._dialogue.after(view.ids[start:end], question)
+
+    def _with_system(self, question: str) -> str:
+        system = self.style.judge_system
+        return self._dialogue.joined(system, question) if system else question

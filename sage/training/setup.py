@@ -180,10 +180,10 @@ def evaluation_settings(config: RunConfig, style: PromptStyle, student: Language
     return _settings(config, style, student, sampling, "evaluation")
 
 
-def read_by(teacher: Teacher, settings: PlaySettings) -> PlaySettings:
-    """`settings` for episodes that the teacher can read to their end."""
-    most = settings.max_context
-    return replace(settings, max_context=min(most, reach_of(teacher) or most))
+def read_by(teacher: Teacher, settings: PlaySettings, room: int = 0) -> PlaySettings:
+    """`settings` for episodes that the teacher can read to their end, and `room` tokens more."""
+    most, reached = settings.max_context, reach_of(teacher)
+    return settings if reached is None else replace(settings, max_context=min(most, reached - room))
 
 
 def _settings(

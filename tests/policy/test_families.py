@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -246,10 +247,10 @@ def test_a_training_forward_that_looks_at_the_padding_is_refused(monkeypatch: py
 
     right = hidden._forward
 
-    def one_further(lm: object, rows: list[tuple[list[int], range]]) -> torch.Tensor:
+    def one_further(lm: Any, rows: list[Any], cache: None) -> torch.Tensor:
         if len(rows) == 1:
-            return right(lm, rows)  # type: ignore[arg-type]
-        return right(lm, [(ids[1:] + ids[:1], chosen) for ids, chosen in rows])  # type: ignore[arg-type]
+            return right(lm, rows, cache)
+        return right(lm, [(ids[1:] + ids[:1], chosen) for ids, chosen in rows], cache)
 
     monkeypatch.setattr(hidden, "_forward", one_further)
     with pytest.raises(ModelError, match="cannot be trained as it plays: the training forward differs"):

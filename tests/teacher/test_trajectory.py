@@ -11,13 +11,14 @@ import torch
 from sage.config.load import load
 from sage.episode import Episode, Failure
 from sage.errors import ConfigError
-from sage.objective.intervention.base import JudgeQuery, JudgeReply, TurnContext
+from sage.objective.intervention.base import JudgeFailure, JudgeQuery, JudgeReply, TurnContext
 from sage.policy.decoding.branches import Branch, Trunk, can_branch
 from sage.policy.models.load import LanguageModel
 from sage.policy.models.plain import plain_logits
 from sage.teacher import trajectory
 from sage.teacher.score import own_view, states_of
 from sage.teacher.trajectory import TrajectoryJudge, question_style
+from sage.training.setup import read_by, training_settings
 from tests.distill_run import STYLE, TRAINER, fresh_models, plain, train
 from tests.families import family
 from tests.policy.test_generate import random_ids
@@ -205,3 +206,20 @@ def test_what_it_cannot_do_is_refused_in_one_sentence(words: list[str], why: str
     with pytest.raises(ConfigError, match=f"judge.context=trajectory.*{why}") as refused:
         load(["judge.context=trajectory", *words])
     assert len(str(refused.value)) < 400
+
+
+def test_an_episode_leaves_room_for_a_question_and_one_that_has_none_says_the_way_out() -> None:
+    lm = tiny_lm(2)
+    settings = training_settings(load([]), STYLE, lm)
+    judge = TrajectoryJudge(lm, STYLE, QUERY, None)
+    (context,) = contexts([make_episode(1, 1)])
+    view = judge._view(context.episode)
+    assert judge.room >= len(judge._prompt(context)) - view.spans[0][1]
+    lm.model.config.max_position_embeddings = 900
+    assert read_by(lm, settings, judge.room).max_context == 900 - judge.room
+    assert read_by(lm, settings).max_context == 900
+    lm.model.config.max_position_embeddings = 12
+    with pytest.raises(JudgeFailure) as failed:
+        judge([context])
+    ((_, why),) = failed.value.episodes
+    assert "the teacher reaches 12, so that no reply fits; lower rollout.max_context" in why

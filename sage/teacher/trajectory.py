@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sage.config.schema import PromptStyle
+from sage.config.prompt_texts import PromptStyle
 from sage.episode import Episode
 from sage.errors import is_out_of_memory
 from sage.objective.intervention.base import JudgeQuery, JudgeReply, TurnContext

@@ -84,7 +84,7 @@ def _read(training: Training, batch: Sequence[TrainingEpisode]) -> dict[int, Ten
     if not isinstance(judge, TrajectoryJudge):
         return None
     states: dict[int, Tensor] = {}
-    for group in groups_of(batch, size):
+    for group in groups_of(batch, size, training.models):
         episodes = [one.episode for one in group]
         asked = [TurnContext(e, turn) for e in episodes for turn in e.turns if rule.always_judged(turn)]
         with phase("teacher"), memory_for("the teacher's scoring pass", smaller_passes(size)):

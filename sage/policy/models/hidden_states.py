@@ -40,7 +40,8 @@ def hidden_states(
     Sequences are cut behind their last chosen position, and packed where the model `packs`, else padded on
     the right. No mask is given: a causal model never looks at what stands to the right, and what the padding
     gives is not read. What the model multiplies its logits with is in the hidden states already
-    (`sage.policy.models.layers.logit_factor`). An empty `cache` takes the keys and values of the rectangle that all rows then make, packed or not.
+    (`sage.policy.models.layers.logit_factor`). An empty `cache` takes the keys and values of the rectangle
+    that all rows then make, packed or not.
     """
     rows = list(zip(sequences, positions, strict=True))
     tally(operations=backbone_operations(lm, (max(chosen, default=-1) + 1 for chosen in positions)))

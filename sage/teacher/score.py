@@ -34,6 +34,8 @@ class View:
 
     ids: list[int]
     spans: list[tuple[int, int]]
+    read_TE: Tensor | None = None
+    """The model's states at all student tokens, where it has read the view already."""
 
     def positions(self, turns: Sequence[int] | None = None) -> list[int]:
         """Positions whose next token is a student token of `turns` (None: of all), in order."""
@@ -98,10 +100,9 @@ def score(
     read: Callable[[Tensor], Tensor] = top1,
     likeliest: Sequence[int] | None = None,
     chunk: int = 0,
-    states: Sequence[Tensor] | None = None,
 ) -> list[TeacherPass]:
-    """One padded forward over `views`, or `states` of each, at all of its student tokens; statistics at the
-    student tokens of `turns[b]` of each.
+    """One forward over `views`, unless they have been `read`; statistics at the student tokens of `turns[b]`
+    of each.
 
     temperature and `read` are the confidence rule's: what it makes of each scaled distribution, [C, V] to
     [C]. likeliest: how many of the likeliest tokens are kept of each view (None: of none). chunk: tokens
@@ -114,11 +115,7 @@ def score(
         raise ValueError("An answer starts at position 0; an episode needs a prompt before its first answer.")
     positions = [view.positions(chosen) for view, chosen in zip(views, turns, strict=True)]
     passes = []
-    if states is None:
-        hidden_TE = states_of(teacher, [view.ids for view in views], positions)
-        parts = list(hidden_TE.split([len(p) for p in positions]))
-    else:
-        parts = [_chosen(*one) for one in zip(views, turns, states, strict=True)]
+    parts = _states(teacher, views, turns, positions)
     kept = likeliest or [0] * len(views)
     for view, chosen, part_TE, most in zip(views, turns, parts, kept, strict=True):
         asked_T = torch.zeros(
@@ -156,10 +153,23 @@ class Wanted:
     chunk: int = 0
 
 
-def _chosen(view: View, turns: Sequence[int], states_TE: Tensor) -> Tensor:
-    """Of states at all student tokens those of `turns`, in order."""
-    parts = states_TE.split([end - start for start, end in view.spans])
-    return torch.cat([states_TE[:0], *(parts[t] for t in turns)])
+def _states(
+    teacher: Teacher,
+    views: Sequence[View],
+    turns: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+) -> list[Tensor]:
+    """[*, E] of each view, at the student tokens of `turns[b]`."""
+    found = [view.read_TE for view in views]
+    if any(read_TE is None for read_TE in found):
+        hidden_TE = states_of(teacher, [view.ids for view in views], positions)
+        return list(hidden_TE.split([len(chosen) for chosen in positions]))
+    parts = []
+    for view, chosen, read_TE in zip(views, turns, found, strict=True):
+        assert read_TE is not None
+        of_turns = read_TE.split([end - start for start, end in view.spans])
+        parts.append(torch.cat([read_TE[:0], *(of_turns[t] for t in chosen)]))
+    return parts
 
 
 @torch.no_grad()

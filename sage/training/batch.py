@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sage.episode import TrainingEpisode, TurnScore
+from sage.episode import Episode, TrainingEpisode, TurnScore
 from sage.objective.confidence.base import Confidence, TokenStats
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import memory_for, smaller_passes
@@ -96,7 +96,7 @@ def score_batch(
     for group in groups:
         turns = [_turns_to_score(sample, only_supervised) for sample in group]
         with phase("teacher"), memory_for("the teacher's scoring pass", way):
-            views = [teacher_view(sample.episode, models.dialogue) for sample in group]
+            views = [_view(sample.episode, models, states) for sample in group]
             done = score(
                 models.teacher,
                 views,
@@ -106,7 +106,6 @@ def score_batch(
                 read=confidence.read,
                 likeliest=[likeliest_wanted(sample) for sample in group],
                 chunk=models.passes.chunking.most,
-                states=None if states is None else [states[id(sample.episode)] for sample in group],
             )
         teacher_tokens += sum(
             max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)
@@ -127,6 +126,12 @@ def score_batch(
         for sample, of_teacher in zip(group, done, strict=True):
             note_teacher(sample, of_teacher.stats, models.student.tokenizer)
     return Scored(groups, passes, stats, teacher_tokens)
+
+
+def _view(episode: Episode, models: Models, states: Mapping[int, Tensor] | None) -> View:
+    """What the teacher reads, with what it has read."""
+    view = teacher_view(episode, models.dialogue)
+    return view if states is None else replace(view, read_TE=states[id(episode)])
 
 
 def _prepare(

@@ -8,6 +8,7 @@
     nox -s vllm             the vLLM engine against ours, in an environment of its own
     nox -s served           a teacher on a real vLLM server against the same one here, in its own environment
     nox -s real             two real models of yours: checked, trained for a step, resumed
+    nox -s docs             the site of docs/, built into build/site without a warning
     nox -s lint             ruff, and the size of functions (tests/complexity.py)
     nox -s types            mypy
     nox -s build            the wheel, installed in a fresh environment, runs the main job in an empty folder
@@ -75,7 +76,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=False)
 def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
-    prepare(session, "test,textworld,scienceworld")
+    prepare(session, "test,textworld,scienceworld,notebook")
     session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
 
 
@@ -139,6 +140,14 @@ def types(session: nox.Session) -> None:
     """mypy."""
     prepare(session, "dev,textworld,scienceworld")
     session.run(PYTHON, "-m", "mypy", *session.posargs, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, strictly: a dead link or a name that is not there ends it. The code is read, not imported."""
+    project = nox.project.load_toml(HERE / "pyproject.toml")["project"]
+    session.install(*project["optional-dependencies"]["docs"], *CONSTRAINTS)
+    session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
 @nox.session

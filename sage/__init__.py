@@ -1,7 +1,18 @@
 """Workbench for selective on-policy distillation of LLM agents (see README.md)."""
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
 
 from sage.old_names import install as _install
 
 _install()
+
+
+def __getattr__(name: str) -> Any:
+    """`sage.load`, `sage.execute`, `sage.table`: the front door, which stands on top of everything and is
+    looked up when it is used, so that `import sage` stays light."""
+    if name in ("execute", "load", "table"):
+        return getattr(importlib.import_module("sage.api"), name)
+    raise AttributeError(f"module 'sage' has no attribute {name!r}")

@@ -56,6 +56,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "sage.sweep": ("ground", "sage.config", "sage.records", "sage.launch"),
     "sage.view": ("ground", "sage.config", "sage.records", "sage.objective", "sage.policy", "sage.teacher"),
+    "sage.api": ("ground", "sage.config", "sage.records", "sage.launch"),
     "sage.__main__": ("ground", "sage.config", "sage.launch", "sage.view"),
     "hydra_plugins": ("ground", "sage.config", "sage.launch", "sage.sweep"),
     "pretrain": (

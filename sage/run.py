@@ -132,7 +132,8 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
 
 def evaluate(run: Run, step: int, limit: int | None) -> None:
     """Play every split (or `limit` games of each) after `step` steps, unless that is recorded already."""
-    settings = replace(setup.evaluation_settings(run.config, run.style, run.student), room=run.room)
+    settings = setup.evaluation_settings(run.config, run.style, run.student)
+    settings = replace(settings, room=run.room, say=run.recorder.say)
     evaluator = Evaluator(run.student, run.pool, settings, run.processes)
     for split in run.config.evaluation.splits:
         if not run.recorder.needs(step, split):
@@ -178,7 +179,8 @@ def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
     say = run.recorder.say
     passes = passes_of(config.speed, models.student, models.vocabulary, say, run.room)
     models = replace(models, passes=passes)
-    settings = replace(setup.training_settings(config, run.style, run.student), room=run.room)
+    settings = setup.training_settings(config, run.style, run.student)
+    settings = replace(settings, room=run.room, say=say)
     judge = judge_of(config, run.style, models.teacher, stack, models.dialogue)
     room = judge.room if isinstance(judge, TrajectoryJudge) else 0
     most, settings = settings.max_context, setup.read_by(models.teacher, settings, room)

@@ -11,6 +11,7 @@ from sage.config.components import conf_dir
 from sage.config.load import load
 from sage.training.batch import Models
 from sage.training.gradient import Objective
+from sage.training.optimizer import WeightChange
 from tests.training.test_gradient import flat_gradient, make_batch, models, run
 from tests.two_devices import ELSEWHERE, HOME, THERE, Mixed, Places
 
@@ -33,6 +34,27 @@ def spread(
         places.put(lm.model, place)
         moved[role] = replace(lm, device=place)
     return replace(both, **moved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_how_far_the_weights_moved_is_computed_where_they_are(dtype: torch.dtype) -> None:
+    model = models(dtype).student.model
+    with Places() as places:
+        places.put(model, THERE)
+        change = WeightChange(model)
+        places.crossed.clear()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.01)
+        moved = change.value()
+    numbers = sum(p.numel() for p in model.parameters())
+    assert places.crossed[str(HOME), str(THERE)] == numbers
+    assert places.crossed[str(THERE), str(HOME)] <= len(list(model.parameters()))
+    plain = models(dtype).student.model
+    before = [p.detach().double() for p in plain.parameters()]
+    apart = [p.detach().double() - old for p, old in zip(model.parameters(), before, strict=True)]
+    far, size = (sum(float(part.square().sum()) for part in parts) for parts in (apart, before))
+    assert moved == pytest.approx((far / size) ** 0.5, rel=1e-5)
 
 
 TWO_CARDS = (THERE, ELSEWHERE, THERE)
@@ -120,6 +142,6 @@ def test_a_teacher_s_hidden_states_on_the_students_device_are_found(monkeypatch:
     both = models()
     with Places() as places:
         apart = spread(both, places, THERE, ELSEWHERE, THERE)
-        monkeypatch.setattr(Projected, "logits", as_before)
+        monkeypatch.setattr(Projected, "product", as_before)
         with pytest.raises(Mixed, match="linear of tensors on cuda:0, cuda:1"):
             run(apart, rules_of(), make_batch())

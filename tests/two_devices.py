@@ -86,7 +86,7 @@ class Places(TorchFunctionMode):
         rest = [v.dtype if isinstance(v, Tensor) else v for v in args[1:]]
         rest = [value for value in rest if not isinstance(value, torch.device | str)]
         crosses = place != self.of(tensor)
-        made = tensor.to(*rest, **kwargs, copy=True) if crosses else tensor.to(*rest, **kwargs)
+        made = tensor.to(*rest, **(kwargs | {"copy": True})) if crosses else tensor.to(*rest, **kwargs)
         if crosses:
             self.crossed[str(self.of(tensor)), str(place)] += tensor.numel()
             self.largest = max(self.largest, tensor.numel())

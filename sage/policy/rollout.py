@@ -17,6 +17,7 @@ import numpy as np
 
 from sage.envs.pool import EnvFault, EnvPool, PoolStep
 from sage.episode import Episode, Status, Turn
+from sage.errors import is_out_of_memory
 from sage.policy.decoding.answer import Reply, Sampling
 from sage.policy.decoding.engine import EngineName, Who
 from sage.policy.decoding.generate import Decoder, Decodes, stream
@@ -54,6 +55,10 @@ class Opening(Protocol):
         ...
 
 
+def _unheard(_line: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlaySettings:
     """How episodes are played. `stream` names the random stream apart from other uses of the same seed;
@@ -74,6 +79,8 @@ class PlaySettings:
     draft_tokens: int = 0
     room: int | None = None
     vllm: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = _unheard
+    """Is told of what is played otherwise than planned."""
 
 
 OnTurns = Callable[[Sequence[tuple[Episode, Turn]]], None]
@@ -94,8 +101,9 @@ def play(
 
     A fault of an environment ends that episode as `env_error`. Where the model fails, the same answers are
     tried again with half as many rows, whose histories are encoded anew, and the others wait; the tokens are
-    the same. An episode whose answer fails alone ends `policy_error`. A model that answers nothing at all is
-    the caller's error: what it raised.
+    the same. Where it was the memory, later calls begin with half as many, and `PlaySettings.say` is told. An
+    episode whose answer fails alone ends `policy_error`. A model that answers nothing at all is the caller's
+    error: what it raised.
     """
     batch = _Batch(lm, pool, jobs, settings, on_episode, opening, on_turns)
     try:
@@ -129,7 +137,8 @@ class _Batch:
         self.turns = Turns(settings.style, dialogue, limits)
         self.queue = deque(enumerate(jobs))
         self.done: dict[int, Episode] = {}
-        self.slots = max(1, min(settings.slots, len(jobs)))
+        self.most = min(settings.slots, lm.most_rows or settings.slots)
+        self.slots = max(1, min(self.most, len(jobs)))
         self.free = list(range(self.slots))
         """Places in the pool."""
         self.starting: dict[int, tuple[int, Job]] = {}
@@ -159,7 +168,7 @@ class _Batch:
             return VllmDecoder(self.lm, rows, how.vllm)
         return Decoder(
             self.lm,
-            how.slots if rows == self.slots else rows,
+            self.most if rows == self.slots else rows,
             engine=how.engine,
             draft_tokens=how.draft_tokens,
             rows=rows,
@@ -345,8 +354,10 @@ class _Batch:
         for seat in failing:
             seat.episode.retries += 1
         self.suspects = [seat for seat in failing if seat in self.suspects] or failing
-        self.rows_before = self.rows_before or self.rows
         rows = len(self.seats)
+        if rows > 1 and not self.rows_before and is_out_of_memory(error):
+            self._remember(rows)
+        self.rows_before = self.rows_before or self.rows
         if rows > 1 or not self.fresh:
             self._restart(max(1, rows // 2))
             return
@@ -354,6 +365,17 @@ class _Batch:
         self.patience.failed_alone(error, last=not (self.queue or self.parked or self.starting))
         self._restart(self.rows_before)
         self.rows_before, self.suspects = 0, []
+
+    def _remember(self, rows: int) -> None:
+        """So many have run out of memory: from the next batch on only half as many are played side by
+        side. What is narrowed down below that says something about single episodes."""
+        fewer = max(1, rows // 2)
+        if fewer < (self.lm.most_rows or self.settings.slots):
+            self.lm.most_rows = fewer
+            self.settings.say(
+                f"{rows} episodes side by side have run out of memory: {fewer} are played from here on, which"
+                f" changes no answer; speed.slots={fewer} does so from the start"
+            )
 
     def _restart(self, rows: int) -> None:
         """Play on with at most so many rows, and none of them encoded yet; suspects first."""

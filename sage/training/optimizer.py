@@ -194,20 +194,25 @@ def all_reduce_gradients(parameters: Iterable[Tensor], all_reduce: Callable[[Ten
 
 class WeightChange:
     """‖θ − θ₀‖ / ‖θ₀‖ of the trainable weights since this was made: of what plays (`value`), and of the
-    masters behind it (`of_masters`). Keeps a copy of θ₀ in main memory. Of a model with adapters it is ‖ΔW‖
-    / ‖W‖ of the weights that these change."""
+    masters behind it (`of_masters`). Of a model with adapters it is ‖ΔW‖ / ‖W‖ of the weights that these
+    change.
+
+    Keeps a copy of θ₀ in main memory, and sends it to the weights, one after the other: what comes back is a
+    number for each.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._adapted = model if is_adapted(model) else None
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._start = [p.detach().to("cpu", copy=True) for p in self._parameters]
+        self._start = [_in_main_memory(p) for p in self._parameters]
         self.start_norm = _norm(self._start)
 
+    @torch.no_grad()
     def value(self) -> float:
         if self._adapted is not None:
             return relative_change(self._adapted)
         moved = (
-            p.detach().cpu().float() - start.float()
+            p.detach().float() - start.to(p.device, non_blocking=True).float()
             for p, start in zip(self._parameters, self._start, strict=True)
         )
         return _norm(moved) / self.start_norm
@@ -225,5 +230,13 @@ class WeightChange:
         return float(total**0.5 / self.start_norm)
 
 
+def _in_main_memory(p: Tensor) -> Tensor:
+    """A copy, from where a GPU can fetch it by itself."""
+    copy = p.detach().to("cpu", copy=True)
+    return copy.pin_memory() if p.is_cuda else copy
+
+
 def _norm(tensors: Iterable[Tensor]) -> float:
-    return sum(float(t.detach().float().norm().double()) ** 2 for t in tensors) ** 0.5
+    """‖·‖ of all of them together; each is let go before the next is made, and nobody waits for its norm."""
+    norms = [t.detach().float().norm().double() for t in tensors]
+    return sum(float(norm) ** 2 for norm in norms) ** 0.5

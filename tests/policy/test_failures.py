@@ -65,6 +65,29 @@ def test_a_batch_that_does_not_fit_is_played_with_fewer_rows_and_samples_the_sam
     assert sorted(id(e) for e in told) == sorted(map(id, episodes))
 
 
+def test_rows_that_ran_out_of_memory_once_are_not_tried_again_and_that_is_said(
+    lm: LanguageModel, tasks: list[Task]
+) -> None:
+    said: list[str] = []
+    how = replace(settings(slots=4, turns=4), engine="hf", say=said.append)
+    jobs = [Job(t) for t in tasks]
+    expected = play_alfworld(lm, jobs, how)
+    small = failing(lm, lambda ids: ids.shape[0] > 2, out_of_memory())
+    first, second = play_alfworld(small, jobs, how), play_alfworld(small, jobs, how)
+    assert any(e.retries for e in first)
+    assert not any(e.retries for e in second)
+    for episodes in (first, second):
+        assert [e.token_ids for e in episodes] == [e.token_ids for e in expected]
+    assert said == [
+        "4 episodes side by side have run out of memory: 2 are played from here on, which changes no answer;"
+        " speed.slots=2 does so from the start"
+    ]
+    other = failing(lm, lambda ids: ids.shape[0] > 2, ValueError("not the memory"))
+    play_alfworld(other, jobs, how)
+    assert other.most_rows is None
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [

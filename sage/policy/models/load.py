@@ -39,6 +39,8 @@ class LanguageModel:
     """The sentence about weights of its files that take no part; empty where all do."""
     packs: bool = False
     """Whether rows that are read together stand in one sequence (`sage.policy.models.packing`)."""
+    most_rows: int | None = None
+    """Rows that are played side by side at most, after more have run out of memory."""
     recomputes: bool = False
     """Whether what is differentiated keeps little (`sage.policy.models.recompute`)."""
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sage.view.answers import Answers
 
 
+PORT = 7643
+"""Where the page is unless somebody else is there."""
+
+
 def main(words: Sequence[str]) -> int:
     """The command; its exit code."""
     options = _parser().parse_args(words)
@@ -41,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "runs", nargs="*", metavar="RUNS", help="folders of runs, or mlflow:EXPERIMENT@URI (default: runs)"
     )
-    parser.add_argument("--port", type=_port, default=0, help="a free one unless named")
+    parser.add_argument(
+        "--port", type=_port, help=f"default: {PORT}, so that links stay what they are, or a free one"
+    )
     parser.add_argument("--out", type=Path, metavar="PAGE.html", help="write the page into one file and end")
     parser.add_argument(
         "--episodes", type=_count, metavar="N", help="with --out: of each evaluation and step (default: all)"
@@ -122,18 +128,13 @@ def _write(roots: Sequence[Path], options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(roots: Sequence[Path], port: int) -> int:
+def _serve(roots: Sequence[Path], port: int | None) -> int:
     import uvicorn
 
     from sage.view.server import application
 
     token = secrets.token_urlsafe(32)
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(f"Port {port} cannot be used: {error.strerror}; name another one.") from error
+    with _listening(port) as listening:
         # Behind the #, which a browser sends to nobody and no log holds.
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/#/open/{token}"
         print(f"Open {address}\nCtrl-C ends it.", flush=True)
@@ -147,3 +148,20 @@ def _serve(roots: Sequence[Path], port: int) -> int:
         )
         uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def _listening(port: int | None) -> socket.socket:
+    """A socket of this machine alone; where no port was named, the usual one or a free one. Raises
+    ConfigError."""
+    tried = [PORT, 0] if port is None else [port]
+    for one in tried:
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", one))
+            listening.listen()
+            return listening
+        except OSError as error:
+            listening.close()
+            why = error.strerror
+    raise ConfigError(f"Port {tried[-1]} cannot be used: {why}; name another one.")

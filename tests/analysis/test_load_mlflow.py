@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pandas as pd
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from analysis.errors import Refusal
 from analysis.load import load
 from analysis.summary import tables as summary_tables
+from sage.view.answers import PLACE, Answers
+from sage.view.cli import _root
+from sage.view.library import Library
 
 TABLES = ("episodes", "turns", "steps")
 
@@ -81,3 +85,22 @@ def test_an_unknown_experiment_is_refused_with_the_known_ones(study):
     uri = source.partition("@")[2]
     with pytest.raises(Refusal, match=r"no MLflow experiment 'nope' there; its experiments are: .*sage"):
         load([f"mlflow:nope@{uri}"])
+
+
+def test_the_viewer_shows_an_experiment_as_it_shows_the_folders(study):
+    runs, source, _, _ = study
+    with ExitStack() as stack:
+        folder = _root(source, stack)
+        there = Answers(Library([folder]))
+        here = Answers(Library([runs]))
+        listed = {run["key"]: run for run in there.runs()["runs"]}
+        assert set(listed) == {run["key"] for run in here.runs()["runs"]}
+        for key, line in listed.items():
+            assert (line["state"], line["notes"]) == ("done", [])
+            assert there.run(key)["rates"] == here.run(key)["rates"]
+            assert there.episodes(key, {}) == here.episodes(key, {})
+            trained = there.episodes(key, {"phase": "train"})["rows"][0]
+            place = {name: trained[name] for name in PLACE}
+            assert there.episode(key, place) == here.episode(key, place)
+            assert there.episode(key, place)["tokens"]
+    assert not folder.exists()

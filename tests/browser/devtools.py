@@ -45,8 +45,10 @@ class Page:
             self._ask(f"{domain}.enable")
 
     def open(self, address: str) -> None:
-        """Go to an address and wait until the page says that it shows it."""
+        """Go to an address and wait until the page says that it shows it; what was before is forgotten."""
         self._ask("Page.navigate", url="about:blank")
+        self.value("0")
+        self.events.clear()
         self._ask("Page.navigate", url=address)
         self.wait("document.getElementById('main')?.dataset.ready")
 

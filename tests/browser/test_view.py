@@ -63,7 +63,6 @@ def address(runs: Path) -> Iterator[str]:
 @pytest.fixture(params=["server", "file"])
 def opened(request: pytest.FixtureRequest, page: Page, address: str, runs: Path, tmp_path: Path) -> Page:
     """The same reader from a server and from one file on the disk."""
-    page.events.clear()
     if request.param == "server":
         page.open(address)
     else:
@@ -210,7 +209,6 @@ def test_two_runs_of_one_seed_part_at_a_turn_and_a_token(opened: Page) -> None:
 
 
 def test_one_file_asks_nobody_for_anything(page: Page, runs: Path, tmp_path: Path) -> None:
-    page.events.clear()
     text, _ = one_file(Answers(Library([runs])), None)
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     page.open((tmp_path / "page.html").as_uri())
@@ -262,7 +260,6 @@ def test_hostile_text_in_every_field_is_shown_and_never_run(how: str, page: Page
         (run.path / "run.json").write_text(json.dumps(data))
         status = json.loads((run.path / "status.json").read_text())
         (run.path / "status.json").write_text(json.dumps(status | {"reason": texts[1], "phase": texts[3]}))
-    page.events.clear()
     if how == "file":
         text, _ = one_file(Answers(Library([tmp_path / "runs"])), None)
         (tmp_path / "page.html").write_text(text, encoding="utf-8")

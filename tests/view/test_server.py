@@ -15,7 +15,9 @@ from urllib.request import Request, urlopen
 import pytest
 from fastapi import FastAPI
 
+from sage.errors import ConfigError
 from sage.view.answers import Answers
+from sage.view.cli import _listening
 from sage.view.filters import FILTERS
 from sage.view.page import FILES, MODULES
 from sage.view.server import LARGEST, TOKEN, application, is_own_name, readable
@@ -151,3 +153,12 @@ def test_the_command_serves_this_machine_alone_and_ends_at_ctrl_c(runs: Path) ->
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 128 + signal.SIGINT
+
+
+def test_the_port_stays_the_same_unless_somebody_else_is_there() -> None:
+    with _listening(None) as first, _listening(None) as second:
+        ports = {one.getsockname()[1] for one in (first, second)}
+        assert len(ports) == 2
+        assert {one.getsockname()[0] for one in (first, second)} == {"127.0.0.1"}
+        with pytest.raises(ConfigError, match="cannot be used"):
+            _listening(second.getsockname()[1])

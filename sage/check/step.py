@@ -28,6 +28,7 @@ def step(subject: Subject) -> Iterator[Line]:
     from sage.training.batch import TrainingEpisode
     from sage.training.gradient import Objective, accumulate_gradient
     from sage.training.optimizer import StudentOptimizer
+    from sage.training.setup import set_passes
 
     if subject.models is None or not subject.episodes:
         yield fine(
@@ -41,6 +42,9 @@ def step(subject: Subject) -> Iterator[Line]:
             f"A step needs {gib(needed)} of memory and {gib(free)} are free; use a smaller student."
         )
         return
+    notes: list[str] = []
+    set_passes(config, subject.models, notes.append)
+    yield from (fine(f"{note[:1].upper()}{note[1:]}.") for note in notes)
     episode = _shortened(subject.episodes[0])
     batch = [TrainingEpisode(episode, [Decision(Label.ALWAYS, 1.0) for _ in episode.turns])]
     # The whole rate at once: the first step of a warm-up is a tenth of it.

@@ -14,6 +14,7 @@ from sage.check.command import check
 from sage.check.page import Page, Verdict, fine, refused, warning
 from sage.config.load import load
 from sage.errors import ConfigError, ModelError
+from sage.training import passes
 from tests.config.test_load import sage
 from tests.tiny_models import byte_tokenizer, tiny_lm
 
@@ -184,3 +185,13 @@ def test_a_run_is_refused_before_the_first_model_is_loaded(tmp_path: Path) -> No
     assert ended.returncode == 2
     assert ended.stderr.strip().splitlines()[-1].startswith("Teacher: The folder")
     assert "Traceback" not in ended.stderr
+
+
+def test_packing_that_is_not_right_is_refused_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "why_not", lambda lm: "it is another family")
+    said: list[str] = []
+    page = check(load(["env.games=generated", "speed.packing=true"]), said.append)
+    assert page.exit_code == 2
+    assert "speed.packing=true is not right for the student (it is another family)" in " ".join(
+        " ".join(said).split()
+    )

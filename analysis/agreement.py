@@ -34,6 +34,8 @@ DRAWS = 2000
 LABELS = ("SKIP", "WEAK", "STRONG")
 RIGHT_LABEL = {"progress": "SKIP", "no_effect": "WEAK", "harm": "STRONG"}
 FORCED = {"DET_FAIL": "STRONG", "FALLBACK": "STRONG"}
+BINS = 10
+"""Equal-width bins of confidence in which it is held against the share of right labels."""
 CONFIDENCE_BINS = 128
 """Quantile bins of confidence in which draws of the AUROC are computed; the estimate itself uses the exact
 values."""
@@ -207,7 +209,7 @@ def over_runs(turns: pd.DataFrame, level: float = 0.95) -> dict[str, float]:
     return {"runs": len(kappas), "kappa_sd_runs": spread, "kappa_runs_low": low, "kappa_runs_high": high}
 
 
-def reliability(turns: pd.DataFrame, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+def reliability(turns: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Per method, env and equal-width bin of confidence: turns, mean confidence, share of right labels.
 
     The interval is that of a clustered rate. A confidence that never varies is no forecast and gives no row.
@@ -216,7 +218,7 @@ def reliability(turns: pd.DataFrame, bins: int = 10, level: float = 0.95) -> pd.
     for (method, env), mine in turns[turns["confidence"].notna()].groupby(["method", "env"], sort=True):
         if mine["confidence"].nunique() < 2:
             continue
-        spot = np.minimum((mine["confidence"].to_numpy(float) * bins).astype(int), bins - 1)
+        spot = np.minimum((mine["confidence"].to_numpy(float) * BINS).astype(int), BINS - 1)
         for number, part in mine.groupby(spot, sort=True):
             right = (part["decided"] == part["truth"]).to_numpy(float)
             low, high = clustered_rate(right, cluster_codes(part), level)
@@ -224,8 +226,8 @@ def reliability(turns: pd.DataFrame, bins: int = 10, level: float = 0.95) -> pd.
                 {
                     "method": method,
                     "env": env,
-                    "from": number / bins,
-                    "to": (number + 1) / bins,
+                    "from": number / BINS,
+                    "to": (number + 1) / BINS,
                     "turns": len(part),
                     "confidence": float(part["confidence"].mean()),
                     "right": float(right.mean()),
@@ -237,12 +239,12 @@ def reliability(turns: pd.DataFrame, bins: int = 10, level: float = 0.95) -> pd.
     return pd.DataFrame(rows, columns=columns)
 
 
-def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Expected calibration error with equal-width bins (Naeini et al. 2015), confidence as P(label is
     right). It has no interval: of a well calibrated judge it can only err upwards."""
-    spot = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(spot, minlength=bins)
-    gap = np.bincount(spot, confidence, minlength=bins) - np.bincount(spot, right, minlength=bins)
+    spot = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    count = np.bincount(spot, minlength=BINS)
+    gap = np.bincount(spot, confidence, minlength=BINS) - np.bincount(spot, right, minlength=BINS)
     return float(np.abs(gap)[count > 0].sum() / len(confidence))
 
 
@@ -330,6 +332,6 @@ def tables(
     return {
         "agreement": agreement(records, question, cluster),
         "confusion": confusion(labelled(records, "rule", question)),
-        "reliability": reliability(turns),
+        "reliability": reliability(turns, question.level),
         **label_shares(records, question),
     }

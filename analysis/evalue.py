@@ -9,8 +9,6 @@ effect it ever reaches 1/α with chance at most α, so 20 stands for 0.05, plann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy import optimize
 
@@ -31,25 +29,18 @@ def log_e_value(t: float | np.ndarray, n: int | np.ndarray, prior_sd: float = PR
     return np.where(np.less(n, 2), 0.0, value)
 
 
-def e_value(t: float, n: int, prior_sd: float = PRIOR_SD) -> float:
+def e_value(t: float, n: int) -> float:
     """The e-value; inf where it has no number."""
     with np.errstate(over="ignore"):
-        return float(np.exp(log_e_value(t, n, prior_sd)))
+        return float(np.exp(log_e_value(t, n)))
 
 
-def reach(n: int, enough: float = ENOUGH, prior_sd: float = PRIOR_SD) -> float:
+def reach(n: int, enough: float = ENOUGH) -> float:
     """The |t| whose e-value is `enough`; inf where no t has it (few values: E < (1 + n g)^((n − 1)/2))."""
     wanted = float(np.log(enough))
-    if n < 2 or (n - 1) / 2 * np.log1p(n * prior_sd**2) <= wanted:
+    if n < 2 or (n - 1) / 2 * np.log1p(n * PRIOR_SD**2) <= wanted:
         return float("inf")
     high = 1.0
-    while log_e_value(high, n, prior_sd) < wanted:
+    while log_e_value(high, n) < wanted:
         high *= 2
-    return float(optimize.brentq(lambda t: float(log_e_value(t, n, prior_sd)) - wanted, 0.0, high))
-
-
-def anytime_interval(differences: Sequence[float], se: float, level: float = 0.95) -> tuple[float, float]:
-    """Differences that the e-value does not reject: a confidence sequence, which holds at all numbers of
-    seeds together. `se` is the standard error of the mean."""
-    mean, half = float(np.mean(differences)), reach(len(differences), 1 / (1 - level)) * se
-    return mean - half, mean + half
+    return float(optimize.brentq(lambda t: float(log_e_value(t, n)) - wanted, 0.0, high))

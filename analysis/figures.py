@@ -95,11 +95,11 @@ def _wrapped(name: str, width: int) -> str:
     return fill(name.replace("_", "_ "), width).replace("_ ", "_")
 
 
-def _panels(count: int, height: float = 3.3) -> tuple[Figure, Any]:
+def _panels(count: int) -> tuple[Figure, Any]:
     """A figure with as many panels, up to three in a row."""
     across = min(3, count)
     down = -(-count // across)
-    figure = _figure(WIDE, height * down)
+    figure = _figure(WIDE, 3.3 * down)
     axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in axes.ravel()[count:]:
         axis.set_visible(False)

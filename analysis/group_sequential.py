@@ -127,10 +127,10 @@ def _maxima(after: tuple[int, ...], sides: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def stopping_bias(after: tuple[int, ...], alpha: float = 0.05) -> np.ndarray:
+def stopping_bias(after: tuple[int, ...]) -> np.ndarray:
     """Mean of the difference at the stop minus the truth at each of `EFFECTS`, in sd of a paired difference;
     futility not heeded."""
-    reach = -special.stdtrit(np.array(after) - 1.0, Looks(after).levels(alpha) / 2)
+    reach = -special.stdtrit(np.array(after) - 1.0, Looks(after).levels(0.05) / 2)
     draws = np.random.default_rng([22, *after]).standard_normal((_BIAS_STUDIES, after[-1]))
     found = []
     for effect in EFFECTS:

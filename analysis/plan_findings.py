@@ -71,7 +71,7 @@ class Finding:
     way_out: str = ""
 
 
-def all_of(good: Iterable[Any], wrong: Iterable[str], way_out: str, what: str = "runs") -> Finding:
+def all_of(good: Iterable[Any], wrong: Iterable[str], way_out: str) -> Finding:
     """Met where nothing is wrong and something is good; the detail names the first wrong one."""
     good, wrong = list(good), list(wrong)
     if wrong:
@@ -79,7 +79,7 @@ def all_of(good: Iterable[Any], wrong: Iterable[str], way_out: str, what: str = 
         return Finding(NOT_MET, f"{wrong[0]}{more}", way_out)
     if not good:
         return Finding(NOT_MET, "no planned run is done", "run the plan's runs")
-    return Finding(MET, f"{len(good)} of {len(good)} {what}")
+    return Finding(MET, f"{len(good)} of {len(good)} runs")
 
 
 def seconds_between(first: str, second: str) -> float:

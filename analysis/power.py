@@ -88,6 +88,10 @@ def standard_error(
     return float(np.sqrt(variance))
 
 
-def binomial_residual(rate: float, game_share: float = 0.5, rollouts: int = 1) -> float:
-    """Variance per episode that remains within a game: rate (1 − rate), less the share that games explain."""
-    return rate * (1 - rate) * (1 - game_share) / rollouts
+GAME_SHARE = 0.5
+"""Of the variance of an episode that games explain, where nobody knows better."""
+
+
+def binomial_residual(rate: float) -> float:
+    """Variance per episode that remains within a game: rate (1 − rate), of which games explain half."""
+    return rate * (1 - rate) * (1 - GAME_SHARE)

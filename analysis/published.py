@@ -27,6 +27,8 @@ from analysis.table_file import header_of
 
 COLUMNS = ("table", "student", "teacher", "method", "benchmark", "split", "metric", "value", "n_episodes")
 SETUP = ["table", "student", "teacher", "benchmark"]
+POWER = 0.8
+"""At which the games are counted that a difference would need."""
 MAX_RUNS = 5
 """How many pooled runs of n episodes are tried for a percentage that does not fit n. More would fit
 anything."""
@@ -279,12 +281,12 @@ def _of(row: Any) -> str:
     return f"{text} ({'; '.join(notes)})" if notes else text
 
 
-def _games_needed(a: float, b: float, alpha: float, power: float = 0.8) -> int | None:
+def _games_needed(a: float, b: float, alpha: float) -> int | None:
     """Games per method for an unpaired two-proportion z-test with unpooled variance (Fleiss, without
     correction)."""
     if a == b:
         return None
-    reach = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+    reach = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)
     return int(np.ceil(reach**2 * (a * (1 - a) + b * (1 - b)) / (a - b) ** 2))
 
 
@@ -399,7 +401,7 @@ def tables(
     return result
 
 
-def to_published(summary: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
+def to_published(summary: pd.DataFrame) -> pd.DataFrame:
     """Our own per-run summary rows in the format above, so that our tables pass the same checks.
 
     `summary` is `analysis.summary.per_run`; each run is printed with its own n.
@@ -413,7 +415,7 @@ def to_published(summary: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
             "benchmark": summary["env"],
             "split": summary["split"],
             "metric": "success_rate_pct",
-            "value": (100 * summary["mean"]).map(lambda value: f"{value:.{decimals}f}"),
+            "value": (100 * summary["mean"]).map(lambda value: f"{value:.2f}"),
             "n_episodes": summary["episodes_ok"],
         }
     )

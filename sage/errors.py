@@ -90,7 +90,7 @@ def short_reason(error: BaseException, limit: int = 160) -> str:
     return (text if len(text) <= limit else text[: limit - 1].rstrip() + "…").rstrip(" .:")
 
 
-def some(names: list[str], count: int = 3) -> str:
-    """The first names of many, and how many more there are."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+def some(names: list[str]) -> str:
+    """The first three names of many, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

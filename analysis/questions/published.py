@@ -58,7 +58,7 @@ def section(part: Section, records: Records, brief: Brief) -> None:
 
     if not brief.published:
         return
-    found = answer(brief.published, brief.question.baseline)
+    found = answer(brief.published, brief.question.baseline, level=brief.question.level)
     part.say("Percentages that no whole number of episodes gives, and what each printed difference is worth.")
     part.table("published_impossible", found["impossible"], "Impossible percentages", folded=True)
     part.table("published_sizes", found["sizes"], "Number of episodes stated, and the one that fits best")

@@ -236,14 +236,14 @@ def _start(job: Job, command: Sequence[str], environment: Mapping[str, str]) -> 
     return _Child(process)
 
 
-def stop_children(grace_s: float = STOP_GRACE_S) -> None:
+def stop_children() -> None:
     """SIGTERM to every child, and wait until they have gone; for a signal handler that will not return.
 
     Nothing is reaped here, since the interrupted `run_jobs` does that.
     """
     for process in _alive.values():
         _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
+    deadline = time.monotonic() + STOP_GRACE_S
     while time.monotonic() < deadline:
         left = False
         for pid in _alive:

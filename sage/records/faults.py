@@ -40,11 +40,11 @@ def machine_fault(error: BaseException, folder: Path) -> str:
     return ""
 
 
-def has_room(folder: Path, size: int = 2**16) -> bool:
+def has_room(folder: Path) -> bool:
     """Whether a small file can be written into `folder` now."""
     probe = folder / f".room.{os.getpid()}"
     try:
-        probe.write_bytes(b"\1" * size)
+        probe.write_bytes(b"\1" * 2**16)
         return True
     except OSError as error:
         return error.errno not in FULL

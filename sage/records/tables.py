@@ -211,9 +211,9 @@ def _piece(path: Path, columns: list[str] | None) -> pa.Table:
         raise DamagedRecords(f"{path} is not what was written ({why}){_WAY_OUT}") from error
 
 
-def read_frame(folder: Path, table: str, columns: Iterable[str] | None = None) -> pd.DataFrame:
+def read_frame(folder: Path, table: str) -> pd.DataFrame:
     """As `read`, for pandas."""
-    return read(folder, table, columns).to_pandas()
+    return read(folder, table).to_pandas()
 
 
 def write_consolidated(folder: Path, target: Path) -> list[Path]:

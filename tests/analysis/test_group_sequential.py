@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from analysis.evalue import anytime_interval, e_value, log_e_value, reach
+from analysis.evalue import e_value, log_e_value, reach
 from analysis.group_sequential import STUDIES, Looks, score, stopping_bias, t_at_looks
 from benchmarks.sequential import other_designs, stopping
 
@@ -165,10 +165,7 @@ def test_an_e_value_reaches_twenty_in_less_than_one_study_without_effect_of_twen
     assert ever < 0.05
 
 
-def test_an_anytime_interval_is_what_the_e_value_does_not_reject():
-    values = np.array([0.04, 0.05, 0.03, 0.06, 0.045])
-    se = values.std(ddof=1) / np.sqrt(5)
-    low, high = anytime_interval(values, se)
-    assert e_value((values.mean() - low) / se, 5) == pytest.approx(20)
-    assert e_value((values.mean() - high) / se, 5) == pytest.approx(20)
+def test_reach_is_where_the_e_value_is_twenty_and_nowhere_for_three_seeds():
+    assert e_value(reach(5), 5) == pytest.approx(20)
+    assert e_value(-reach(5), 5) == pytest.approx(20)
     assert reach(3) == float("inf")  # three seeds alone are never enough

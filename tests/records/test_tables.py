@@ -153,7 +153,7 @@ def test_rows_of_another_step_are_refused(folder: Path) -> None:
 
 def test_an_empty_run_reads_as_empty_tables(folder: Path) -> None:
     assert read(folder, "turns").num_rows == 0
-    assert read_frame(folder, "steps", ["step", "loss"]).columns.tolist() == ["step", "loss"]
+    assert read(folder, "steps", ["step", "loss"]).column_names == ["step", "loss"]
 
 
 def test_columns_that_are_called_otherwise_now_are_read_under_their_new_names(folder: Path) -> None:

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from sage.envs.alfworld.store import DEFAULT_COUNTS, LAYOUT, ensure_games
-from sage.envs.manifest import Manifest, MissingData, cache_root, hash_files, spread
+from sage.envs.manifest import Manifest, MissingData, cache_root, hash_files
 from sage.episode import Task
 
 SOURCES = ("official", "generated", "auto")
@@ -58,7 +58,6 @@ def load_tasks(
     split: str = "valid_unseen",
     *,
     root: str | Path | None = None,
-    limit: int | None = None,
     seed: int = 0,
     counts: dict[str, int] | None = None,
 ) -> list[Task]:
@@ -68,7 +67,6 @@ def load_tasks(
         source: `official`, `generated` or `auto`.
         split: `train`, `valid_seen`, `valid_unseen` (official ones may have more, such as `valid_train`).
         root: folder that holds `json_2.1.1`, instead of ALFWORLD_DATA; official games only.
-        limit: at most this many, spread over the task types (see `spread`).
         seed, counts: of the generated set.
 
     Raises:
@@ -78,10 +76,8 @@ def load_tasks(
     """
     path = None if root is None else Path(root).expanduser()
     if resolve_source(source, path) == "official":
-        tasks = _official(split, path)
-    else:
-        tasks = _generated(split, seed, counts or DEFAULT_COUNTS)
-    return spread(tasks, limit)
+        return _official(split, path)
+    return _generated(split, seed, counts or DEFAULT_COUNTS)
 
 
 def official_root(root: Path | None = None) -> Path:

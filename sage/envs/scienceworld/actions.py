@@ -29,11 +29,6 @@ def failure_of(action: str, observation: str) -> Failure:
     return Failure.NO_EFFECT if _FORMS.fullmatch(action.strip()) else Failure.SCHEMA
 
 
-def is_question(observation: str) -> bool:
-    """Whether the simulator asks which of several things was meant; the answer is a number."""
-    return observation.startswith(_AMBIGUOUS)
-
-
 def is_crash(observation: str) -> bool:
     """Whether this is a Java exception's name: the simulator itself failed and goes on saying so."""
     return _CRASH.match(observation) is not None

@@ -56,14 +56,13 @@ class StaticEngine(InSlots):
         *,
         room: int | None = None,
         width: int = 1,
-        chunk: int | None = None,
     ) -> None:
         if not knows(lm):
             raise ModelError("it does not know this architecture")
         super().__init__(slots)
         self.lm = lm
         self._room, self._width = room, width
-        self._chunk = chunk or CHUNK.get(lm.device.type, CHUNK["cpu"])
+        self._chunk = CHUNK.get(lm.device.type, CHUNK["cpu"])
         self._layers = Layers(lm)
         self._length = 0
         self._programs: dict[tuple[bool, int], Program] = {}

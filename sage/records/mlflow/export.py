@@ -32,14 +32,9 @@ from sage.redaction import guard_streams, redact
 class RunExport:
     """Brings one MLflow run up to date with one run directory; `sync` may be called any number of times."""
 
-    def __init__(
-        self, run_dir: Path, uri: str, *, parent: str = "", tags: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, run_dir: Path, uri: str) -> None:
         self.run = RunDir(run_dir)
         self.uri = uri
-        self._more_tags = dict(tags or {})
-        if parent:
-            self._more_tags["mlflow.parentRunId"] = parent
         self._id = ""
         self._last_step = -1
         self._sent: set[data.Point] = set()
@@ -91,7 +86,7 @@ class RunExport:
         from mlflow.entities import Param
 
         started = data.step_times(self.run)[0]
-        tags = data.tags(self.run) | self._more_tags
+        tags = data.tags(self.run)
         name = tags.pop("mlflow.runName")
         made = client.create_run(self._experiment, start_time=started, tags=tags, run_name=name)
         self._id = made.info.run_id
@@ -128,7 +123,7 @@ class RunExport:
     def _send_tags(self, client: Any) -> None:
         from mlflow.entities import RunTag
 
-        tags = data.tags(self.run) | self._more_tags
+        tags = data.tags(self.run)
         client.log_batch(self._id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
     def _send_dataset(self, client: Any) -> None:

@@ -98,14 +98,14 @@ class Exporter:
         self._reader = threading.Thread(target=self._read, name="mlflow-export", daemon=True)
         self._reader.start()
 
-    def follow(self, run_dir: Path, *, parent: str = "", tags: dict[str, str] | None = None) -> None:
-        """Export this run directory now and as it grows. `parent` is a parent MLflow run's id."""
+    def follow(self, run_dir: Path) -> None:
+        """Export this run directory now and as it grows."""
         path = str(Path(run_dir).resolve())
         self._pending.append(path)
         if self._process is None or self._process.stdin is None:
             return
         with contextlib.suppress(OSError, ValueError):
-            line = json.dumps({"run_dir": path, "parent": parent, "tags": tags or {}})
+            line = json.dumps({"run_dir": path})
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
@@ -162,12 +162,11 @@ class Syncing(Protocol):
     def sync(self, final: bool) -> str: ...
 
 
-def serve(export: Callable[..., Syncing], uri: str, poll_s: float) -> int:
+def serve(export: Callable[[Path, str], Syncing], uri: str, poll_s: float) -> int:
     """Follow run directories named on stdin (JSON lines) until it closes or the parent dies.
 
     One JSON line to stdout for each directory when its export is complete or has failed for good; returns 1
-    where any has failed. `export` makes what a directory is exported by, of its path, the URI and what else
-    its line says.
+    where any has failed. `export` makes what a directory is exported by, of its path and the URI.
     """
     return _Followed(export, uri).serve(poll_s)
 
@@ -175,10 +174,10 @@ def serve(export: Callable[..., Syncing], uri: str, poll_s: float) -> int:
 class _Followed:
     """The run directories that a server follows, each exported a little at a time."""
 
-    def __init__(self, export: Callable[..., Syncing], uri: str) -> None:
+    def __init__(self, export: Callable[[Path, str], Syncing], uri: str) -> None:
         self._export, self.uri = export, uri
         self._parent = os.getppid()
-        self._wanted: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
         self._exports: dict[str, Syncing] = {}
         self._not_before: dict[str, float] = {}
         """Run directory -> the monotonic time before which it is left alone."""
@@ -207,8 +206,8 @@ class _Followed:
                 if message is None:
                     self._closing = True
                 else:
-                    path = message.pop("run_dir")
-                    self._exports[path] = self._export(Path(path), self.uri, **message)
+                    path = message["run_dir"]
+                    self._exports[path] = self._export(Path(path), self.uri)
                 message = self._wanted.get_nowait()
         except queue.Empty:
             pass

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sage.records.schema import STEPS
-from sage.records.tables import read, table_files
+from sage.errors import reason_of
+from sage.records.schema import STEPS, TABLES
+from sage.records.tables import DamagedRecords, arrow_schema, read, table_files
 from sage.view.filters import condition
 from sage.view.library import Entry, Library, config_of, progress_of
 from sage.view.question import Questions
@@ -49,20 +50,29 @@ class Answers:
         }
 
     def run(self, key: str) -> dict[str, Any]:
-        """One attempt: its steps, its evaluations, its settings, and the moments at which it was played."""
+        """One attempt: its steps, its evaluations, its settings, and the moments at which it was played. A
+        table that cannot be read is a note, and as if it were empty."""
         entry = self.library.entry(key)
-        steps = read(entry.path, "steps")
-        episodes = self.rows.keys(entry.path, "episodes")
-        tokens = self.rows.keys(entry.path, "tokens").num_rows
         names = [name for name in STEPS if name not in _RUN_COLUMNS]
+        tables, notes = {}, []
+        for table in TABLES:
+            try:
+                tables[table] = (
+                    read(entry.path, table) if table == "steps" else self.rows.keys(entry.path, table)
+                )
+            except (DamagedRecords, OSError, pa.ArrowException) as error:
+                tables[table] = arrow_schema(table).empty_table()
+                notes.append(reason_of(error))
+        found = line(entry, time.time())
         return {
-            **line(entry, time.time()),
+            **found,
+            "notes": list(dict.fromkeys([*found["notes"], *notes])),
             "rates": entry.rates or [],
-            "steps_table": {name: steps.column(name).to_pylist() for name in names},
-            "moments": moments(episodes),
+            "steps_table": {name: tables["steps"].column(name).to_pylist() for name in names},
+            "moments": moments(tables["episodes"]),
             "settings": flat(entry.attempt.identity.fields if entry.attempt.identity else {}),
-            "tokens": {"rows": tokens, "bytes": _size(entry.path, "tokens")},
-            "turns": {"rows": self.rows.keys(entry.path, "turns").num_rows},
+            "tokens": {"rows": tables["tokens"].num_rows, "bytes": _size(entry.path, "tokens")},
+            "turns": {"rows": tables["turns"].num_rows},
         }
 
     def episodes(
@@ -109,7 +119,10 @@ class Answers:
         }
 
     def _with_tokens(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> list[bool]:
-        keys = self.rows.keys(path, "tokens")
+        try:
+            keys = self.rows.keys(path, "tokens")
+        except (DamagedRecords, OSError, pa.ArrowException):  # the run's page says so
+            return [False] * len(rows)
         if not keys.num_rows:
             return [False] * len(rows)
         plain = pa.table({name: _plain(keys.column(name)) for name in PLACE})

@@ -6,6 +6,7 @@ import argparse
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -133,13 +134,15 @@ def _serve(roots: Sequence[Path], port: int | None) -> int:
 
     from sage.view.server import application
 
-    token = secrets.token_urlsafe(32)
+    token, answers = secrets.token_urlsafe(32), _answers(roots)
+    # A thousand folders are read while the address is still being copied.
+    threading.Thread(target=answers.runs, name="first look", daemon=True).start()
     with _listening(port) as listening:
         # Behind the #, which a browser sends to nobody and no log holds.
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/#/open/{token}"
         print(f"Open {address}\nCtrl-C ends it.", flush=True)
         config = uvicorn.Config(
-            application(_answers(roots), token),
+            application(answers, token),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -185,6 +185,9 @@ def test_a_damaged_folder_is_a_note_and_stops_no_other(how: str, tmp_path: Path)
     if how == "cut table":
         with pytest.raises(DamagedRecords, match=r"turns\.parquet"):
             answers.episode(keys["opd"], TRAINED)
+        run = answers.run(keys["opd"])
+        assert ["turns.parquet" in note for note in run["notes"]] == [True]
+        assert (run["steps_table"]["loss"], len(run["moments"])) == ([1.0, 0.5], 4)
 
 
 def test_records_from_before_there_were_tokens_are_read(tmp_path: Path) -> None:

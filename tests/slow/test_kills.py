@@ -117,7 +117,9 @@ class Storm:
             if found is None:
                 return
             run, pid, java = found
-            kinds = [kind for kind in self.left.elements() if java is not None or "JVM" not in kind]
+            kinds = [kind for kind in self.left.elements() if "JVM" not in kind]
+            if java is not None:  # rarer than the rest: what befalls a JVM is drawn first where there is one
+                kinds = [kind for kind in self.left.elements() if "JVM" in kind] or kinds
             if not kinds:
                 parent.wait(timeout=1200)
                 return

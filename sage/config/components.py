@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sage.config import registry
+from sage.config.installed import register_installed
 from sage.errors import ConfigError
 
 COMPONENTS = (
@@ -51,9 +52,13 @@ def conf_dir() -> Path:
 
 
 def register_components(plugins: Iterable[str] = ()) -> None:
-    """Import the built-in components and then the named plugin modules. Raises ConfigError."""
+    """Import the built-in components, those of installed packages and the named plugin modules.
+
+    Raises ConfigError.
+    """
     for module in COMPONENTS:
         importlib.import_module(module)
+    register_installed()
     for module in plugins:
         try:
             importlib.import_module(module)

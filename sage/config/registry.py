@@ -4,8 +4,8 @@ A component (an intervention rule, a confidence, an environment, ...) is one fro
 fields are its settings. It is registered under the name that its YAML gives in `name:`. Settings classes
 must be importable in milliseconds: they import torch, transformers or an environment only inside methods.
 
-A package outside this one adds a component by registering a class in a module named in the config's
-`plugins:` list.
+A package outside this one adds a component by registering a class in a module that its entry point names
+(`sage.config.installed`), or the config's `plugins:` list.
 """
 
 from __future__ import annotations

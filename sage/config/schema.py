@@ -462,7 +462,8 @@ class RunConfig(Settings):
     tracking: TrackingSettings
     launch: LaunchSettings
     plugins: list[str]
-    """Python modules imported before validation; they register components of their own."""
+    """Python modules imported before validation; they register components of their own. Those of an
+    installed package with an entry point (docs/guide/own_parts.md) are put in where a run takes one."""
 
     @model_validator(mode="after")
     def _loss_fits_the_play(self) -> RunConfig:

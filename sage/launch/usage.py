@@ -37,8 +37,10 @@ sage: selective on-policy distillation of LLM agents.
 def help_text(arguments: Sequence[str] = ()) -> str:
     """The help page; with `--config-dir DIR` among the arguments, its options are listed too."""
     from sage.config.components import conf_dir
+    from sage.config.installed import folders as installed
 
-    folders = [conf_dir(), *(Path(a) for a in _config_dirs(arguments) if Path(a).is_dir())]
+    theirs = [folder for _, folder in installed()]
+    folders = [conf_dir(), *theirs, *(Path(a) for a in _config_dirs(arguments) if Path(a).is_dir())]
     groups: dict[str, dict[str, str]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*/*.yaml")):

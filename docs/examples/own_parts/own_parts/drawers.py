@@ -1,7 +1,6 @@
 """A whole environment in one file: a key lies in one of three drawers; open that one.
 
-    cd docs/examples/own_environment
-    python -m sage --config-dir conf 'plugins=[drawers]' env=drawers trainer.steps=2
+    python -m sage env=drawers trainer.steps=2
 
 The rest of it is `conf/env/drawers.yaml` (its settings) and `conf/prompt/drawers.yaml` (its words).
 """

@@ -11,7 +11,7 @@ from sage.objective.divergence.estimators import NegativeLogLikelihood
 from sage.objective.normalization import Unnormalized
 from sage.policy.seat import Job
 from sage.records.clock import phase
-from sage.training.batch import Models, TrainingEpisode
+from sage.training.batch import Models, TrainingEpisode, lengths_of, score_batch
 from sage.training.gradient import BatchLoss, Objective, accumulate_gradient
 from sage.training.not_ok import refuse_not_ok_anywhere
 from sage.training.parts import Training
@@ -58,9 +58,14 @@ def _imitate(training: Training, episodes: Sequence[Episode], weight: float) -> 
         for episode in episodes
         if episode.won and episode.turns
     ]
-    # −log p looks at no teacher: the student stands in for it, and the ledger stays empty.
-    alone = Models(models.student, models.student, models.vocabulary, None, passes=models.passes)
+    # −log p looks at no teacher: the student stands in for it, and need not be asked what it thinks.
+    student, micro_batch = models.student, training.speed.micro_batch
+    alone = Models(student, student, models.vocabulary, None, passes=models.passes)
+    weight_VD = student.model.get_output_embeddings().weight
+    width = weight_VD.shape[1]
+    nothing = {id(one.episode): weight_VD.new_zeros(sum(lengths_of(one)), width) for one in batch}
+    scored = score_batch(alone, IMITATION.confidence, batch, micro_batch=micro_batch, states=nothing)
     loss = accumulate_gradient(
-        alone, IMITATION, batch, micro_batch=training.speed.micro_batch, processes=training.processes
+        alone, IMITATION, batch, micro_batch=micro_batch, processes=training.processes, scored=scored
     )
     return replace(loss, teacher_tokens=sum(episode.teacher_tokens for episode in episodes))

@@ -508,6 +508,12 @@ def test_demonstrations_add_their_cross_entropy(tmp_path: Path) -> None:
 
     trainer = TRAINER.model_copy(update={"steps": 1, "clip_norm": 1e9})
     hook = register_optimizer_step_pre_hook(keep)
+    passes: list[tuple[list[list[int]], bool]] = []
+
+    def listen(_module: torch.nn.Module, _args: tuple[object, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        passes.append((kwargs["input_ids"].tolist(), torch.is_grad_enabled()))
+
+    both.student.model.base_model.register_forward_pre_hook(listen, with_kwargs=True)
     reference = copy.deepcopy(both.student.model)
     summary, (report,), _ = train(
         tmp_path,
@@ -527,6 +533,10 @@ def test_demonstrations_add_their_cross_entropy(tmp_path: Path) -> None:
             where = slice(turn.answer_start - 1, turn.answer_end - 1)
             total = total + torch.nn.functional.cross_entropy(logp[where], answer, reduction="sum")
             tokens += turn.n_tokens
+    # Each is read once, to learn from it: nobody asks what the student thinks of what it imitates.
+    beginnings = [episode.token_ids[:8] for episode in episodes]
+    read = [grad for rows, grad in passes for row in rows if row[:8] in beginnings]
+    assert read == [True] * len(episodes)
     loss = weight * total / tokens
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in reference.parameters() if p.grad is not None])

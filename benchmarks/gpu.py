@@ -19,7 +19,9 @@ import argparse
 import contextlib
 import json
 import platform
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -35,7 +37,7 @@ from transformers import AutoTokenizer, DynamicCache, Qwen3Config, Qwen3ForCausa
 from transformers.utils import logging
 
 from sage.config.load import load
-from sage.config.schema import ModelSettings, SpeedSettings, TrainerSettings
+from sage.config.schema import ModelSettings
 from sage.envs.pool import EnvPool
 from sage.episode import Decision, Label
 from sage.objective.chunked import Chunking, Head, Projected, chunked_divergence
@@ -44,9 +46,12 @@ from sage.objective.divergence.base import ReverseKL
 from sage.objective.intervention.base import TurnContext
 from sage.policy import rollout
 from sage.policy.decoding.answer import Reply, Sampling
+from sage.policy.decoding.branches import Branch, Trunk
+from sage.policy.decoding.engine import right_engine
 from sage.policy.decoding.engines import BuiltName, build_engine, candidates
 from sage.policy.decoding.equivalence import engine_error
-from sage.policy.decoding.generate import Decoder, answers, stream
+from sage.policy.decoding.generate import Decoder, answers, reply, stream
+from sage.policy.decoding.static import StaticEngine
 from sage.policy.models.folder import resolve_path
 from sage.policy.models.hidden_states import hidden_states
 from sage.policy.models.load import LanguageModel, load_model
@@ -54,13 +59,17 @@ from sage.policy.models.shape import shape_of
 from sage.policy.prompts import choose_style
 from sage.policy.seat import Job
 from sage.records.clock import PhaseClock, phase
+from sage.records.ledger import WORK
+from sage.training import checkpoint
 from sage.training.batch import TrainingEpisode, match_models
+from sage.training.content import content_of
 from sage.training.gradient import Objective, accumulate_gradient
 from sage.training.judging import judge_of
 from sage.training.memory import fitted, need_of
 from sage.training.optimizer import StudentOptimizer
 from sage.training.players import training_play
 from sage.training.setup import training_settings
+from sage.training.speed import peak_of, speed_columns
 
 SECONDS = 480.0
 """Of the whole benchmark."""
@@ -562,19 +571,79 @@ def loss(bench: Bench) -> None:
 
 
 def judge(bench: Bench) -> None:
-    """Whether the engine of the device reads a shared prefix once."""
+    """Queries of whole episodes that begin alike (random ids in the proportions of ReAct's), each alone and
+    with what they share read once; and questions behind a scoring pass."""
     lm = bench.lm("8B")
-    name = candidates(lm)[0]
-    if build_engine(lm, 2, name).shares:
-        bench.say("judge", f"engine {name} reads shared prefixes once", 1)
-    else:
-        bench.say(
-            "judge", f"shared prefixes on engine {name}", None, aim="3 x fewer tokens", note="not built"
-        )
-    built = "context" in type(load(["tracking=none"]).intervention).model_fields
-    bench.say(
-        "judge", "judge.context=trajectory", None, note="built, not measured here" if built else "not built"
-    )
+    episodes, turns, shared, own = (2, 6, 60, 12) if bench.small else (8, 30, 240, 90)
+    ids, spans = _conversations(episodes, turns, bench.small)
+    queries = [one[:shared] + [7 + t] * own for one in ids for t in range(turns)]
+    name: BuiltName = "static" if bench.small else candidates(lm)[0]
+    tokens: dict[bool, int] = {}
+    seconds: dict[bool, float] = {}
+    said: dict[bool, list[list[int]]] = {False: [], True: []}
+    right_engine(lm, name)  # measured here, so that it is not counted below
+    for shares in (False, True):
+        with _sharing(shares) as count:
+            seconds[shares] = bench.seconds(partial(_replied, lm, queries, name, said[shares]), 1)
+        tokens[shares] = count[0] // 2  # once to warm up
+    what = f"8B, {len(queries)} queries of {episodes} episodes, engine {name}"
+    ratio = tokens[False] / tokens[True]
+    bench.say("judge", f"{what}: tokens of prompts, alone over shared", ratio, "x", aim="≥ 3")
+    same = sum(a == b for a, b in zip(said[False], said[True], strict=True))
+    bench.say("judge", f"{what}: replies equal", same, f"of {len(queries)}", aim=str(len(queries)))
+    for shares in (False, True):
+        bench.say("judge", f"{what}: {'shared' if shares else 'alone'}", seconds[shares], "s")
+    _free(bench)
+    _trajectory(bench, lm, ids, spans)
+
+
+def _conversations(episodes: int, turns: int, small: bool) -> tuple[list[list[int]], list[list[int]]]:
+    """Random ids of whole episodes, and where each turn ends."""
+    draw = np.random.default_rng(0)
+    opening, a_turn = (60, 24) if small else (800, 240)
+    ids = [draw.integers(5, 900, opening + turns * a_turn).tolist() for _ in range(episodes)]
+    return ids, [[opening + (t + 1) * a_turn for t in range(turns)] for _ in ids]
+
+
+def _replied(lm: LanguageModel, queries: list[list[int]], name: BuiltName, said: list[list[int]]) -> None:
+    said[:] = [r.ids for r in reply(lm, queries, 2, batch=32, engine=name, draft_tokens=0)]
+
+
+@contextlib.contextmanager
+def _sharing(shares: bool) -> Iterator[list[int]]:
+    """Engines share or not; the number counts the tokens that go through their prompts' forwards."""
+    count, run = [0], StaticEngine._run
+
+    def counted(engine: StaticEngine, chunk: bool, parts: Any, slot: int) -> Tensor:
+        count[0] += sum(len(ids) for *_, ids in parts) if chunk else 0
+        return run(engine, chunk, parts, slot)
+
+    StaticEngine._run, StaticEngine.shares = counted, shares  # type: ignore[method-assign, misc]
+    try:
+        yield count
+    finally:
+        StaticEngine._run, StaticEngine.shares = run, True  # type: ignore[method-assign, misc]
+
+
+def _trajectory(bench: Bench, lm: LanguageModel, ids: list[list[int]], spans: list[list[int]]) -> None:
+    """`judge.context=trajectory`: a scoring pass of one episode, and the questions of its turns behind it."""
+    answer = 6 if bench.small else 30
+    chosen = [[p for end in spans[0] for p in range(end - answer - 1, end - 1)]]
+    branches = [Branch(0, end, [9 + t] * 100) for t, end in enumerate(spans[0])]
+
+    def plain() -> Tensor:
+        with torch.no_grad():
+            return hidden_states(lm, ids[:1], chosen)
+
+    what = f"8B, an episode of {len(ids[0]):,} tokens, {len(branches)} questions of 100"
+    alone, trunk = plain(), Trunk(lm, ids[:1], chosen)
+    off = float((alone - trunk.hidden_TE).abs().max())
+    bench.say("judge", f"{what}: states of the scoring pass off by", off, aim="0")
+    bench.say("judge", f"{what}: the scoring pass", bench.seconds(plain, 2), "s")
+    keeps = bench.seconds(lambda: Trunk(lm, ids[:1], chosen), 2)
+    bench.say("judge", f"{what}: the scoring pass that keeps its cache", keeps, "s")
+    asked = bench.seconds(lambda: trunk.replies(branches, 2, None), 2)
+    bench.say("judge", f"{what}: the questions behind it", asked, "s")
 
 
 def student(bench: Bench) -> None:
@@ -660,13 +729,33 @@ def _differentiate(lm: LanguageModel, rows: list[list[int]]) -> None:
 
 
 def checkpoints(bench: Bench) -> None:
-    """What is kept of a step, and how long it takes."""
-    built = {"checkpoint", "checkpoint_in_background"} & {
-        *TrainerSettings.model_fields,
-        *SpeedSettings.model_fields,
-    }
-    bench.say("checkpoints", "written in the background, weights|full", None,
-              note="built, not measured here" if built else "not built")  # fmt: skip
+    """What a step waits for where a checkpoint is written in the background (the copy), and the write itself;
+    full and weights alone."""
+    lm = bench.lm("1.7B")
+    config = load(["tracking=none"])
+    with tempfile.TemporaryDirectory(dir=None if bench.small else ".") as folder:
+        needed = 12 * _count(lm)
+        if shutil.disk_usage(folder).free < 1.2 * needed or bench.left < 90:
+            bench.say("checkpoints", "", None, note="no room on the disk, or no time left")
+            return
+        optimizer = StudentOptimizer(lm.model, config.trainer)
+        for p in lm.model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        content = content_of(1, lm, optimizer.state_dict())
+        bench.wait()
+        started = time.perf_counter()
+        copy = content.copied()
+        bench.say("checkpoints", "1.7B: the copy that a step waits for", time.perf_counter() - started, "s",
+                  aim="≤ 10 % of a step")  # fmt: skip
+        for kind in ("full", "weights"):
+            started = time.perf_counter()
+            path = checkpoint.write(Path(folder) / kind, copy, kind)  # type: ignore[arg-type]
+            seconds = time.perf_counter() - started
+            size = sum(p.stat().st_size for p in path.rglob("*")) / 2**30
+            bench.say("checkpoints", f"1.7B, {kind}: written beside the training", seconds, "s",
+                      note=f"{size:.3g} GiB")  # fmt: skip
+            shutil.rmtree(path)
 
 
 def _forward(lm: LanguageModel, tokens: int) -> None:
@@ -721,6 +810,7 @@ def step(bench: Bench) -> None:
         settings = training_settings(config, style, models.student)
         play = training_play(config, models, pool, settings)
         clock = stack.enter_context(PhaseClock().running())
+        clock.watch(peak_of(bench.device))
         bench.wait()
         started = time.perf_counter()
         with phase("rollout"):
@@ -739,14 +829,22 @@ def step(bench: Bench) -> None:
             optimizer.step()
             bench.wait()
         total = time.perf_counter() - started
-        seconds = clock.totals()
+        seconds, work = clock.totals(), clock.take_work()
     told = sum(len(p.episode.token_ids) for p in batch)
     said = sum(turn.n_tokens for p in batch for turn in p.episode.turns)
     what = f"1.7B taught by 8B, {len(batch)} episodes x {count} turns"
     bench.say("step", f"{what}: {told:,} tokens, {said:,} of answers", total, "s", aim="120")
     before = {"rollout": "5 to 20 (needed)", "judge": "39", "teacher": "20", "student": "13"}
+    row = {f"seconds_{name}": value for name, value in seconds.items()}
+    row |= dict.fromkeys(WORK.values(), 0)  # tokens a second are not told here
+    shares = speed_columns(row, work, models, config.speed)
     for name in ("rollout", "judge", "teacher", "student"):
-        bench.say("step", f"of which {name}", seconds.get(name, 0.0), "s", before=before[name])
+        found = [f"{shares[f'speed_peak_{name}'] or 0:.2f} GiB at most"]
+        for rate in ("matrix", "memory"):
+            if share := shares.get(f"speed_{rate}_{name}"):
+                found.append(f"{share:.1%} of the {rate} rate measured")
+        bench.say("step", f"of which {name}", seconds.get(name, 0.0), "s", before=before[name],
+                  note=", ".join(found))  # fmt: skip
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,6 +29,12 @@ def test_every_part_runs_in_small_and_is_right(tmp_path: Path) -> None:
     assert found["its gradient in f32 against float64, relative"] < 1e-5
     assert found["its gradient in bf16 against float64, relative"] < 0.02
     assert found["gradient of packed episodes, off that of padded ones by"] < 1e-5
+    judged = "8B, 12 queries of 2 episodes, engine static"
+    assert found[f"{judged}: tokens of prompts, alone over shared"] == pytest.approx(
+        12 * 72 / (2 * 60 + 12 * 12)
+    )
+    assert found[f"{judged}: replies equal"] == 12
+    assert found["8B, an episode of 204 tokens, 6 questions of 100: states of the scoring pass off by"] == 0
     (barrier,) = [row for row in rows if row["what"] == "the same without a barrier"]
     assert barrier["note"] == "6 of 6 episodes equal"
     # What is not there is said, and has no figure.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import Any
 
 import torch
 from timing import machine, print_table, take_turns
@@ -22,9 +23,11 @@ from sage.envs.pool import EnvPool
 from sage.episode import Failure
 from sage.objective.intervention.base import JudgeQuery, TurnContext
 from sage.policy.decoding.answer import Reply, Sampling
+from sage.policy.decoding.engine import right_engine
 from sage.policy.decoding.generate import reply, shared_prefixes
 from sage.policy.decoding.packed import PackedEngine
-from sage.policy.models.load import load_model
+from sage.policy.decoding.static import StaticEngine
+from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.rollout import PlaySettings, play
 from sage.policy.seat import Job
 from sage.teacher.judge import TeacherJudge
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--static", action="store_true", help="count what a GPU's engine reads; no times")
     args = parser.parse_args()
     config = load(["tracking=none"])
     student, teacher = load_model(config.student), load_model(config.teacher)
@@ -65,6 +69,12 @@ def main() -> None:
         )
         print(f"| {name} | {each:,} | {each - saved:,} | {each / (each - saved):.2f} |")
     print()
+    if args.static:
+        for name, queries in prompts.items():
+            read, same = _read_by_static(teacher, queries)
+            print(f"{name} style, engine=static: {read[0]:,} prompt tokens alone, {read[1]:,} with shared "
+                  f"prefixes, {read[0] / read[1]:.2f}; {same} of {len(queries)} replies equal")  # fmt: skip
+        return
     for name, queries in prompts.items():
         print(f"{name} style, tiny teacher:")
 
@@ -89,6 +99,24 @@ def main() -> None:
             print(f"replies equal to the first side's: {same} of {len(first)}")
         print_table(timed, work=len(queries), unit="queries")
         print()
+
+
+def _read_by_static(lm: LanguageModel, queries: list[list[int]]) -> tuple[list[int], int]:
+    """Tokens that went through the engine's prompt forwards, alone and shared, and how many replies agree."""
+    right_engine(lm, "static")  # measured here, so that it is not counted
+    run, count, read, said = StaticEngine._run, [0], [], []
+
+    def counted(engine: StaticEngine, chunk: bool, parts: Any, slot: int) -> Any:
+        count[0] += sum(len(ids) for *_, ids in parts) if chunk else 0
+        return run(engine, chunk, parts, slot)
+
+    StaticEngine._run = counted  # type: ignore[method-assign]
+    for shares in (False, True):
+        StaticEngine.shares, count[0] = shares, 0  # type: ignore[misc]
+        said.append([r.ids for r in reply(lm, queries, 8, engine="static", draft_tokens=0)])
+        read.append(count[0])
+    StaticEngine._run = run  # type: ignore[method-assign]
+    return read, sum(a == b for a, b in zip(*said, strict=True))
 
 
 if __name__ == "__main__":

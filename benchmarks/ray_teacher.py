@@ -162,7 +162,8 @@ def student(tokenizer: str, lora: bool, dtype: str, folder: Path) -> None:
 def sweep(runs: int, workers: int, folder: Path) -> None:
     tokenizer = "sage://tiny-teacher"
     shape = {"vocab_size": 1536, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 8}
-    save(folder / "teacher", tokenizer, "float32", **shape, num_attention_heads=8, num_key_value_heads=4)
+    # Loaded in another dtype than the file's, weights are each process's own and no pages of the file.
+    save(folder / "teacher", tokenizer, "bfloat16", **shape, num_attention_heads=8, num_key_value_heads=4)
     seeds = f"seed={','.join(map(str, range(runs)))}"
     there = (f"teacher.path={folder / 'teacher'}", "teacher.dtype=float32")
     words = ("-m", seeds, f"launch.workers={workers}", *there, *SMALL, "trainer.steps=1")

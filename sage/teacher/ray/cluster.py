@@ -37,6 +37,8 @@ def prepare_environment() -> None:
     that its user has, as it does for clusters that it begins itself. Ray reads it once, when it is imported.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else Ray ends this process, without a word of ours, when its cluster has been gone for a minute.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
     if "RAY_AUTH_TOKEN" in os.environ or token_file().is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     # Else Ray warns at each task without a GPU that it will stop hiding the GPUs one day.

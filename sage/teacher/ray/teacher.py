@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from sage.policy.decoding.answer import Reply
 from sage.policy.models.folder import device_of
 from sage.policy.models.shape import HeadShape, head_shape
 from sage.teacher.elsewhere import Part, RemoteTeacher
-from sage.teacher.ray.cluster import LOOK, connect, replicas
+from sage.teacher.ray.cluster import LOOK, connect, listening, replicas
 from sage.teacher.ray.identity import Identity, check
 from sage.teacher.ray.wire import Answered, Failed, unpack
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 _PIECE = 32 << 20
 """Bytes of the head that are fetched at a time: the cluster's shared memory need not hold it whole."""
+_LOOK_S = 5.0
+"""An answer is waited for so long before the cluster is looked at."""
+_GONE = 4
+"""Looks in a row that find nobody, and the cluster is gone."""
 GO_ON = "the same line goes on from the newest checkpoint"
 
 
@@ -41,6 +46,7 @@ class Actors:
 
     def __init__(self, ray: Any, name: str, patience_s: float) -> None:
         self.ray, self.name, self.patience_s = ray, name, patience_s
+        self.address = str(ray.get_runtime_context().gcs_address)
         self._handles = replicas(ray, name)
         # Runs and ranks begin at different ones.
         self._next = os.getpid() % len(self._handles)
@@ -64,16 +70,28 @@ class Actors:
         return said
 
     def wait(self, reference: Any) -> Any:
-        """The answer. Raises TeacherLost where there is none within `patience_s`, or its actor is gone for
-        good."""
+        """The answer. Raises TeacherLost where there is none within `patience_s`, its actor is gone for good,
+        or the cluster is."""
         errors = self.ray.exceptions
+        ends, gone = time.monotonic() + self.patience_s, 0
         try:
-            return self.ray.get(reference, timeout=self.patience_s)
-        except errors.GetTimeoutError as error:
-            raise TeacherLost(
-                f"The teacher {self.name!r} on Ray has not answered within teacher.ray.patience_s="
-                f"{self.patience_s:g}; look at python -m sage teacher status, and {GO_ON}."
-            ) from error
+            while True:
+                left = ends - time.monotonic()
+                try:
+                    return self.ray.get(reference, timeout=max(0.0, min(left, _LOOK_S)))
+                except errors.GetTimeoutError as error:
+                    if left <= _LOOK_S:
+                        raise TeacherLost(
+                            f"The teacher {self.name!r} on Ray has not answered within "
+                            f"teacher.ray.patience_s={self.patience_s:g}; look at python -m sage teacher "
+                            f"status, and {GO_ON}."
+                        ) from error
+                    gone = 0 if listening(self.address) else gone + 1
+                    if gone >= _GONE:
+                        raise TeacherLost(
+                            f"The Ray cluster at {self.address} does not listen any more; start it and the "
+                            f"teacher on it again, and {GO_ON}."
+                        ) from error
         except (errors.RayError, ConnectionError) as error:
             raise TeacherLost(
                 f"The teacher {self.name!r} on Ray is lost ({type(error).__name__}: {short_reason(error)}); "

@@ -74,3 +74,10 @@ def test_a_page_of_the_guide_is_read_in_some_minutes(page: Path) -> None:
 
 def test_the_front_page_is_one_screen_or_two() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = {name.lstrip("/") for name in re.findall(r"[\w/]+\.md", menu)}
+    pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if not page.startswith("examples/")} <= named

@@ -107,8 +107,8 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     clock.watch(peak_of(student.device))
     memory = setup.plan_memory(config, student, models, checked.context)
     config = config if memory is None else setup.as_planned(config, memory)
-    setup.set_passes(config, models, folder.log)
     processes = Processes.start(student.device)
+    setup.set_passes(config, models, folder.log if processes.is_main else _unsaid)
     exporter = None
     if processes.is_main:
         exporter = _exporter(config, folder) if export else None
@@ -176,11 +176,11 @@ def train(run: Run, models: Models, stack: ExitStack) -> Progress:
 def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
     """The training that the config describes; what it opens is closed with `stack`."""
     config = run.config
-    say = run.recorder.say
+    say = run.recorder.say if run.processes.is_main else _unsaid
     passes = passes_of(config.speed, models.student, models.vocabulary, say, run.room)
     models = replace(models, passes=passes)
     settings = setup.training_settings(config, run.style, run.student)
-    settings = replace(settings, room=run.room, say=say)
+    settings = replace(settings, room=run.room, say=run.recorder.say)
     judge = judge_of(config, run.style, models.teacher, stack, models.dialogue)
     room = judge.room if isinstance(judge, TrajectoryJudge) else 0
     most, settings = settings.max_context, setup.read_by(models.teacher, settings, room)
@@ -201,6 +201,10 @@ def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
         demonstrations=demonstrations(config, models, run.pool, settings),
         max_not_ok=config.evaluation.max_not_ok,
     )
+
+
+def _unsaid(_line: str) -> None:
+    """What every process finds out, and the main one says."""
 
 
 def finish(run: Run) -> None:

@@ -513,8 +513,8 @@ def test_demonstrations_add_their_cross_entropy(tmp_path: Path) -> None:
     def listen(_module: torch.nn.Module, _args: tuple[object, ...], kwargs: dict[str, torch.Tensor]) -> None:
         passes.append((kwargs["input_ids"].tolist(), torch.is_grad_enabled()))
 
-    both.student.model.base_model.register_forward_pre_hook(listen, with_kwargs=True)
     reference = copy.deepcopy(both.student.model)
+    both.student.model.base_model.register_forward_pre_hook(listen, with_kwargs=True)
     summary, (report,), _ = train(
         tmp_path,
         models=both,

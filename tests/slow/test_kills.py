@@ -30,7 +30,7 @@ SMALL = [
 ]
 LINE = ["-m", "env=alfworld,scienceworld", "seed=0,1", *SMALL]
 RUNS = 4
-AT_MOST = 9
+AT_MOST = 12
 """Events in one run: more, and it would never get anywhere."""
 
 
@@ -118,8 +118,10 @@ class Storm:
                 return
             run, pid, java = found
             kinds = [kind for kind in self.left.elements() if "JVM" not in kind]
-            if java is not None:  # rarer than the rest: what befalls a JVM is drawn first where there is one
-                kinds = [kind for kind in self.left.elements() if "JVM" in kind] or kinds
+            of_the_jvm = [kind for kind in self.left.elements() if "JVM" in kind]
+            # A JVM is rarer than the rest, so where there is one every second event is its.
+            if java is not None and of_the_jvm and (not kinds or self.rng.random() < 0.5):
+                kinds = of_the_jvm
             if not kinds:
                 parent.wait(timeout=1200)
                 return
@@ -201,12 +203,12 @@ def test_a_sweep_survives_twenty_kills(tmp_path: Path) -> None:
         # The runs may have ended before the export did; the same line once more completes it.
         assert start(stormy).wait(timeout=600) == 0
         print(dict(storm.happened), dict(storm.by_run))
-        _has_seen_all(storm, may_fill)
         assert results(stormy) == results(calm)
         assert len(in_mlflow(calm)) == RUNS
         assert in_mlflow(stormy) == in_mlflow(calm)
         _a_cut_export_is_made_up_for(stormy, calm)
         assert not psutil.wait_procs(list(storm.seen.values()), timeout=20)[1]
+        _has_seen_all(storm, may_fill)
 
 
 def _has_seen_all(storm: Storm, may_fill: bool) -> None:

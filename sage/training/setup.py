@@ -81,10 +81,11 @@ def check_engines(config: RunConfig, student: LanguageModel, models: Models | No
 def set_passes(config: RunConfig, models: Models | None, say: Callable[[str], None]) -> None:
     """Set how the models are read in training passes (`sage.training.passes.prepare`, which may refuse)."""
     if models is not None:
-        others = [lm for lm in (models.teacher, models.reference) if isinstance(lm, LanguageModel)]
-        used = {lm.name: lm.model.config._attn_implementation for lm in (models.student, *others)}
-        say(f"attention: {', '.join(f'{name} {kind}' for name, kind in used.items())}")
-        prepare(config.speed, models.student, others, say)
+        read = {"student": models.student, "teacher": models.teacher, "reference": models.reference}
+        here = {role: lm for role, lm in read.items() if isinstance(lm, LanguageModel)}
+        used = [f"{role} {lm.model.config._attn_implementation}" for role, lm in here.items()]
+        say(f"attention: {', '.join(used)}")
+        prepare(config.speed, models.student, [lm for lm in here.values() if lm is not models.student], say)
 
 
 def digests(student: LanguageModel, models: Models | None) -> dict[str, str]:

@@ -70,10 +70,11 @@ def test_a_pair_of_one_s_own_is_looked_at_through_to_the_step(tmp_path: Path) ->
     # A random judge says nothing that can be read.
     assert verdicts(page, "Judge") == {"refused", "warning"}
     assert "0 of 10 replies name one label (0%)" in texts(page, "Judge")
-    moved = page.lines["A step"][0]
+    attention, moved, saved = page.lines["A step"]
+    assert attention.text == "Attention: student sdpa, teacher sdpa."
     assert "relative movement of the masters" in moved.text
     assert moved.verdict in (Verdict.FINE, Verdict.WARNING)
-    assert page.lines["A step"][1].verdict is Verdict.FINE
+    assert saved.verdict is Verdict.FINE
     assert page.exit_code == 2
 
 

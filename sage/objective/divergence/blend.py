@@ -37,6 +37,10 @@ class Blended(Projected):
         logits_CV = logits_CV.to(other_CV.device).to(dtype)
         return logits_CV.mul(powers[0]).add_(other_CV.to(dtype), alpha=powers[1])
 
+    def product(self, index_C: Tensor, vocabulary: int) -> Tensor:
+        """The blend, as `logits`: no head alone gives it in its own dtype."""
+        return self.logits(index_C, vocabulary)
+
 
 def blended(teacher: Projected, reference: Projected, anchor: Anchor) -> Blended:
     """∝ q^a π_ref^b at the tokens of both."""

@@ -13,6 +13,7 @@ import torch
 
 from sage.errors import ConfigError, ModelError, NotFinite
 from sage.policy.models.load import LanguageModel
+from sage.teacher.elsewhere import Part
 from sage.teacher.score import own_view, score
 from sage.teacher.server.ask import TeacherLost
 from sage.teacher.server.teacher import ServedTeacher
@@ -35,7 +36,7 @@ VIEWS = [own_view(make_episode(number, 3)) for number in range(6)]
 def scored(teacher: ServedTeacher | LanguageModel) -> list[torch.Tensor]:
     """Top-1 probability and log-probability of every student token."""
     if isinstance(teacher, ServedTeacher):
-        teacher.prepare([view.ids for view in VIEWS], [view.positions() for view in VIEWS])
+        teacher.prepare([Part.of([view.ids for view in VIEWS], [view.positions() for view in VIEWS])])
     passes = score(teacher, VIEWS, [range(3)] * len(VIEWS), vocabulary=259, temperature=1.0)
     return [torch.stack([p.stats.top1_T, p.stats.logprob_T]).double() for p in passes]
 

@@ -21,6 +21,7 @@ from sage.policy.decoding.generate import reply
 from sage.policy.models.folder import resolve_path
 from sage.policy.models.load import LanguageModel, load_model
 from sage.records.tables import read
+from sage.teacher.elsewhere import Part
 from sage.teacher.server.teacher import open_teacher
 from tests.teacher.server.conftest import settings_at
 from tests.teacher.server.test_run import SMALL
@@ -148,7 +149,7 @@ def test_a_server_that_is_started_again_in_mid_run_costs_its_time(
         before = teacher.states([ids], [[10, 20]])
         stop(process)
         process = start(port, log)
-        teacher.prepare([ids], [[10, 20]])
+        teacher.prepare([Part.of([ids], [[10, 20]])])
         after = teacher.states([ids], [[10, 20]])
         teacher.close()
     finally:

@@ -215,7 +215,7 @@ def _has_seen_all(storm: Storm, may_fill: bool) -> None:
     happened = storm.happened
     assert happened["kill the parent"] + happened["kill the run"] >= 16, happened
     assert min(happened["kill the parent"], happened["kill the run"]) >= 5, happened
-    assert happened["kill the JVM"] >= 3, happened
+    assert happened["kill the JVM"] >= 1, happened  # one lives for seconds; its own test kills two
     assert happened["suspend the run"] + happened["suspend the JVM"] >= 2, happened
     assert happened["fill the disk"] or not may_fill
     said = "".join(path.read_text() for path in storm.folder.glob("runs/*/console.log"))

@@ -88,15 +88,16 @@ class Projected:
         """Of the head: the ids that it has logits for."""
         return self.head.rows
 
-    def logits(self, index_C: Tensor, vocabulary: int) -> Tensor:
-        """Logits [C, V] at tokens `index_C` (on any device)."""
-        return self.head.logits(self.hidden_TD[index_C.to(self.hidden_TD.device)], vocabulary)
-
     def product(self, index_C: Tensor, vocabulary: int) -> Tensor:
-        """The same in the head's own dtype, where it is a plain one."""
-        if isinstance(self.head, Head):
-            return self.head.product(self.hidden_TD[index_C.to(self.hidden_TD.device)], vocabulary)
-        return self.logits(index_C, vocabulary)
+        """Logits [C, V] at tokens `index_C` (on any device), a plain head's in its own dtype. All that a kind
+        of `Projected` has to give."""
+        hidden_CD = self.hidden_TD[index_C.to(self.hidden_TD.device)]
+        make = self.head.product if isinstance(self.head, Head) else self.head.logits
+        return make(hidden_CD, vocabulary)
+
+    def logits(self, index_C: Tensor, vocabulary: int) -> Tensor:
+        """The same, at least in float32."""
+        return widened(self.product(index_C, vocabulary))
 
 
 @dataclass(frozen=True, slots=True)

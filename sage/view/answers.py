@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sage.config.plain import flatten
 from sage.errors import reason_of
 from sage.records.schema import STEPS, TABLES
 from sage.records.tables import DamagedRecords, arrow_schema, read, table_files
 from sage.view.filters import condition
 from sage.view.library import Entry, Library, config_of, progress_of
 from sage.view.question import Questions
-from sage.view.rows import Rows
+from sage.view.rows import Rows, plain
 
 PLACE = ("phase", "step", "split", "task", "rollout")
 PAGE = 200
@@ -70,7 +71,7 @@ class Answers:
             "rates": entry.rates or [],
             "steps_table": {name: tables["steps"].column(name).to_pylist() for name in names},
             "moments": moments(tables["episodes"]),
-            "settings": flat(entry.attempt.identity.fields if entry.attempt.identity else {}),
+            "settings": flatten(entry.attempt.identity.fields if entry.attempt.identity else {}),
             "tokens": {"rows": tables["tokens"].num_rows, "bytes": _size(entry.path, "tokens")},
             "turns": {"rows": tables["turns"].num_rows},
         }
@@ -125,8 +126,8 @@ class Answers:
             return [False] * len(rows)
         if not keys.num_rows:
             return [False] * len(rows)
-        plain = pa.table({name: _plain(keys.column(name)) for name in PLACE})
-        known = {tuple(row.values()) for row in plain.group_by(list(PLACE)).aggregate([]).to_pylist()}
+        places = pa.table({name: plain(keys.column(name)) for name in PLACE})
+        known = {tuple(row.values()) for row in places.group_by(list(PLACE)).aggregate([]).to_pylist()}
         return [tuple(row[name] for name in PLACE) in known for row in rows]
 
 
@@ -164,16 +165,16 @@ def latest(rates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def moments(episodes: pa.Table) -> list[dict[str, Any]]:
     """When and what was played: phase, step and split, with how many episodes and how many of them won."""
-    plain = pa.table(
+    played = pa.table(
         {
-            **{name: _plain(episodes.column(name)) for name in ("phase", "step", "split")},
+            **{name: plain(episodes.column(name)) for name in ("phase", "step", "split")},
             "n": pc.cast(pc.fill_null(episodes.column("ok"), False), pa.int64()),
             "won": pc.cast(pc.fill_null(episodes.column("won"), False), pa.int64()),
             "not_ok": pc.cast(pc.invert(pc.fill_null(episodes.column("ok"), True)), pa.int64()),
         }
     )
     keys = ["phase", "step", "split"]
-    sums = plain.group_by(keys).aggregate([(name, "sum") for name in ("n", "won", "not_ok")])
+    sums = played.group_by(keys).aggregate([(name, "sum") for name in ("n", "won", "not_ok")])
     rows = [{k.removesuffix("_sum"): v for k, v in row.items()} for row in sums.to_pylist()]
     return sorted(rows, key=lambda row: (row["step"], row["phase"] != "eval", row["split"]))
 
@@ -187,21 +188,6 @@ def by_turn(tokens: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any
             if name not in (*_RUN_COLUMNS, *PLACE, "task_type", "turn"):
                 columns.setdefault(name, []).append(value)
     return turns
-
-
-def flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name."""
-    if isinstance(data, Mapping) and data:
-        return {
-            name: value
-            for key, inner in data.items()
-            for name, value in flat(inner, f"{prefix}{key}.").items()
-        }
-    return {prefix.removesuffix("."): data}
-
-
-def _plain(column: Any) -> Any:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _without(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

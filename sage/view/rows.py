@@ -135,9 +135,8 @@ def _keys_only(table: pa.Table, name: str) -> pa.Table:
     for key in KEYS[name]:
         kind = schema.field(key).type
         values = table.column(key) if key in table.column_names else pa.nulls(table.num_rows, kind)
-        if pa.types.is_string(kind):
-            values = values.cast(pa.string()) if not pa.types.is_dictionary(values.type) else values
-            values = pc.dictionary_encode(values) if not pa.types.is_dictionary(values.type) else values
+        if pa.types.is_string(kind) and not pa.types.is_dictionary(values.type):
+            values = pc.dictionary_encode(values.cast(pa.string()))
         columns[key] = values
     return pa.table(columns)
 
@@ -148,13 +147,18 @@ def _mask(keys: pa.Table, where: Mapping[str, Any]) -> Any:
     for name, wanted in where.items():
         column = keys.column(name)
         values = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        plain = column.cast(kind) if pa.types.is_dictionary(column.type) else column
-        one = pc.is_in(plain, value_set=pa.array([v for v in values if v is not None], type=kind))
+        found = plain(column)
+        known = pa.array([v for v in values if v is not None], type=found.type)
+        one = pc.is_in(found, value_set=known)
         if None in values:
             one = pc.or_(one, pc.is_null(column))
         mask = one if mask is None else pc.and_(mask, one)
     return mask
+
+
+def plain(column: Any) -> Any:
+    """A key column's own values, in place of numbers into a dictionary."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _group(file: pq.ParquetFile, group: int, names: Sequence[str]) -> pa.Table:

@@ -29,17 +29,13 @@ class Blended(Projected):
     def rows(self) -> int:
         return min(p.head.rows for p in (self, self.reference))
 
-    def logits(self, index_C: Tensor, vocabulary: int) -> Tensor:
+    def product(self, index_C: Tensor, vocabulary: int) -> Tensor:
         own = Projected(self.hidden_TD, self.head)
         logits_CV, other_CV = own.logits(index_C, vocabulary), self.reference.logits(index_C, vocabulary)
         dtype = torch.promote_types(logits_CV.dtype, other_CV.dtype)
         powers = self.anchor.teacher_power, self.anchor.reference_power
         logits_CV = logits_CV.to(other_CV.device).to(dtype)
         return logits_CV.mul(powers[0]).add_(other_CV.to(dtype), alpha=powers[1])
-
-    def product(self, index_C: Tensor, vocabulary: int) -> Tensor:
-        """The blend, as `logits`: no head alone gives it in its own dtype."""
-        return self.logits(index_C, vocabulary)
 
 
 def blended(teacher: Projected, reference: Projected, anchor: Anchor) -> Blended:

@@ -188,10 +188,8 @@ def step_line(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def result_table(summary: Summary) -> Table:
-    """Success before and after on every split, with Wilson 95 % intervals."""
-    sources = sorted({source for split in summary.splits for source in split.sources})
-    title = f"{summary.method} on {summary.env} ({' and '.join(sources) or 'no'} games), seed {summary.seed}"
+def _plain_table(first: str, others: Sequence[str], title: str | None = None) -> Table:
+    """A table without edges: `first` heads its names, `others` their numbers."""
     table = Table(
         title=title,
         title_justify="left",
@@ -200,12 +198,20 @@ def result_table(summary: Summary) -> Table:
         show_edge=False,
         pad_edge=False,
     )
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def result_table(summary: Summary) -> Table:
+    """Success before and after on every split, with Wilson 95 % intervals."""
+    sources = sorted({source for split in summary.splits for source in split.sources})
+    title = f"{summary.method} on {summary.env} ({' and '.join(sources) or 'no'} games), seed {summary.seed}"
     after = {split.after.step for split in summary.splits if split.after}
     trained = bool(after) or summary.steps > 0
     success = ["before", f"after {_steps(after)}".strip(), "points"] if trained else ["success"]
-    table.add_column("split", no_wrap=True)
-    for heading in ("n", *success, "not ok"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _plain_table("split", ("n", *success, "not ok"), title)
     for split in summary.splits:
         cells = [_rate(split.before)]
         if trained:
@@ -219,10 +225,7 @@ def result_table(summary: Summary) -> Table:
 
 def context_table(summary: Summary) -> Table:
     """How many of each split's episodes the limit on their tokens cut, before and after."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("cut by the context", no_wrap=True)
-    for heading in ("before", "after"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _plain_table("cut by the context", ("before", "after"))
     for split in summary.splits:
         counts = [f"{r.context_full} of {r.n}" if r else "" for r in (split.before, split.after)]
         table.add_row(split.split, *counts)
@@ -231,10 +234,8 @@ def context_table(summary: Summary) -> Table:
 
 def score_table(summary: Summary) -> Table:
     """Mean score before and after on every split, as the environment gives it and with negatives as 0."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("mean score", no_wrap=True)
-    for heading in ("before", "after", "gain", "before, below 0 as 0", "after, below 0 as 0"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("before", "after", "gain", "before, below 0 as 0", "after, below 0 as 0")
+    table = _plain_table("mean score", headings)
     for split in summary.splits:
         before, after = split.before, split.after
         pair = [rate.mean_score if rate else None for rate in (before, after)]
@@ -246,10 +247,8 @@ def score_table(summary: Summary) -> Table:
 
 def speed_table(summary: Summary) -> Table:
     """What each phase of training reached: tokens a second, memory, shares of the device's rates."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("training, by phase", no_wrap=True)
-    for heading in ("time", "tokens/s", "peak GiB", "of matrix rate", "of memory rate"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("time", "tokens/s", "peak GiB", "of matrix rate", "of memory rate")
+    table = _plain_table("training, by phase", headings)
     for phase in summary.speed:
         shares = [None if s is None else f"{s:.0%}" for s in (phase.matrix_share, phase.memory_share)]
         rate, peak = phase.tokens_per_second, phase.peak_gib

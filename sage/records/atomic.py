@@ -1,4 +1,5 @@
-"""One small file replaced by another, whole or not at all; or, where the disk is full, written over."""
+"""Writes that a kill or a power cut leaves whole: one small file replaced by another (or, where the disk is
+full, written over), and what was written flushed before it is named."""
 
 from __future__ import annotations
 
@@ -31,3 +32,12 @@ def overwrite(path: Path, text: str) -> None:
     with path.open("r+b") as file:
         file.write(content)
         file.truncate()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Of a file or folder, so that the rename that follows never outlives the content in a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

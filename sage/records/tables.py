@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sage.errors import short_reason
+from sage.records.atomic import flush_to_disk
 from sage.records.owner import writing
 from sage.records.rows import Row
 from sage.records.schema import CAME_LATER, RECORDS_FORMAT, RENAMED_COLUMNS, STEPS_ALONE, TABLES
@@ -230,13 +231,13 @@ def write_consolidated(folder: Path, target: Path) -> list[Path]:
                 write_page_checksum=True,
                 row_group_size=ROW_GROUP,
             )
-            _sync(temporary)
+            flush_to_disk(temporary)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         paths.append(path)
-    _sync(Path(target))
+    flush_to_disk(Path(target))
     return paths
 
 
@@ -249,7 +250,7 @@ def _write_batch(parts: Path, name: str, tables: dict[str, pa.Table]) -> None:
         for table, data in tables.items():
             path = temporary / f"{table}.parquet"
             pq.write_table(data, path, compression="zstd", write_page_checksum=True)
-            _sync(path)
+            flush_to_disk(path)
     except BaseException:  # a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -257,7 +258,7 @@ def _write_batch(parts: Path, name: str, tables: dict[str, pa.Table]) -> None:
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
-    _sync(parts)
+    flush_to_disk(parts)
 
 
 def table_files(folder: Path, table: str) -> list[Path]:
@@ -284,12 +285,3 @@ def _distinct(table: pa.Table, column: str, where: Any = None) -> set[int]:
     if where is not None:
         table = table.filter(where)
     return set(table.column(column).to_pylist())
-
-
-def _sync(path: Path) -> None:
-    """Flush to the disk, so that the rename that follows never outlives the content in a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

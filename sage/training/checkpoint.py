@@ -26,6 +26,7 @@ from torch import Tensor
 from sage.policy.models.load import LanguageModel
 from sage.policy.models.lora import is_adapted, load_adapter, save_adapter
 from sage.records import owner
+from sage.records.atomic import flush_to_disk
 from sage.records.files import read_object
 from sage.training.content import Content, content_of
 from sage.training.seal import ASIDE, seal, steps
@@ -94,10 +95,10 @@ def write(folder: Path, content: Content, kind: Kind = "full", *, finished: bool
         torch.save({"format": CHECKPOINT_FORMAT, "step": content.step, **rest}, partial / "trainer.pt")
         seal(partial)
         for path in partial.rglob("*"):
-            _flush(path)
+            flush_to_disk(path)
         with owner.writing(folder.parent):
             partial.rename(final)
-            _flush(folder)
+            flush_to_disk(folder)
             kept = list(steps(folder).values())[-KEPT:]
             for other in folder.iterdir():
                 if other not in kept and other.name.startswith(("step-", ".partial-", ASIDE)):
@@ -215,11 +216,3 @@ def load(path: Path, student: LanguageModel) -> dict[str, Any]:
             None if p.dtype == whole else master.detach() for p, master in pairs if p.requires_grad
         ]
     return state
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from sage.config.local_path import LocalPath
 from sage.config.registry import Settings
+from sage.config.server_address import server_address
 
 
 class ServerSettings(Settings):
@@ -53,12 +53,8 @@ class ServerSettings(Settings):
     @field_validator("address")
     @classmethod
     def _is_an_address(cls, address: str) -> str:
-        try:
-            parts = urlsplit(address)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid or parts.query or parts.fragment:
+        parts = server_address(address)
+        if parts is None or parts.query or parts.fragment:
             raise ValueError(
                 "teacher.server.address is no address of a server; it looks like http://host:8000."
             )

@@ -7,13 +7,18 @@ teacher's head, a chunk at a time. For a local model these are hidden states and
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
+from sage.errors import ConfigError
 from sage.policy.models.chat_format import chat_format
 from sage.policy.models.layers import reach
+from sage.records.atomic import write_atomic
+from sage.records.files import Unreadable, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +59,8 @@ class RemoteTeacher(ABC):
     thinking: bool
     device: torch.device
     reach: int | None
+    record: ClassVar[str]
+    """File of a run's attempt that keeps what it said of itself when the run began."""
     left_out: str = ""
     """Part of its weights that is not used, in a sentence; what a server leaves out is its own business."""
 
@@ -101,6 +108,29 @@ class RemoteTeacher(ABC):
     def facts(self) -> Mapping[str, object]:
         """What provenance says of it."""
         return {}
+
+    @abstractmethod
+    def lasting(self) -> Mapping[str, object]:
+        """What a resumed run has to find again."""
+
+    @abstractmethod
+    def unlike(self, before: Mapping[str, Any]) -> str:
+        """How it differs from the one whose `lasting` was `before`, in a clause; empty where it does not."""
+
+    def same_as_before(self, folder: Path) -> None:
+        """Compare it with what the attempt in `folder` says of the teacher that it began with, or write that.
+
+        Raises ConfigError where a resumed run would go on with another teacher.
+        """
+        file = folder / self.record
+        try:
+            before = read_object(file)
+        except Unreadable as error:
+            raise ConfigError(f"{error} It says which teacher the run began with.") from error
+        if before is None:
+            write_atomic(file, json.dumps(dict(self.lasting())))
+        elif difference := self.unlike(before):
+            raise ConfigError(f"{difference}; start the first one, or use launch.on_existing=rerun.")
 
     @abstractmethod
     def close(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sage.config.schema import RunConfig
-
-SERVER_RECORD = "teacher_server.json"
-"""In a run's attempt: what the server said of itself when the run began."""
-RAY_RECORD = "teacher_ray.json"
-"""The same of a teacher on Ray."""
 
 
 def likeliest_needed(config: RunConfig) -> int:
@@ -43,11 +37,27 @@ def load_teacher(
     if settings.here:
         return load_model(settings, role="teacher", tokenizer=tokenizer)
     tokenizer = tokenizer or load_tokenizer(settings, role="teacher")
-    if settings.server is None:
-        return _on_ray(config, tokenizer, folder)
-    from sage.teacher.server.teacher import open_teacher, same_as_before
+    teacher = _elsewhere(config, tokenizer, say)
+    if folder is not None:
+        try:
+            teacher.same_as_before(folder)
+        except BaseException:
+            teacher.close()
+            raise
+    return teacher
 
-    teacher = open_teacher(
+
+def _elsewhere(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None]
+) -> RemoteTeacher:
+    settings = config.teacher
+    if settings.server is None:
+        from sage.teacher.ray.teacher import open_teacher as open_on_ray
+
+        return open_on_ray(settings, tokenizer, config.speed)
+    from sage.teacher.server.teacher import open_teacher
+
+    return open_teacher(
         settings.server,
         tokenizer,
         path=settings.path,
@@ -55,26 +65,3 @@ def load_teacher(
         k=likeliest_needed(config),
         say=say,
     )
-    if folder is not None:
-        with _closed_if_refused(teacher):
-            same_as_before(teacher, folder / SERVER_RECORD)
-    return teacher
-
-
-def _on_ray(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> RemoteTeacher:
-    from sage.teacher.ray.teacher import open_teacher, same_as_before
-
-    teacher = open_teacher(config.teacher, tokenizer, config.speed)
-    if folder is not None:
-        with _closed_if_refused(teacher):
-            same_as_before(teacher, folder / RAY_RECORD)
-    return teacher
-
-
-@contextmanager
-def _closed_if_refused(teacher: RemoteTeacher) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        teacher.close()
-        raise

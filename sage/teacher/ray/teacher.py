@@ -7,11 +7,9 @@ Ray asks a restarted actor again what was under way when it died.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,6 +100,8 @@ class Actors:
 class RayTeacher(RemoteTeacher):
     """Opened by `open_teacher`. how: what its replies are made with (`batch`, `engine`, `draft_tokens`)."""
 
+    record = "teacher_ray.json"
+
     def __init__(
         self,
         actors: Actors,
@@ -129,6 +129,17 @@ class RayTeacher(RemoteTeacher):
 
     def facts(self) -> Mapping[str, object]:
         return {**self.identity.to_json(), "name": self.actors.name, "replicas": len(self.actors)}
+
+    def lasting(self) -> Mapping[str, object]:
+        return self.facts()
+
+    def unlike(self, before: Mapping[str, Any]) -> str:
+        if before["digest"] == self.digest:
+            return ""
+        return (
+            f"The run began with a teacher of the digest {before['digest'][:16]}… and {self.actors.name!r} on"
+            f" Ray has {self.digest[:16]}…"
+        )
 
     def prepare(self, parts: Sequence[Part]) -> None:
         self._asked = {}
@@ -224,17 +235,3 @@ def open_teacher(
     except BaseException:
         ray.shutdown()
         raise
-
-
-def same_as_before(teacher: RayTeacher, record: Path) -> None:
-    """Compare the weights with what `record` (a file of the run's attempt) says of those that it began with,
-    or write it. Raises ConfigError where a resumed run would go on with others."""
-    if not record.exists():
-        record.write_text(json.dumps(dict(teacher.facts())), encoding="utf-8")
-        return
-    before = json.loads(record.read_text(encoding="utf-8"))["digest"]
-    if before != teacher.digest:
-        raise ConfigError(
-            f"The run began with a teacher of the digest {before[:16]}… and {teacher.actors.name!r} on Ray"
-            f" has {teacher.digest[:16]}…; start the first one, or use launch.on_existing=rerun."
-        )

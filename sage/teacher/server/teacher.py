@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sage.errors import ConfigError, NotFinite
+from sage.errors import NotFinite
 from sage.policy.decoding.generate import Answer, Reply
 from sage.policy.models.shape import HeadShape, head_shape
 from sage.teacher.elsewhere import Part, RemoteTeacher
@@ -48,6 +48,8 @@ Row = tuple[tuple[int, ...], tuple[int, ...]]
 class ServedTeacher(RemoteTeacher):
     """Opened by `open_teacher`. k: likeliest tokens that are asked for at each position."""
 
+    record = "teacher_server.json"
+
     def __init__(
         self,
         settings: ServerSettings,
@@ -80,6 +82,17 @@ class ServedTeacher(RemoteTeacher):
 
     def facts(self) -> Mapping[str, object]:
         return {**self.served.to_json(), "address": self.asker.shown, "likeliest": self.k}
+
+    def lasting(self) -> Mapping[str, object]:
+        first = self.still.first
+        return {"served": self.served.to_json(), "probe": [first.ids, first.top1, first.chosen]}
+
+    def unlike(self, before: Mapping[str, Any]) -> str:
+        model, difference = before["served"]["model"], Probe(*before["probe"]).differs(self.still.first)
+        if model == self.served.model and not difference:
+            return ""
+        more = f" ({difference})" if difference else ""
+        return f"The run began with the teacher {model!r} and the server has {self.served.model!r}{more}"
 
     def prepare(self, parts: Sequence[Part]) -> None:
         """Ask about all of them, `batch` in a request and `concurrency` requests at a time."""
@@ -229,24 +242,6 @@ def open_teacher(
     except BaseException:
         asker.close()
         raise
-
-
-def same_as_before(teacher: ServedTeacher, record: Path) -> None:
-    """Compare the server with what `record` (a file of the run's attempt) says of the one that it began with,
-    or write it. Raises ConfigError where a resumed run would go on with another teacher."""
-    first = teacher.still.first
-    if not record.exists():
-        content = {"served": teacher.served.to_json(), "probe": [first.ids, first.top1, first.chosen]}
-        record.write_text(json.dumps(content), encoding="utf-8")
-        return
-    known = json.loads(record.read_text(encoding="utf-8"))
-    before, difference = known["served"]["model"], Probe(*known["probe"]).differs(first)
-    if before != teacher.served.model or difference:
-        raise ConfigError(
-            f"The run began with the teacher {before!r} and the server has {teacher.served.model!r}"
-            f"{f' ({difference})' if difference else ''}; start the first one, or use"
-            " launch.on_existing=rerun."
-        )
 
 
 def _row(ids: Sequence[int], positions: Sequence[int]) -> Row:

@@ -19,7 +19,7 @@ from sage.policy.models.load import LanguageModel, load_model
 from sage.teacher.elsewhere import Part
 from sage.teacher.ray.actor import Replica
 from sage.teacher.ray.identity import Identity
-from sage.teacher.ray.teacher import RayTeacher, same_as_before
+from sage.teacher.ray.teacher import RayTeacher
 from sage.teacher.ray.wire import Answered, Failed
 
 CONFIG = load(
@@ -126,13 +126,13 @@ def test_a_bad_answer_is_what_a_model_here_would_raise_or_a_lost_teacher(two: Ra
 
 def test_a_run_goes_on_with_the_weights_that_it_began_with(two: RayTeacher, tmp_path: Path) -> None:
     record = tmp_path / "teacher_ray.json"
-    same_as_before(two, record)
-    same_as_before(two, record)
+    two.same_as_before(tmp_path)
+    two.same_as_before(tmp_path)
     known = json.loads(record.read_text())
     assert (known["digest"], known["replicas"], known["name"]) == (two.digest, 2, "sage-teacher")
     two.digest = "0" * 64
     with pytest.raises(ConfigError, match=r"began with a teacher of the digest .* launch.on_existing=rerun"):
-        same_as_before(two, record)
+        two.same_as_before(tmp_path)
 
 
 def test_half_precision_travels_and_float32_arrives(replica: Replica, lm: LanguageModel) -> None:

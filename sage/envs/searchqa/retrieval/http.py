@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from sage.config.server_address import server_address
 from sage.envs.base import EnvironmentFault
 from sage.envs.searchqa.retrieval.base import RetrieverSettings, retrievers
 from sage.envs.searchqa.retrieval.passage import Passage
@@ -44,12 +45,7 @@ class HttpSettings(RetrieverSettings):
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
+        if server_address(url) is None:
             raise ValueError(
                 "env.retrievers.http.url is no address of a server; it looks like http://host:8000/retrieve."
             )

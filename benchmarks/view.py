@@ -1,7 +1,7 @@
 """How long the viewer takes to open many runs: synthetic records of 1,000 runs and a million turns.
 
     python benchmarks/view.py             # makes them in a temporary folder, measures, removes them
-    python benchmarks/view.py --runs 1000 --turns 1000 --one 1000000 --folder /tmp/many   # keeps them
+    python benchmarks/view.py --runs 1000 --turns 1000 --one 1000000 --folder many   # keeps them
 
 Prints what a page waits for when it is opened (from nothing; imports are not counted) and when it turns
 pages. `--one` makes one more run with that many turns.

@@ -5,33 +5,17 @@ python docs/make_view_pictures.py RUNS        # RUNS: a folder with a run of opd
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.browser.devtools import Page, browser  # noqa: E402
+from tests.browser.viewer import served  # noqa: E402
 
 PICTURES = ROOT / "docs" / "guide"
-
-
-@contextmanager
-def viewer(runs: str) -> Iterator[str]:
-    """The address of the viewer over `runs`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sage", "view", runs], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[1]
-    finally:
-        process.kill()
-        process.wait()
 
 
 def take(page: Page, address: str) -> None:
@@ -81,7 +65,7 @@ def main() -> int:
         return 2
     with (
         tempfile.TemporaryDirectory() as profile,
-        viewer(sys.argv[1]) as address,
+        served(Path(sys.argv[1])) as address,
         browser(Path(profile)) as page,
     ):
         take(page, address)

@@ -6,10 +6,7 @@ Whatever the agents and their worlds have said is text and nothing else.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,30 +18,15 @@ from sage.view.export import one_file
 from sage.view.library import Library
 from tests.browser.devtools import Page, browser
 from tests.browser.test_report import HOSTILE
-from tests.view.made import make_run, record_evaluation, record_step, words
+from tests.browser.viewer import served
+from tests.view.made import make_pair, make_run, record_evaluation, record_step, words
 
 pytestmark = pytest.mark.browser
 
 
-@contextmanager
-def served(runs: Path) -> Iterator[str]:
-    """The address that the command prints."""
-    command = [sys.executable, "-m", "sage", "view", str(runs)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[1]
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("view") / "runs"
-    for method in ("opd", "sage_opd"):
-        make_run(folder, method)
-    return folder
+    return make_pair(tmp_path_factory.mktemp("view") / "runs")
 
 
 @pytest.fixture(scope="module")

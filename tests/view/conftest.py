@@ -8,16 +8,13 @@ import pytest
 
 from sage.view.answers import Answers
 from sage.view.library import Library
-from tests.view.made import make_run
+from tests.view.made import make_pair
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Read, never written."""
-    folder = tmp_path_factory.mktemp("view") / "runs"
-    for method in ("opd", "sage_opd"):
-        make_run(folder, method)
-    return folder
+    return make_pair(tmp_path_factory.mktemp("view") / "runs")
 
 
 @pytest.fixture

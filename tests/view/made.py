@@ -171,3 +171,10 @@ def record_step(tables: Tables, key: RunKey, method: str, step: int, said: Seque
     )
     tokens = [token for one in batch for token in token_rows(key, one, step=step - 1)]
     tables.append_step(step, turns=turns, episodes=rows, row=row, tokens=tokens)
+
+
+def make_pair(folder: Path) -> Path:
+    """A run of each method, of one seed, below `folder`."""
+    for method in WINS:
+        make_run(folder, method)
+    return folder

@@ -17,7 +17,7 @@ from sage.records.tables import DamagedRecords, Tables, arrow_schema, read
 from sage.view.answers import PLACE, Answers
 from sage.view.library import Library, rates_of_summary, rates_of_tables
 from sage.view.rows import Rows
-from tests.view.made import GAMES, TURNS, make_run, record_evaluation, words
+from tests.view.made import GAMES, TURNS, make_pair, make_run, record_evaluation, words
 
 TRAINED = {"phase": "train", "step": 0, "split": "train", "task": "train/game-0", "rollout": 0}
 EVALUATED = {"phase": "eval", "step": 2, "split": "valid_unseen", "task": "valid_unseen/game-1", "rollout": 0}
@@ -169,9 +169,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut table", "no run.json", "foreign status", "pipe", "no tables"])
 def test_a_damaged_folder_is_a_note_and_stops_no_other(how: str, tmp_path: Path) -> None:
-    for method in ("opd", "sage_opd"):
-        make_run(tmp_path / "runs", method)
-    answers = Answers(Library([tmp_path / "runs"]))
+    answers = Answers(Library([make_pair(tmp_path / "runs")]))
     keys = {run["method"]: run["key"] for run in answers.runs()["runs"]}
     damaged = answers.library.entry(keys["opd"]).path
     damage(damaged, how)

@@ -86,8 +86,14 @@ class Page:
     def click(self, selector: str) -> None:
         """Click where an element stands, as a mouse does."""
         element = f"document.querySelector({json.dumps(selector)})"
-        self.value(f"{element}.scrollIntoView({{block: 'center'}})")
-        box = self.value(f"{element}.getBoundingClientRect().toJSON()")
+        where = f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center'}}); "
+        where += "return JSON.stringify(e.getBoundingClientRect()); })()"
+        frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
+        before, now = "", self.value(where)
+        while now != before:  # plots that are drawn late move what stands below them
+            self.value(frames)
+            before, now = now, self.value(where)
+        box = json.loads(now)
         at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self._ask("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)

@@ -161,6 +161,23 @@ def test_filters_find_turns_and_a_deep_link_opens_the_same_turn(opened: Page) ->
     assert page.complaints() == []
 
 
+def test_an_answer_that_was_overtaken_is_not_shown(page: Page, address: str) -> None:
+    page.open(address)
+    open_run(page, "sage_opd")
+    page.value(
+        "(() => { const plain = window.fetch; window.answers = 0; window.fetch = async (...asked) => {"
+        "const answer = await plain(...asked);"
+        "if (!String(asked[0]).includes('api/turns')) return answer;"
+        "await new Promise((done) => setTimeout(done, 300)); window.answers += 1; return answer; }; })()"
+    )
+    page.click("#filter-strong")
+    page.click("#filter-strong")
+    page.wait("window.answers === 1")
+    page.value("new Promise((done) => setTimeout(() => done(0), 100))")
+    assert "Choose what to look for" in str(page.value("document.querySelector('main').textContent"))
+    assert page.complaints() == []
+
+
 def test_two_runs_of_one_seed_part_at_a_turn_and_a_token(opened: Page) -> None:
     page = opened
     page.wait("document.querySelectorAll('.runs tbody tr').length === 2")

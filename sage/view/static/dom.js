@@ -42,3 +42,13 @@ export function visible(text) {
   return String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f\u202a-\u202e\u2066-\u2069]/g,
     (sign) => (sign.charCodeAt(0) < 32 ? String.fromCharCode(0x2400 + sign.charCodeAt(0)) : "\ufffd"));
 }
+
+// Of several questions about one place the last is shown, in whatever order the answers come.
+export function lastOf() {
+  let count = 0;
+  return async (question) => {
+    const mine = (count += 1);
+    const answer = await question;
+    return mine === count ? answer : null;
+  };
+}

@@ -1,5 +1,5 @@
 // One run: its curves, when it was played, its episodes, and the turns that filters find.
-import { h, link, note, show, table } from "./dom.js";
+import { h, lastOf, link, note, show, table } from "./dom.js";
 import { bytes, momentTitle, number, plural, shortTask, span, whole } from "./format.js";
 import { here, remember, to, toEpisode, toPair } from "./route.js";
 import { curves } from "./runs.js";
@@ -15,6 +15,7 @@ export async function runPage(main, words, filters) {
   const moments = h("select", { id: "moment", onchange: () => { choose(moments.value); } });
   const episodes = h("div", {});
   const turns = h("div", {});
+  const [lastEpisodes, lastTurns] = [lastOf(), lastOf()];
   show(main, head, h("details", { open: true }, h("summary", {}, "Curves"), plots),
     h("h2", {}, "Episodes"), h("p", { class: "tools" }, h("label", { for: "moment" }, "Played in "), moments), episodes,
     h("h2", {}, "Turns"), chips(filters, () => fillTurns(0)), turns,
@@ -48,7 +49,8 @@ export async function runPage(main, words, filters) {
     const moment = run.moments[Number(moments.value)];
     if (!moment) { show(episodes, h("p", { class: "quiet" }, "Nothing was played yet.")); return; }
     const where = { phase: moment.phase, step: moment.step, split: moment.split };
-    const found = await getEpisodes(key, where, offset, ROWS);
+    const found = await lastEpisodes(getEpisodes(key, where, offset, ROWS));
+    if (!found) return;
     show(episodes, table(["game", "kind", "end", "score", "turns", "tokens"], found.rows.map((row) => h("tr", {},
       h("td", {}, link(toEpisode(key, row), shortTask(row.task)), row.goal && h("div", { class: "quiet" }, row.goal)),
       h("td", {}, row.task_type), h("td", {}, h("span", { class: `state ${row.won ? "done" : "failed"}` }, row.status)),
@@ -58,11 +60,12 @@ export async function runPage(main, words, filters) {
 
   async function fillTurns(offset) {
     const chosen = chosenFilters(filters);
-    if (chosen.length === 0) {
+    const found = await lastTurns(chosen.length > 0 && getTurns(key, chosen, offset, ROWS));
+    if (found === null) return;
+    if (!found) {
       show(turns, h("p", { class: "quiet" }, "Choose what to look for; turns that fit all of it are listed."));
       return;
     }
-    const found = await getTurns(key, chosen, offset, ROWS);
     show(turns, h("p", { role: "status" }, `${plural(found.total, "turn")}`),
       table(["turn", "label", "effect", "action", "what came of it", "Z s_t", "when"], found.rows.map((row) => h("tr", {},
         h("td", {}, link(toEpisode(key, row, { turn: row.turn }), `${row.turn} of ${shortTask(row.task)}`)),

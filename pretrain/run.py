@@ -1,4 +1,4 @@
-"""`python -m sage task=pretrain`: train one tiny model from expert play and write it as a model directory.
+"""`python -m sage task=pretrain`: teach one model on expert play and write it as a model directory.
 
 The result holds config.json, model.safetensors, the tokenizer with its chat template, and `training.jsonl`.
 Checkpoints of the run lie beside it under `checkpoints/<tokens>`: the student that ships is an early one.
@@ -13,50 +13,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrain.corpora import Corpus
+    from pretrain.learner import Learner
     from pretrain.train import Sample
     from sage.config.pretrain import PretrainSettings
     from sage.config.prompt_texts import PromptStyle
+    from sage.config.schema import StudentSettings
     from sage.envs.settings import EnvSettings
 
 
-def pretrain(settings: PretrainSettings, env: EnvSettings, style: PromptStyle, seed: int) -> Path:
+def pretrain(
+    settings: PretrainSettings, env: EnvSettings, style: PromptStyle, student: StudentSettings, seed: int
+) -> Path:
     """Train as `settings` say on expert play in `env`; returns the model directory.
 
-    Raises ValueError where `output` exists or nobody knows how to play `env`.
+    Raises ValueError where `output` exists or nobody knows how to play `env`, and as `pretrain.learner` does.
     """
-    import torch
-    from transformers import AutoTokenizer
-
     from pretrain.corpora import find_corpus
-    from pretrain.train import build_model, train
+    from pretrain.train import train
 
     output = Path(settings.output)
     if (output / "config.json").exists():
         raise ValueError(f"{output} already holds a model; name another pretrain.output or remove it.")
     corpus = find_corpus(env)
+    learner = _learner(settings, corpus, style, student, seed)
     output.mkdir(parents=True, exist_ok=True)
-    if settings.tokenizer is None:
-        tokenizer = _new_tokenizer(settings, corpus, style, seed)
-    else:
-        from sage.policy.models.folder import resolve_path
+    learner.lm.tokenizer.save_pretrained(output / "tokenizer")
 
-        tokenizer = AutoTokenizer.from_pretrained(resolve_path(settings.tokenizer))
-    tokenizer.save_pretrained(output / "tokenizer")
-    model: Any = build_model(settings.model_dump(), len(tokenizer), seed)
-    if settings.init is not None:
-        from transformers import AutoModelForCausalLM
-
-        from pretrain.grow import grow
-
-        grow(AutoModelForCausalLM.from_pretrained(settings.init, dtype=torch.float32), model)
-
-    def save(trained: Any, seen: int) -> None:
-        target = output if seen >= settings.tokens else output / "checkpoints" / f"{seen:010d}"
-        trained.save_pretrained(target)
-        tokenizer.save_pretrained(target)
+    def save(seen: int) -> None:
+        learner.save(output if seen >= settings.tokens else output / "checkpoints" / f"{seen:010d}")
 
     train(
-        model,
+        learner,
         _stream(settings, corpus, style, output / "tokenizer", seed),
         tokens=settings.tokens,
         batch_tokens=settings.batch_tokens,
@@ -69,6 +56,22 @@ def pretrain(settings: PretrainSettings, env: EnvSettings, style: PromptStyle, s
     return output
 
 
+def _learner(
+    settings: PretrainSettings, corpus: Corpus, style: PromptStyle, student: StudentSettings, seed: int
+) -> Learner:
+    from pretrain import learner
+
+    if settings.start == "student":
+        return learner.of_student(student, settings.max_tokens)
+    if settings.tokenizer is None:
+        return learner.made(settings, _new_tokenizer(settings, corpus, style, seed), seed)
+    from transformers import AutoTokenizer
+
+    from sage.policy.models.folder import resolve_path
+
+    return learner.made(settings, AutoTokenizer.from_pretrained(resolve_path(settings.tokenizer)), seed)
+
+
 def _new_tokenizer(settings: PretrainSettings, corpus: Corpus, style: PromptStyle, seed: int) -> Any:
     from pretrain.tokenizer import train_tokenizer
 
@@ -76,6 +79,7 @@ def _new_tokenizer(settings: PretrainSettings, corpus: Corpus, style: PromptStyl
     if settings.extra_text is not None:
         lines = Path(settings.extra_text).read_text(encoding="utf-8").splitlines()
         texts = itertools.chain(texts, lines)
+    assert settings.vocab_size is not None  # as the settings have checked
     return train_tokenizer(texts, settings.vocab_size)
 
 

@@ -1,4 +1,4 @@
-"""Supervised training of a tiny model on a stream of token sequences with per-token loss weights.
+"""Supervised training of a model on a stream of token sequences with per-token loss weights.
 
 Muon for the matrices and AdamW for the rest: on these sizes it reaches the same loss in about half the
 tokens of AdamW alone. The stream never repeats a game, because variety is what a small model lacks.
@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from pretrain.muon import Muon
+from sage.errors import NotFinite, OutOfMemory, is_out_of_memory
+from sage.policy.models.hidden_states import head, hidden_states
+
+if TYPE_CHECKING:
+    from pretrain.learner import Learner
+    from sage.policy.models.load import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,42 +47,15 @@ def batches(samples: Iterator[Sample], tokens: int, pool: int = 256) -> Iterator
         yield from groups[::2] + groups[1::2]
 
 
-def build_model(settings: dict[str, Any], vocab_size: int, seed: int) -> Any:
-    """A randomly initialised Qwen3-architecture model with tied embeddings."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=vocab_size,
-        hidden_size=settings["hidden"],
-        intermediate_size=settings["feed_forward"],
-        num_hidden_layers=settings["layers"],
-        num_attention_heads=settings["heads"],
-        num_key_value_heads=settings["kv_heads"],
-        head_dim=settings["head_dim"],
-        max_position_embeddings=settings["context"],
-        tie_word_embeddings=True,
-        rope_theta=10000.0,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    return Qwen3ForCausalLM(config)
-
-
-def weighted_loss(model: Any, batch: list[Sample]) -> tuple[torch.Tensor, float, float]:
-    """(mean weighted cross-entropy, hits and count over tokens of weight 1). B sequences, T tokens."""
-    length = max(len(s.ids) for s in batch)
-    ids_BT = torch.zeros(len(batch), length, dtype=torch.long)
-    weights_BT = torch.zeros(len(batch), length)
-    for row, sample in enumerate(batch):
-        ids_BT[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        weights_BT[row, : len(sample.ids)] = torch.tensor(sample.weights)
-    hidden_BTD = model.model(input_ids=ids_BT).last_hidden_state[:, :-1]
-    targets_BT, weights_BT = ids_BT[:, 1:], weights_BT[:, 1:]
-    chosen = weights_BT > 0
-    logits_NV = model.lm_head(hidden_BTD[chosen])
-    targets_N, weights_N = targets_BT[chosen], weights_BT[chosen]
+def weighted_loss(lm: LanguageModel, batch: list[Sample]) -> tuple[torch.Tensor, float, float]:
+    """(mean weighted cross-entropy, hits and count over tokens of weight 1). N predicted tokens, V logits."""
+    chosen = [[t for t, weight in enumerate(s.weights) if t and weight > 0] for s in batch]
+    hidden_ND = hidden_states(lm, [s.ids for s in batch], [[t - 1 for t in places] for places in chosen])
+    output = head(lm)
+    logits_NV = output.logits(hidden_ND, output.rows)
+    pairs = [(s.ids[t], s.weights[t]) for s, places in zip(batch, chosen, strict=True) for t in places]
+    targets_N = torch.tensor([target for target, _ in pairs], device=lm.device)
+    weights_N = torch.tensor([weight for _, weight in pairs], device=lm.device)
     losses_N = functional.cross_entropy(logits_NV, targets_N, reduction="none")
     answer_N = weights_N >= 1
     hits = (logits_NV.argmax(-1) == targets_N)[answer_N].sum().item()
@@ -84,19 +63,22 @@ def weighted_loss(model: Any, batch: list[Sample]) -> tuple[torch.Tensor, float,
 
 
 class Optimizers:
-    """Muon on hidden matrices, AdamW on embeddings and norms, one warm-up/constant/linear-decay schedule."""
+    """Muon on hidden matrices, AdamW on embeddings and norms, one warm-up/constant/linear-decay schedule;
+    AdamW on all of them where there is no `muon_lr`."""
 
-    def __init__(self, model: Any, muon_lr: float, adam_lr: float) -> None:
+    def __init__(self, model: Any, muon_lr: float | None, adam_lr: float) -> None:
         matrices = [
             p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
         ]
-        chosen = {id(p) for p in matrices}
+        chosen = {id(p) for p in matrices} if muon_lr is not None else set()
         others = [p for p in model.parameters() if id(p) not in chosen]
-        self.all = [
-            Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.02),
-            torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
-        self.base = [muon_lr, adam_lr]
+        self.all: list[torch.optim.Optimizer] = []
+        self.base: list[float] = []
+        if muon_lr is not None:
+            self.all.append(Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.02))
+            self.base.append(muon_lr)
+        self.all.append(torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0))
+        self.base.append(adam_lr)
 
     def step(self, progress: float, warmup: float = 0.01, decay: float = 0.4) -> None:
         """`progress` in [0, 1] of the token budget."""
@@ -112,39 +94,47 @@ class Optimizers:
 
 
 def train(
-    model: Any,
+    learner: Learner,
     samples: Iterator[Sample],
     *,
     tokens: int,
     batch_tokens: int,
-    muon_lr: float,
+    muon_lr: float | None,
     adam_lr: float,
     save_every: int,
-    save: Any,
+    save: Callable[[int], None],
     log: Path,
 ) -> None:
-    """Train until `tokens` tokens were seen; `save(model, tokens_seen)` about every `save_every` tokens.
+    """Train until `tokens` tokens were seen; `save(tokens_seen)` about every `save_every` tokens.
 
-    Raises RuntimeError where the loss is no longer finite.
+    Raises NotFinite where the loss is no longer finite, OutOfMemory where a batch does not fit.
     """
+    lm, model = learner.lm, learner.lm.model
     optimizers = Optimizers(model, muon_lr, adam_lr)
     model.train()
     seen, saved, started = 0, 0, time.time()
     hits = count = 0.0
     losses: list[float] = []
     for step, batch in enumerate(batches(samples, batch_tokens), start=1):
-        loss, hit, n = weighted_loss(model, batch)
-        loss.backward()
+        try:
+            with torch.autocast(lm.device.type, torch.bfloat16, enabled=learner.half):
+                loss, hit, n = weighted_loss(lm, batch)
+            loss.backward()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(f"pretraining's step {step}", error, "lower pretrain.batch_tokens") from error
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(seen / tokens)
         seen += sum(len(s.ids) for s in batch)
         hits, count = hits + hit, count + n
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            raise RuntimeError(
-                f"The training loss became {losses[-1]} at step {step}; lower the learning rates."
+            raise NotFinite(
+                f"The training loss became {losses[-1]} at step {step}; lower pretrain.adam_lr"
+                f"{'' if muon_lr is None else ' and pretrain.muon_lr'}."
             )
-        if step % 20 == 0:
+        if step % 20 == 0 or seen >= tokens:
             row = {
                 "step": step,
                 "tokens": seen,
@@ -159,7 +149,7 @@ def train(
         if seen - saved >= save_every or seen >= tokens:
             saved = seen
             model.eval()
-            save(model, seen)
+            save(seen)
             model.train()
         if seen >= tokens:
             return

@@ -40,7 +40,7 @@ def transplant(
     """Write the new model and its tokenizer to `output`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from pretrain.train import build_model
+    from pretrain.learner import build_model
 
     old: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     old_words, words = AutoTokenizer.from_pretrained(source), AutoTokenizer.from_pretrained(tokenizer)

@@ -219,7 +219,9 @@ def _pretrain(config: RunConfig) -> Outcome:
     with stop_on_signals():
         try:
             style = choose_style(config.prompt, config.student.path)
-            made = pretrain(config.pretrain, config.env, style, config.seed)
+            made = pretrain(config.pretrain, config.env, style, config.student, config.seed)
+        except RunFailure as error:
+            return Outcome("failed", reason=str(error), exit_code=EXIT_FAILED)
         except ValueError as error:
             raise ConfigError(str(error)) from error
     print(f"The model is in {made}.")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pretrain.grow import grow, layer_sources
-from pretrain.train import build_model
+from pretrain.learner import build_model
 
 
 def model(layers: int, kv_heads: int, hidden: int = 24, seed: int = 0) -> Any:

@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain.learner import Learner, build_model
 from pretrain.muon import Muon, orthogonalise
 from pretrain.tokenizer import train_tokenizer
-from pretrain.train import Sample, batches, build_model, train, weighted_loss
+from pretrain.train import Optimizers, Sample, batches, train, weighted_loss
+from sage.errors import NotFinite
+from sage.policy.models.load import LanguageModel
+from tests.tiny_models import byte_tokenizer
 
 SIZES = {"hidden": 32, "feed_forward": 64, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16}
 SETTINGS = {**SIZES, "context": 256}
+
+
+def random_lm(seed: int) -> LanguageModel:
+    model = build_model(SETTINGS, 300, seed)
+    return LanguageModel(model, byte_tokenizer(), "random", "", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
@@ -55,12 +64,12 @@ def test_batches_hold_every_sample_once_and_stay_below_the_limit() -> None:
 
 
 def test_weighted_loss_is_the_weighted_mean_of_the_token_losses() -> None:
-    model = build_model(SETTINGS, 300, seed=0)
+    lm = random_lm(0)
     batch = [Sample([5, 6, 7, 8], [0.0, 0.1, 1.0, 1.0]), Sample([9, 10], [0.0, 1.0])]
-    loss, _, count = weighted_loss(model, batch)
+    loss, _, count = weighted_loss(lm, batch)
     total = weight = 0.0
     for sample in batch:
-        logp = model(torch.tensor([sample.ids])).logits[0].double().log_softmax(-1)
+        logp = lm.model(torch.tensor([sample.ids])).logits[0].double().log_softmax(-1)
         for t in range(1, len(sample.ids)):
             total -= sample.weights[t] * logp[t - 1, sample.ids[t]].item()
             weight += sample.weights[t]
@@ -75,9 +84,9 @@ def test_training_learns_to_copy_and_is_reproducible(tmp_path: Path) -> None:
         return itertools.cycle([Sample(row + row, [0.0] * 6 + [1.0] * 6) for row in rows])
 
     def run(name: str) -> torch.Tensor:
-        model = build_model(SETTINGS, 300, seed=1)
+        lm = random_lm(1)
         train(
-            model,
+            Learner(lm),
             stream(),
             tokens=60_000,
             batch_tokens=768,
@@ -87,12 +96,65 @@ def test_training_learns_to_copy_and_is_reproducible(tmp_path: Path) -> None:
             save=lambda *_: None,
             log=tmp_path / name,
         )
-        return torch.cat([p.detach().flatten() for p in model.parameters()])
+        return torch.cat([p.detach().flatten() for p in lm.model.parameters()])
 
     first, second = run("a"), run("b")
     assert torch.equal(first, second)
     rows = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+
+
+def copies() -> itertools.cycle[Sample]:
+    return itertools.cycle([Sample([5, 6, 7, 8], [0.0, 1.0, 1.0, 1.0])] * 256)
+
+
+def test_without_a_rate_for_muon_adamw_learns_every_weight_once() -> None:
+    model = build_model(SETTINGS, 300, seed=0)
+    optimizers = Optimizers(model, None, 1e-3)
+    (only,) = optimizers.all
+    assert isinstance(only, torch.optim.AdamW)
+    held = [id(p) for group in only.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_in_half_precision_the_weights_and_their_updates_stay_float32(tmp_path: Path) -> None:
+    lm = random_lm(1)
+    before = [p.detach().clone() for p in lm.model.parameters()]
+    train(
+        Learner(lm, half=True),
+        copies(),
+        tokens=60,
+        batch_tokens=32,
+        muon_lr=None,
+        adam_lr=1e-6,
+        save_every=10**9,
+        save=lambda _: None,
+        log=tmp_path / "log",
+    )
+    for old, new in zip(before, lm.model.parameters(), strict=True):
+        assert new.dtype == torch.float32
+        # A step of 1e-6 is less than bfloat16 can add to most weights; here it is kept.
+        assert 0 < (new - old).abs().max() < 1e-5
+    row = json.loads((tmp_path / "log").read_text().splitlines()[-1])
+    assert row["tokens"] >= 60  # a training shorter than 20 steps has its line too
+
+
+def test_a_loss_that_is_no_number_ends_the_training_in_one_sentence(tmp_path: Path) -> None:
+    lm = random_lm(1)
+    with torch.no_grad():
+        next(lm.model.parameters()).fill_(float("inf"))
+    with pytest.raises(NotFinite, match=r"at step 1; lower pretrain\.adam_lr\."):
+        train(
+            Learner(lm),
+            copies(),
+            tokens=60,
+            batch_tokens=32,
+            muon_lr=None,
+            adam_lr=1e-3,
+            save_every=10**9,
+            save=lambda _: None,
+            log=tmp_path / "log",
+        )
 
 
 def test_the_tokenizer_gives_words_and_numbers_one_token_and_any_text_back() -> None:

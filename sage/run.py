@@ -328,6 +328,8 @@ def _say_what_is_shorter(run: Run, checked: Preflight) -> None:
     """What of the games and of the models takes no part, and is not refused."""
     for split in checked.context:
         run.folder.log(split.line())
+    if not run.config.env.gives_distances():
+        run.folder.log("the columns oracle and expert_distance_* stay empty: env.gives_distances() is false")
     shorter = setup.shorter_context(run.config, run.student, run.models)
     left_out = setup.left_out_weights(run.student, run.models)
     for sentence in (shorter, setup.ignored_tokens(run.models), *left_out):

@@ -60,9 +60,12 @@ def test_a_rule_a_confidence_and_an_environment_of_an_installed_package_run(
     )
     assert {e["env"] for e in episodes} == {"drawers"}
     assert all(e["ok"] for e in episodes)
+    assert all(e["expert_distance_start"] is None for e in episodes)
+    assert "the columns oracle and expert_distance_* stay empty" in (folder / "log.txt").read_text()
     trained = [turn for turn in read(folder, "turns").to_pylist() if turn["phase"] == "train"]
     assert {turn["split"] for turn in trained} == {"train"}
     assert all((turn["label"] == "ALWAYS") == (turn["turn"] < 2) for turn in trained)
+    assert all(turn["oracle"] is None for turn in trained)
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
     assert json.loads((folder / "run.json").read_text())["fields"]["plugins"] == ["own_parts"]
 
@@ -76,6 +79,34 @@ def test_what_is_installed_is_no_part_of_a_run_that_takes_nothing_of_it(site: Pa
     )
     said = python(["-c", code], tmp_path, site)
     assert said.stdout.splitlines() == ["[] ['own_parts']", "True", "True"], said.stderr
+
+
+def test_what_needs_an_expert_is_refused_where_there_is_none(site: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from sage.config.load import load; from sage.check.preflight import preflight\n"
+        "for words in sys.argv[1:]:\n"
+        "    try: config = load(['env=drawers', *words.split()]); preflight(config, config.env.tasks)\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+        "    else: print('fine')"
+    )
+    lines = (
+        "intervention=oracle",
+        "intervention=inverted intervention@intervention.rule=oracle",
+        "method=sft_expert",
+        "method=stable_opd",
+        "method=stable_opd rollout.demonstration.weight=0",
+        "method=sft_expert trainer.steps=0",
+    )
+    done = python(["-c", code, *lines], tmp_path, site)
+    oracle, inverted, sft, stable, *fine = done.stdout.splitlines()
+    assert fine == ["fine", "fine"], done.stderr
+    assert oracle.startswith("ConfigError intervention=oracle labels turns by the expert's distance")
+    assert inverted.startswith("ConfigError intervention=inverted labels turns by the expert's distance")
+    assert "env=drawers" in oracle
+    assert sft.startswith("ConfigError rollout.player=expert learns from the environment's expert")
+    assert stable.startswith("ConfigError rollout.demonstration.player=expert learns from")
+    assert "no move in 8 of 8 training games" in sft
+    assert max(map(len, (oracle, inverted, sft, stable))) < 400
 
 
 def test_the_examples_own_tests_pass(site: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sage.check.before import models_of
+from sage.envs.manifest import spread
 from sage.envs.pool import EnvFault, EnvPool
 from sage.episode import Episode, Task
-from sage.errors import ModelError, short_reason
+from sage.errors import ConfigError, ModelError, short_reason
 from sage.objective.intervention.base import TurnContext
 from sage.policy.context import SplitContext, measure, refuse_unless_it_fits
 from sage.policy.dialogue import Dialogue
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _SHOWN_TURNS = 3
 """Turns of each split's first game that go through the templates."""
+_EXPERT_GAMES = 8
+"""Training games in which an expert that is to play is asked for a first move, where the sample shows none
+of its moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class Preflight:
 
 
 def preflight(config: RunConfig, tasks: Callable[[str], Sequence[Task]]) -> Preflight:
-    """Raises ConfigError or ModelError where a prompt cannot be rendered or the games do not fit.
+    """Raises ConfigError or ModelError where a prompt cannot be rendered, the games do not fit, or an expert
+    is to play that is not there.
 
     `tasks` gives the tasks of a split; each split that the run plays is looked at.
     """
@@ -74,7 +79,8 @@ def look_ahead(
     loaded: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None] | None = None,
 ) -> Preflight:
     """`preflight` for a page: games that do not fit are among what is found. `loaded`: what `tokenizers` has
-    given. Raises ModelError where a prompt cannot be rendered."""
+    given. Raises ModelError where a prompt cannot be rendered, and ConfigError where an expert is to play
+    that is not there."""
     style = choose_style(config.prompt, config.student.path)
     trains = config.task == "train" and config.trainer.steps > 0
     student, teacher = loaded or tokenizers(config)
@@ -96,6 +102,8 @@ def look_ahead(
             return games
 
         context = [measure(split, tasks(split), config.env, play, own, limit) for split in splits]
+        if trains and not _has_expert(shown):
+            _refuse_without_expert(config, pool, style, tasks("train"))
     query = config.intervention.query
     prompts = 0
     for role, dialogue in templates.items():
@@ -103,6 +111,33 @@ def look_ahead(
         for game in shown:
             prompts += check_game(dialogue, role, style, game, query.sees_feedback if query else True)
     return Preflight(student, teacher, context, prompts)
+
+
+def _has_expert(games: Sequence[Episode]) -> bool:
+    """Whether the expert knew a move in one of the training games."""
+    return any(turn.answer for game in games if game.task.split == "train" for turn in game.turns)
+
+
+def _refuse_without_expert(
+    config: RunConfig, pool: EnvPool, style: PromptStyle, tasks: Sequence[Task]
+) -> None:
+    """Raises ConfigError where the run has the expert play and it knows no first move in any of some games;
+    where it knows some, those that it does not are counted as they are played (`evaluation.max_not_ok`)."""
+    shown = config.rollout.demonstration
+    if config.rollout.player == "expert":
+        what, way_out = "rollout.player=expert", "rollout.player=student or teacher"
+    elif shown.player == "expert" and shown.weight > 0:
+        what, way_out = "rollout.demonstration.player=expert", "rollout.demonstration.player=none or teacher"
+    else:
+        return
+    asked = expert_games(pool, style, spread(tasks, _EXPERT_GAMES), turn_budget=1)
+    games = [game for game in asked if isinstance(game, Episode)]
+    if games and not any(turn.answer for game in games for turn in game.turns):
+        raise ConfigError(
+            f"{what} learns from the environment's expert, and in env={config.env.name} there is none (no "
+            f"move in {len(games)} of {len(games)} training games); set {way_out}, or give the environment "
+            "an `expert_action()`."
+        )
 
 
 def _check_ends(dialogue: Dialogue, role: str, style: PromptStyle) -> None:

@@ -548,6 +548,22 @@ class RunConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_oracle_is_asked(self) -> RunConfig:
+        rule, env = self.intervention, self.env
+        if self.task == "train" and rule.needs_distances and not env.gives_distances():
+            way_out = (
+                "set env.distances=true"
+                if getattr(env, "distances", True) is False
+                else "choose another rule, or an environment whose settings' gives_distances() says that it"
+                " has expert_distance()"
+            )
+            raise ValueError(
+                f"intervention={rule.name} labels turns by the expert's distance to the goal, which "
+                f"env={env.name} does not give here; {way_out}."
+            )
+        return self
+
     def digest_fields(self) -> dict[str, Any]:
         """Plain data of everything that can change a result: all but `NOT_A_RESULT`, and but `CAME_LATER`
         where it changes nothing."""

@@ -35,7 +35,7 @@ class Step:
 
 @runtime_checkable
 class Environment(Protocol):
-    """One episode at a time. `goal` is valid after `reset`."""
+    """One episode at a time. `goal` is valid after `reset`. An expert is optional: `WithExpert`."""
 
     goal: str
 
@@ -47,15 +47,29 @@ class Environment(Protocol):
         """Execute one command. Raises EnvironmentFault on infrastructure trouble only."""
         ...
 
+    def close(self) -> None: ...
+
+
+class WithExpert(Environment, Protocol):
+    """What an environment with an expert has beside the rest; each of the three may be left out.
+
+    Without `expert_distance` the columns `oracle` and `expert_distance_*` stay empty and
+    `intervention=oracle` is refused; without `expert_action` so is `rollout.player=expert`, and
+    `rollout.max_context` is compared with openings alone.
+    """
+
     def expert_distance(self) -> int | None:
-        """Shortest number of steps to the goal with full information; None where unknown."""
+        """Shortest number of steps to the goal with full information; None where unknown. Asked for where
+        the settings' `gives_distances()` says so."""
         ...
 
     def expert_action(self) -> str | None:
         """What a partial-information expert would do now, given only what this episode has shown."""
         ...
 
-    def close(self) -> None: ...
+    def expert_thought(self) -> str:
+        """Why, in a few words, about the same move."""
+        ...
 
 
 class ExpertMove(NamedTuple):
@@ -66,13 +80,25 @@ class ExpertMove(NamedTuple):
 
 
 def expert_move(environment: Environment) -> ExpertMove | None:
-    """The expert's next move, None where it has none.
-
-    An environment whose expert also thinks aloud has a method `expert_thought() -> str` beside
-    `expert_action`, about the same move.
-    """
-    action = environment.expert_action()
+    """The expert's next move, None where it has none or the environment has no expert."""
+    act = getattr(environment, "expert_action", None)
+    action = None if act is None else act()
     if action is None:
         return None
     think = getattr(environment, "expert_thought", None)
     return ExpertMove("" if think is None else think(), action)
+
+
+def expert_distance(environment: Environment) -> int | None:
+    """The expert's distance to the goal, None where it is unknown.
+
+    Raises EnvironmentFault where there is no expert to ask, although the settings promised one.
+    """
+    measure = getattr(environment, "expert_distance", None)
+    if measure is None:
+        raise EnvironmentFault(
+            f"{type(environment).__name__} has no expert_distance(), and its settings' gives_distances() "
+            "says that it has; add the method, or have that return False."
+        )
+    distance: int | None = measure()
+    return distance

@@ -30,7 +30,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple, Self, cast
 
-from sage.envs.base import Environment, ExpertMove, Step, expert_move
+from sage.envs.base import Environment, ExpertMove, Step, expert_distance, expert_move
 from sage.episode import Task
 
 START_TIMEOUT_S = 120.0
@@ -115,7 +115,7 @@ class _Host:
                 step = environment.step(request)
             else:
                 return Advice(expert_move(environment))
-            distance = environment.expert_distance() if self._distances else None
+            distance = expert_distance(environment) if self._distances else None
             return PoolStep(step, environment.goal, distance)
         except (Exception, SystemExit) as error:
             self._discard(slot)

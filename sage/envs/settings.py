@@ -55,7 +55,8 @@ class EnvSettings(Component):
         return None
 
     def gives_distances(self) -> bool:
-        """Whether the expert's distance to the goal is asked for around every turn."""
+        """Whether the expert's distance to the goal is asked for around every turn: its environments then
+        have `expert_distance()`. False (the default) leaves the columns about it empty."""
         return False
 
     def manifest_digest(self, splits: Sequence[str]) -> str:

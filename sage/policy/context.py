@@ -64,6 +64,11 @@ class SplitContext:
         """For a page or a log."""
         if self.problem:
             return f"{self.split}: not measured ({self.problem})"
+        if not self.longest_turns:
+            return (
+                f"{self.split}: opening {self.opening:,} tokens of {self.limit:,}; no expert has played on, "
+                "so whether whole games fit is not known"
+            )
         return (
             f"{self.split}: opening {self.opening:,} tokens, {self.turn:.0f} a turn, longest expert game "
             f"{self.longest:,} in {self.longest_turns} turns; a limit of {self.limit:,} cuts {self.cut} of "

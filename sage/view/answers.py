@@ -145,6 +145,7 @@ def line(entry: Entry, now: float) -> dict[str, Any]:
         "name": str(fields.get("name", record.get("name", "unknown"))),
         "env": str(env.get("name", "unknown")) if isinstance(env, dict) else "unknown",
         "seed": None if fields.get("seed") is None else str(fields["seed"]),
+        "sources": sorted({source for rate in entry.rates or [] for source in rate.get("sources", [])}),
         "success": latest(entry.rates or []),
         "counted": entry.rates is not None,
         "notes": entry.notes,

@@ -155,6 +155,7 @@ def rates_of_summary(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of summary.json's splits."""
     return [
         rate_row(split["split"], rate.get("step", 0), rate.get("won", 0), rate["n"], rate.get("not_ok", 0))
+        | {"sources": [str(source) for source in split.get("sources", ())]}
         for split in summary["splits"]
         for rate in split["rates"]
     ]
@@ -162,16 +163,21 @@ def rates_of_summary(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def rates_of_tables(folder: Path) -> list[dict[str, Any]]:
     """Of the episodes table, whether or not the run has ended."""
-    table = read(folder, "episodes", ["phase", "step", "split", "ok", "won"])
+    table = read(folder, "episodes", ["phase", "step", "split", "ok", "won", "source"])
     counts: dict[tuple[str, int], list[int]] = {}
+    sources: dict[str, set[str]] = {}
     columns = [table.column(name).to_pylist() for name in table.column_names]
-    for phase, step, split, ok, won in zip(*columns, strict=True):
+    for phase, step, split, ok, won, source in zip(*columns, strict=True):
         if phase == "eval":
             count = counts.setdefault((split, step), [0, 0, 0])
             count[0] += bool(ok and won)
             count[1] += bool(ok)
             count[2] += not ok
-    return [rate_row(split, step, *count) for (split, step), count in sorted(counts.items())]
+            sources.setdefault(split, set()).update([source] if source else [])
+    return [
+        rate_row(split, step, *count) | {"sources": sorted(sources[split])}
+        for (split, step), count in sorted(counts.items())
+    ]
 
 
 def rate_row(split: str, step: int, won: int, n: int, not_ok: int) -> dict[str, Any]:

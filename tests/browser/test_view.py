@@ -161,6 +161,14 @@ def test_filters_find_turns_and_a_deep_link_opens_the_same_turn(opened: Page) ->
     assert page.complaints() == []
 
 
+def test_a_run_says_whose_games_it_played(opened: Page) -> None:
+    page = opened
+    page.wait("document.querySelectorAll('.runs tbody tr').length === 2")
+    assert page.texts(".runs tbody td:nth-child(4)") == ["alfworldgenerated"] * 2
+    open_run(page, "opd")
+    assert "alfworld (generated games)" in page.text("main")
+
+
 def test_an_answer_that_was_overtaken_is_not_shown(page: Page, address: str) -> None:
     page.open(address)
     open_run(page, "sage_opd")
@@ -246,6 +254,34 @@ def test_a_run_that_goes_on_is_followed(page: Page, tmp_path: Path) -> None:
         run.done(step=3)
         page.wait("document.querySelector('main .state').textContent === 'done'")
     page.wait("document.getElementById('pulse').textContent.includes('does not answer')")
+
+
+def test_an_open_episode_is_kept_up_to_date_and_its_reader_where_he_was(page: Page, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", "sage_opd", ends=False)
+    tables, key = Tables(run.path), RunKey(run.path.parent.name, "sage_opd", "alfworld", "generated", 0)
+    with served(tmp_path / "runs") as address:
+        page.open(address)
+        page.go(f"#/episode/{run.path.parent.name}.1/eval/0/valid_unseen/valid_unseen%2Fgame-1/0")
+        page.wait("document.getElementById('main').dataset.place === 'episode'")
+        assert "The run goes on: step 2 of 2" in page.text("main")
+        assert page.texts("select[aria-label]") == []
+        page.press("End")
+        page.value("document.querySelector('.strip').dataset.mine = 'kept'")
+        record_step(tables, key, "sage_opd", 3)
+        run.beat(step=3)
+        page.wait("document.querySelector('main').textContent.includes('The run goes on: step 3 of 2')")
+        make_run(tmp_path / "runs", "opd")
+        page.wait("document.querySelector('select[aria-label]')")
+        assert "opd" in page.text("select[aria-label]")
+        assert page.value("document.querySelector('.strip').dataset.mine") == "kept"
+        assert page.text(".turn h2").startswith("Turn 2")
+        record_evaluation(tables, key, "sage_opd", 0, ["What is said now."])
+        page.wait("document.querySelector('.said').textContent === 'What is said now.'")
+        assert page.text(".turn h2").startswith("Turn 2")
+        assert "turn=2" in page.value("location.hash")
+        run.done(step=3)
+        page.wait("!document.querySelector('main').textContent.includes('The run goes on')")
+    assert page.complaints() == []
 
 
 @pytest.mark.parametrize("how", ["server", "file"])

@@ -93,6 +93,9 @@ class Intervention(Component):
     needs_scores: ClassVar[bool] = False
     """The rule reads what both models say about the turn (`TurnContext.score`), which is then computed
     first."""
+    needs_distances: ClassVar[bool] = False
+    """The rule reads the expert's distances around the turn (`Turn.expert_distance_before`); a run in an
+    environment that does not give them is refused."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **settings: Any) -> None:

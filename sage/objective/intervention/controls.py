@@ -61,6 +61,10 @@ class Wrapper(Intervention):
     def needs_scores(self) -> bool:  # type: ignore[override]
         return self.rule.needs_scores
 
+    @property
+    def needs_distances(self) -> bool:  # type: ignore[override]
+        return self.rule.needs_distances
+
     def always_judged(self, turn: Turn) -> bool:
         return self.query is not None and self.rule.always_judged(turn)
 
@@ -219,6 +223,8 @@ class Oracle(Intervention):
 
     A turn about which the oracle cannot tell gets FALLBACK and full weight.
     """
+
+    needs_distances: ClassVar[bool] = True
 
     weak_weight: float = Field(ge=0, le=1)
     """α, the weight of a WEAK turn."""

@@ -9,49 +9,80 @@ export async function episodePage(main, words) {
   const [key, ...rest] = words;
   const place = placeOf(rest);
   const moment = { phase: place.phase, step: place.step, split: place.split };
-  const [run, found, beside, all] = await Promise.all([
-    getRun(key), getEpisode(key, place), getEpisodes(key, moment, 0, 1000), getRuns()]);
-  const { episode, turns, tokens } = found;
-  const index = beside.rows.findIndex((row) => row.task === place.task && row.rollout === place.rollout);
-  const step = (by) => { const next = beside.rows[index + by]; if (next) location.hash = toEpisode(key, next, { by: colouring() }); };
+  const ask = () => Promise.all([getRun(key), getEpisode(key, place), getEpisodes(key, moment, 0, 1000)]);
+  let [[run, found, beside], all] = await Promise.all([ask(), getRuns()]);
+  const [head, pager, others_, played, body] = [h("div"), h("span", { class: "tools" }), h("span"), h("div"), h("div")];
+  let [at, strip_] = [Number(here().query.get("turn") ?? 0), null];
   const colouring = () => here().query.get("by") ?? "divergence";
-  const body = h("div", {});
-  let at = Math.min(Math.max(0, Number(here().query.get("turn") ?? 0)), Math.max(0, turns.length - 1));
-  const strip_ = strip(turns, (n) => go(n));
-
-  function go(n, focus = true) {
-    if (n < 0 || n >= turns.length) return;
-    at = n;
-    remember({ turn: at });
-    strip_.mark(at, focus);
-    show(body, turnView(turns[at], tokens, colouring()));
-  }
-
+  const step = (by) => { const next = beside.rows[indexOf() + by]; if (next) location.hash = toEpisode(key, next, { by: colouring() }); };
+  const indexOf = () => beside.rows.findIndex((row) => row.task === place.task && row.rollout === place.rollout);
   const select = h("select", { id: "colour", onchange: () => { remember({ by: select.value }); go(at, false); } },
     Object.entries(COLOURINGS).map(([name, [title]]) => h("option", { value: name }, title)));
   select.value = colouring();
-  const others = all.runs.filter((one) => one.key !== key && one.seed === run.seed && one.env === run.env);
-  show(main,
-    h("h1", {}, shortTask(episode.task)),
-    h("p", {}, link(to("run", [key], { ...moment }), run.name), `, seed ${run.seed}, ${momentTitle(place)} · `,
-      h("span", { class: `state ${episode.won ? "done" : "failed"}` }, episode.status),
-      ` · ${whole(turns.length)} turns`, episode.score === null ? null : ` · score ${number(episode.score)}`,
-      episode.error && h("span", { class: "reason" }, ` · ${episode.error}`)),
-    episode.goal && h("p", { class: "goal" }, episode.goal),
-    h("p", { class: "tools" },
-      h("button", { type: "button", disabled: index <= 0, onclick: () => step(-1) }, "← episode"),
+  const othersOf = () => all.runs.filter((one) => one.key !== key && one.seed === run.seed && one.env === run.env);
+
+  function go(n, focus = true) {
+    if (n < 0 || n >= found.turns.length) return;
+    at = n;
+    remember({ turn: at });
+    strip_.mark(at, focus);
+    show(body, turnView(found.turns[at], found.tokens, colouring()));
+  }
+
+  function fillHead() {
+    const { episode, turns } = found;
+    show(head, h("h1", {}, shortTask(episode.task)),
+      h("p", {}, link(to("run", [key], { ...moment }), run.name), `, seed ${run.seed}, ${momentTitle(place)} · `,
+        h("span", { class: `state ${episode.won ? "done" : "failed"}` }, episode.status),
+        ` · ${whole(turns.length)} turns`, episode.score === null ? null : ` · score ${number(episode.score)}`,
+        episode.error && h("span", { class: "reason" }, ` · ${episode.error}`)),
+      run.state === "running" && h("p", { class: "quiet", role: "status" },
+        `The run goes on: step ${whole(run.step)} of ${whole(run.steps)}, ${run.phase}.`),
+      episode.goal && h("p", { class: "goal" }, episode.goal));
+    const [index, focused] = [indexOf(), document.activeElement?.id];
+    show(pager, h("button", { type: "button", id: "before", disabled: index <= 0, onclick: () => step(-1) }, "← episode"),
       h("span", { class: "quiet" }, ` ${whole(index + 1)} of ${whole(beside.total)} `),
-      h("button", { type: "button", disabled: index + 1 >= beside.rows.length, onclick: () => step(1) }, "episode →"),
-      others.length > 0 && otherRuns(key, others, place)),
-    turns.length === 0 ? h("p", { class: "quiet" }, "No turn was played.") : strip_.element,
-    Object.keys(tokens).length > 0
-      ? h("p", { class: "tools" }, h("label", { for: "colour" }, "Colour tokens by "), select)
-      : h("p", { class: "quiet" }, place.phase === "eval" ? "An evaluation has no teacher: tokens are recorded in training."
-        : "The tokens of this episode are not recorded (trainer.log_tokens)."),
-    body);
-  if (turns.length > 0) go(at, false);
-  return { keys: { ArrowRight: () => go(at + 1), ArrowLeft: () => go(at - 1), l: () => go(at + 1), h: () => go(at - 1),
-    Home: () => go(0), End: () => go(turns.length - 1), n: () => step(1), p: () => step(-1),
+      h("button", { type: "button", id: "after", disabled: index + 1 >= beside.rows.length, onclick: () => step(1) }, "episode →"));
+    if (focused === "before" || focused === "after") document.getElementById(focused).focus({ preventScroll: true });
+  }
+
+  function fillOthers() {
+    const others = othersOf();
+    show(others_, others.length > 0 && otherRuns(key, others, place));
+  }
+
+  function fillTurns() {
+    const { turns, tokens } = found;
+    at = Math.min(Math.max(0, at), Math.max(0, turns.length - 1));
+    strip_ = strip(turns, (n) => go(n));
+    show(played, turns.length === 0 ? h("p", { class: "quiet" }, "No turn was played.") : strip_.element,
+      Object.keys(tokens).length > 0
+        ? h("p", { class: "tools" }, h("label", { for: "colour" }, "Colour tokens by "), select)
+        : h("p", { class: "quiet" }, place.phase === "eval" ? "An evaluation has no teacher: tokens are recorded in training."
+          : "The tokens of this episode are not recorded (trainer.log_tokens)."));
+    if (turns.length > 0) go(at, false);
+  }
+
+  // What was read stays as it is, focus and open menus too, unless the records say otherwise now.
+  async function poll() {
+    const answer = await getRuns(all.version);
+    if (answer.same) return;
+    const before = [JSON.stringify(found), othersOf().map((one) => one.key).join()];
+    const now = await ask();
+    if (!main.isConnected) return;  // another page stands here by now
+    all = answer;
+    [run, found, beside] = now;
+    fillHead();
+    if (othersOf().map((one) => one.key).join() !== before[1]) fillOthers();
+    if (JSON.stringify(found) !== before[0]) fillTurns();
+  }
+
+  show(main, head, h("p", { class: "tools" }, pager, others_), played, body);
+  fillHead();
+  fillOthers();
+  fillTurns();
+  return { poll, keys: { ArrowRight: () => go(at + 1), ArrowLeft: () => go(at - 1), l: () => go(at + 1), h: () => go(at - 1),
+    Home: () => go(0), End: () => go(found.turns.length - 1), n: () => step(1), p: () => step(-1),
     c: () => { const names = Object.keys(COLOURINGS); select.value = names[(names.indexOf(select.value) + 1) % names.length];
       select.dispatchEvent(new Event("change")); } } };
 }

@@ -2,7 +2,7 @@
 import { h, lastOf, link, note, show, table } from "./dom.js";
 import { bytes, momentTitle, number, plural, shortTask, span, whole } from "./format.js";
 import { here, remember, to, toEpisode, toPair } from "./route.js";
-import { curves } from "./runs.js";
+import { curves, gamesOf } from "./runs.js";
 import { getEpisodes, getRun, getRuns, getTurns } from "./source.js";
 
 const ROWS = 100;
@@ -25,7 +25,7 @@ export async function runPage(main, words, filters) {
     const others = all.runs.filter((one) => one.key !== key && one.seed === run.seed && one.env === run.env);
     show(head, h("h1", {}, run.name), note(run.notes),
       h("p", {}, h("span", { class: `state ${run.state}` }, run.state), run.reason && ` ${run.reason}`,
-        ` · ${run.env} · seed ${run.seed} · step ${whole(run.step)} of ${whole(run.steps)}`,
+        ` · ${gamesOf(run)} · seed ${run.seed} · step ${whole(run.step)} of ${whole(run.steps)}`,
         run.state === "running" && run.left_s !== null && ` · about ${span(run.left_s)} of training left`),
       h("p", { class: "quiet" }, `${run.where} · ${plural(run.turns.rows, "turn")} · `,
         run.tokens.rows > 0 ? `${plural(run.tokens.rows, "token")} recorded one by one (${bytes(run.tokens.bytes)})`

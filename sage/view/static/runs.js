@@ -36,7 +36,7 @@ export async function runsPage(room) {
     const order = here().query.get("sort") ?? "";
     const [, , read] = COLUMNS.find(([name]) => name === order.replace("-", "")) ?? [];
     const rows = state.answer.runs.filter((run) => {
-      const text = `${run.name} ${run.method} ${run.env} seed=${run.seed} ${run.state} ${run.where}`.toLowerCase();
+      const text = `${run.name} ${run.method} ${gamesOf(run)} seed=${run.seed} ${run.state} ${run.where}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
     if (read) rows.sort((a, b) => { const [x, y] = [read(a), read(b)]; return x < y ? -1 : x > y ? 1 : 0; });
@@ -70,7 +70,7 @@ export async function runsPage(room) {
       h("td", {}, box),
       h("td", {}, h("span", { class: `state ${run.state}` }, run.state), run.reason && h("div", { class: "quiet reason" }, run.reason)),
       h("td", {}, link(to("run", [run.key]), run.name), run.notes.length > 0 && note(run.notes)),
-      h("td", {}, run.env), h("td", {}, run.seed ?? "–"),
+      h("td", {}, run.env, run.sources.length > 0 && h("div", { class: "quiet" }, run.sources.join(", "))), h("td", {}, run.seed ?? "–"),
       h("td", { class: "progress" }, run.steps ? `${whole(run.step)}/${whole(run.steps)}` : whole(run.step),
         run.steps > 0 && h("progress", { max: run.steps, value: run.step, "aria-hidden": "true" }),
         run.state === "running" && h("div", { class: "quiet" }, run.phase)),
@@ -108,6 +108,11 @@ export async function runsPage(room) {
     fill();
     if (answer.runs.some((run) => run.state === "running" && picks().includes(run.key))) fillPicked();
   };
+}
+
+// Scores on generated games are none of the benchmark's, so where games are named it is said which they are.
+export function gamesOf(run) {
+  return run.sources.length > 0 ? `${run.env} (${run.sources.join(", ")} games)` : run.env;
 }
 
 export function nameOf(run) {

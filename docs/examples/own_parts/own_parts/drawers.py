@@ -2,7 +2,8 @@
 
     python -m sage env=drawers trainer.steps=2
 
-The rest of it is `conf/env/drawers.yaml` (its settings) and `conf/prompt/drawers.yaml` (its words).
+The rest of it is `conf/env/drawers.yaml` (its settings) and `conf/prompt/drawers.yaml` (its words). It has no
+expert, which is optional (`sage.envs.base.WithExpert`).
 """
 
 from __future__ import annotations
@@ -41,9 +42,6 @@ class DrawersSettings(EnvSettings):
     def make(self) -> Environment:
         return Drawers()
 
-    def gives_distances(self) -> bool:
-        return True
-
 
 class Drawers:
     """One game at a time; which drawer holds the key follows from the task's id."""
@@ -52,22 +50,14 @@ class Drawers:
 
     def reset(self, task: Task) -> Step:
         self._key = COMMANDS[int(task.sha256, 16) % len(COMMANDS)]
-        self._won = False
         return Step("You see a drawer 1, a drawer 2, and a drawer 3.", COMMANDS)
 
     def step(self, action: str) -> Step:
         if action not in COMMANDS:
             return Step("Nothing happens.", COMMANDS, failure=Failure.NO_EFFECT)
-        self._won = action == self._key
-        if self._won:
+        if action == self._key:
             return Step("You find the key.", (), reward=1.0, score=1.0, done=True, won=True)
         return Step("The drawer is empty.", COMMANDS)
-
-    def expert_distance(self) -> int | None:
-        return 0 if self._won else 1
-
-    def expert_action(self) -> str | None:
-        return self._key
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from sage.records.clock import PHASES
 from sage.records.ledger import TEACHER, Ledger
-from sage.records.mlflow.store import view_hint
+from sage.records.mlflow.store import experiment_of, view_hint
 from sage.records.summary import Rate, Summary
 from sage.records.trouble import bounds_lines, fallback_warning, retry_line, slip_line
 
@@ -355,7 +355,7 @@ def where_next(run_dir: Path, uri: str | None, problems: Sequence[str] = ()) -> 
         f"Analysis: python -m analysis summary {run_dir}",
     ]
     if uri is not None and not problems:
-        lines.append(f"MLflow: {view_hint(uri)}")
+        lines.append(f"MLflow: {view_hint(uri, experiment_of(run_dir))}")
     return [*lines, *problems]
 
 

@@ -86,11 +86,14 @@ _ROOMS: dict[str, dict[str, str]] = {
     "sage.envs.scienceworld.": {"make_gold": "pretrain.scienceworld_gold"},
     "sage.records.": {
         "mlflow_export": "sage.records.mlflow.export",
-        "export_data": "sage.records.mlflow.data",
+        "export_data": "sage.records.loggers.curves",
         "exporter": "sage.records.mlflow.follow",
         "mlflow_study": "sage.records.mlflow.study",
     },
-    "sage.records.mlflow.": {"exporter": "sage.records.mlflow.follow"},
+    "sage.records.mlflow.": {
+        "exporter": "sage.records.mlflow.follow",
+        "data": "sage.records.loggers.curves",
+    },
 }
 OLD: dict[str, str] = {room + old: new for room, names in _ROOMS.items() for old, new in names.items()} | {
     "sage.pretrain": "pretrain",

@@ -29,6 +29,7 @@ KEYS = {
     " ": ("Space", 32, " "),
 }
 PATIENCE_S = 60.0
+OWN_PAGE = "document.getElementById('main')?.dataset.ready"
 
 
 class Page:
@@ -44,13 +45,14 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable")
 
-    def open(self, address: str) -> None:
-        """Go to an address and wait until the page says that it shows it; what was before is forgotten."""
+    def open(self, address: str, ready: str = OWN_PAGE) -> None:
+        """Go to an address and wait until the page says that it shows it (`ready`, an expression; the default
+        is how the viewer says so); what was before is forgotten."""
         self._ask("Page.navigate", url="about:blank")
         self.value("0")
         self.events.clear()
         self._ask("Page.navigate", url=address)
-        self.wait("document.getElementById('main')?.dataset.ready")
+        self.wait(ready)
 
     def go(self, fragment: str) -> None:
         """Go to another place of the page."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -20,9 +21,17 @@ import pytest
 from sage.config.load import load
 from sage.config.schema import RunConfig
 from sage.records.identity import Identity
-from sage.records.mlflow import data as export_data
+from sage.records.loggers import curves, labels, samples
 from sage.records.mlflow.follow import Exporter, export_command, is_exported
-from sage.records.mlflow.store import SHORT_RETRIES, resolve_uri, view_hint
+from sage.records.mlflow.store import (
+    KIND,
+    SHORT_RETRIES,
+    TRAINING,
+    experiment_of,
+    open_experiment,
+    resolve_uri,
+    view_hint,
+)
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.schema import TABLES
 from sage.records.summary import summarize
@@ -95,13 +104,13 @@ def test_a_finished_run_arrives_completely(finished: RunDir, store: str, tmp_pat
     assert run.data.tags["source"] == "generated"
     assert run.data.tags["sage.dirty"] in ("true", "false")
     metrics = run.data.metrics
-    assert len(metrics) <= export_data.MAX_CURVES
+    assert len(metrics) <= curves.MAX_CURVES
     assert metrics["eval/valid_unseen/success_rate"] == 0.6
     assert metrics["eval/valid_unseen/n"] == 10
     assert metrics["eval/valid_unseen/not_ok"] == 1
-    assert metrics["before/valid_unseen/success_rate"] == 0.2
-    assert metrics["gain/valid_unseen"] == pytest.approx(40)
-    loss = client.get_metric_history(run_id, "train/loss")
+    assert metrics["whole_run/before/valid_unseen"] == 0.2
+    assert metrics["whole_run/gain/valid_unseen"] == pytest.approx(40)
+    loss = client.get_metric_history(run_id, "distill/loss")
     assert [(point.step, point.value) for point in loss] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     names = {file.path for folder in ("tables", "run") for file in client.list_artifacts(run_id, folder)}
     assert {f"tables/{table}.parquet" for table in TABLES} <= names
@@ -120,7 +129,65 @@ def test_the_comparison_table_is_one_that_mlflow_reads(finished: RunDir, store: 
     assert table.won_before.sum() == 2
     assert table.won_after.sum() == 6
     listed = json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
-    assert listed == [{"path": "episodes.json", "type": "table"}]
+    assert listed == [{"path": name, "type": "table"} for name in ("episodes.json", "turns.json")]
+
+
+def test_what_methods_differ_in_comes_first_in_a_comparison(finished: RunDir, store: str) -> None:
+    """MLflow's comparison offers the first three params that differ, by name (character by character)."""
+    names = sorted(client_of(store).get_run(export(finished, store)).data.params)
+    arm = ["confidence", "curriculum", "divergence", "intervention", "method", "normalization"]
+    assert names[:6] == [f"arm.{part}" for part in arm]
+    assert labels.params(finished)["arm.intervention"] == "judge"
+
+
+def test_a_view_of_methods_side_by_side_is_saved_once(finished: RunDir, store: str) -> None:
+    client = client_of(store)
+    experiment = client.get_run(export(finished, store)).info.experiment_id
+    key = "mlflow.sharedViewState.sage-alfworld"
+    view = json.loads(client.get_experiment(experiment).tags[key])
+    assert view["name"] == "alfworld: methods compared"
+    state = json.loads(view["state"])
+    assert {name: view[name] for name in state} == state
+    axes = state["compareRunCharts"][0]["selectedParams"]
+    assert axes == ["arm.method", "arm.intervention", "arm.confidence"]
+    known = client.get_run(runs_in(store)[0].info.run_id).data
+    shown = {name for chart in state["compareRunCharts"] for name in chart.get("selectedMetricKeys", [])}
+    assert shown <= set(known.metrics)
+    assert set(axes) <= set(known.params)
+    client.set_experiment_tag(experiment, key, "the user's own")
+    export(finished, store)
+    assert client.get_experiment(experiment).tags[key] == "the user's own"
+
+
+def test_single_values_come_after_the_curves(finished: RunDir) -> None:
+    last = {point.key for point in curves.points(finished) if "before" in point.key}
+    last |= {point.key for point in curves.final_points(finished)}
+    going = {point.key for point in curves.points(finished)} - last
+    assert len(last) == 4
+    assert max(going) < min(last)
+    assert min(going).startswith("distill/")
+
+
+def test_the_experiment_opens_on_its_runs_and_keeps_another_kind(store: str) -> None:
+    client = client_of(store)
+    fresh = open_experiment(store, "fresh")
+    assert client.get_experiment(fresh).tags[KIND] == TRAINING
+    old = client.create_experiment("old")
+    open_experiment(store, "old")
+    assert client.get_experiment(old).tags[KIND] == TRAINING
+    client.set_experiment_tag(old, KIND, "genai_development")
+    open_experiment(store, "old")
+    assert client.get_experiment(old).tags[KIND] == "genai_development"
+
+
+def test_the_printed_address_is_the_list_of_runs(finished: RunDir, store: str) -> None:
+    run = client_of(store).get_run(export(finished, store))
+    experiment = experiment_of(finished.path)
+    assert experiment == run.info.experiment_id
+    place = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    assert view_hint(store, experiment).endswith(f", then open http://127.0.0.1:5000/{place}")
+    assert view_hint("http://me:secret@host:80/", experiment) == f"open http://***@host:80/{place}"
+    assert experiment_of(finished.path.parent) == ""
 
 
 def test_traces_show_won_and_lost_episodes_turn_by_turn(finished: RunDir, store: str) -> None:
@@ -185,7 +252,7 @@ def test_a_half_finished_run_is_exported_and_later_completed(run: RunDir, store:
     info = client_of(store).get_run(first)
     assert (info.info.status, info.data.tags["sage.state"]) == ("FINISHED", "done")
     assert info.data.tags["sage.reason"] == ""
-    assert [p.step for p in client_of(store).get_metric_history(first, "train/loss")] == [1, 2, 3]
+    assert [p.step for p in client_of(store).get_metric_history(first, "distill/loss")] == [1, 2, 3]
 
 
 def test_steps_that_were_dropped_leave_no_trace(finished: RunDir, store: str) -> None:
@@ -200,7 +267,7 @@ def test_steps_that_were_dropped_leave_no_trace(finished: RunDir, store: str) ->
     (run,) = runs_in(store)
     assert run.info.run_id == second
     client = client_of(store)
-    assert [p.value for p in client.get_metric_history(second, "train/success_rate")] == [0.25, 0.5, 0.5]
+    assert [p.value for p in client.get_metric_history(second, "distill/success_rate")] == [0.25, 0.5, 0.5]
     traces = client.search_traces(locations=[run.info.experiment_id], include_spans=False)
     assert {trace.info.request_metadata["mlflow.sourceRun"] for trace in traces} == {second}
 
@@ -216,13 +283,27 @@ def test_attempts_are_separate_runs(run: RunDir, config: RunConfig, store: str) 
     assert len({r.data.tags["sage.run"] for r in runs_in(store)}) == 1
 
 
+def test_turns_are_sampled_evenly_over_training_and_say_what_was_cut(run: RunDir) -> None:
+    run.start()
+    tables = Tables(run.path)
+    tables.resume(0)
+    for step in range(1, 41):
+        record_step(tables, step, won=2, episodes=4)
+    table = samples.turn_table(run)
+    steps = sorted(set(table["step"]))
+    assert (len(steps), steps[0], steps[-1]) == (samples.SAMPLED_STEPS, 0, 39)
+    assert {b - a for a, b in itertools.pairwise(steps)} == {2, 3}
+    assert len(table["turn"]) == samples.SAMPLED_STEPS * 2 * 3
+    assert samples._cell("x" * 2000) == "x" * 600 + " ... (2,000 characters)"
+
+
 def test_many_splits_stay_within_the_number_of_curves(run: RunDir) -> None:
     run.start()
     tables = record_run(run.path, steps=1)
     for i in range(12):
         record_evaluation(tables, 0, f"set {i}: a/b", won=1, n=2)
-    names = {point.key for point in export_data.points(run) + export_data.final_points(run)}
-    assert len(names) <= export_data.MAX_CURVES
+    names = {point.key for point in curves.points(run) + curves.final_points(run)}
+    assert len(names) <= curves.MAX_CURVES
     assert "eval/set 11_ a_b/success_rate" in names
 
 
@@ -233,10 +314,17 @@ def test_a_child_process_follows_the_run_while_it_works(run: RunDir, store: str,
     tables.resume(0)
     record_step(tables, 1)
     exporter.follow(run.path)
-    (live,) = wait_for(lambda: [r for r in runs_in(store) if "train/loss" in r.data.metrics])
+    (live,) = wait_for(lambda: [r for r in runs_in(store) if "distill/loss" in r.data.metrics])
     assert live.info.status == "RUNNING"
+    wait_for(lambda: "mlflow.loggedArtifacts" in runs_in(store)[0].data.tags)
+    shown = client_of(store).download_artifacts(live.info.run_id, "turns.json", str(tmp_path))
+    table = json.loads(Path(shown).read_text(encoding="utf-8"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    labelled = list(enumerate(("SKIP", "DET_FAIL", "WEAK")))
+    assert [(row["turn"], row["label"]) for row in rows] == labelled * 2
+    assert [row["won"] for row in rows] == [True] * 3 + [False] * 3
     record_step(tables, 2)
-    wait_for(lambda: runs_in(store)[0].data.metrics["train/loss"] == 0.5)
+    wait_for(lambda: runs_in(store)[0].data.metrics["distill/loss"] == 0.5)
     record_step(tables, 3)
     tables.consolidate()
     run.done(step=3)
@@ -244,7 +332,7 @@ def test_a_child_process_follows_the_run_while_it_works(run: RunDir, store: str,
     assert (result.error, result.run_id) == ("", live.info.run_id)
     (done,) = runs_in(store)
     assert done.info.status == "FINISHED"
-    assert done.data.metrics["train/loss"] == pytest.approx(1 / 3)
+    assert done.data.metrics["distill/loss"] == pytest.approx(1 / 3)
 
 
 def test_an_unreachable_server_costs_one_sentence(
@@ -331,7 +419,7 @@ time.sleep(600)
     process.kill()
     process.communicate()
     (left,) = wait_for(lambda: [r for r in runs_in(store) if r.info.status == "KILLED"])
-    assert [p.step for p in client_of(store).get_metric_history(left.info.run_id, "train/loss")] == [1, 2]
+    assert [p.step for p in client_of(store).get_metric_history(left.info.run_id, "distill/loss")] == [1, 2]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -365,7 +453,7 @@ def test_eight_processes_on_a_fresh_store_lose_nothing(
     found = runs_in(uri)
     assert sorted(r.data.params["seed"] for r in found) == [str(seed) for seed in range(8)]
     assert {r.info.status for r in found} == {"FINISHED"}
-    assert {r.data.metrics["train/loss"] for r in found} == {0.5}
+    assert {r.data.metrics["distill/loss"] for r in found} == {0.5}
 
 
 @pytest.fixture
@@ -413,7 +501,7 @@ def test_killing_the_server_mid_run_does_not_hurt_the_run(
     exporter.follow(run.path)
     record_evaluation(tables, 0, "valid_unseen", won=2, n=10)
     record_step(tables, 1)
-    wait_for(lambda: [r for r in runs_in(uri) if "train/loss" in r.data.metrics])
+    wait_for(lambda: [r for r in runs_in(uri) if "distill/loss" in r.data.metrics])
 
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -435,6 +523,6 @@ def test_killing_the_server_mid_run_does_not_hurt_the_run(
     (found,) = runs_in(uri)
     assert found.info.run_id in again.stdout
     assert found.info.status == "FINISHED"
-    assert [p.step for p in client_of(uri).get_metric_history(found.info.run_id, "train/loss")] == [1, 2, 3]
+    assert [p.step for p in client_of(uri).get_metric_history(found.info.run_id, "distill/loss")] == [1, 2, 3]
     assert len(client_of(uri).search_traces(locations=[found.info.experiment_id], include_spans=False)) == 4
     assert {file.path for file in client_of(uri).list_artifacts(found.info.run_id)} >= {"tables", "run"}

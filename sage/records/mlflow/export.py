@@ -14,19 +14,26 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from sage.locks import locked
 from sage.records.files import Unreadable
-from sage.records.mlflow import data
+from sage.records.loggers import curves, labels, samples
 from sage.records.mlflow.follow import serve
-from sage.records.mlflow.store import SHORT_RETRIES, one_sentence, open_experiment, resolve_uri
+from sage.records.mlflow.store import SHORT_RETRIES, batches, one_sentence, open_experiment, resolve_uri
 from sage.records.mlflow.traces import Traces
+from sage.records.mlflow.view import send_view
 from sage.records.reader import open_attempt
 from sage.records.rundir import RunDir
 from sage.records.tables import write_consolidated
 from sage.redaction import guard_streams, redact
+
+EPISODES, TURNS = "episodes.json", "turns.json"
+"""Tables that MLflow shows and compares across runs."""
+TURNS_EVERY_S = 30.0
+"""Of a run that is going: the table is written whole each time."""
 
 
 class RunExport:
@@ -37,8 +44,10 @@ class RunExport:
         self.uri = uri
         self._id = ""
         self._last_step = -1
-        self._sent: set[data.Point] = set()
+        self._sent: set[curves.Point] = set()
         self._seen: list[str] | None = None
+        self._tables: dict[str, str] = {}
+        self._turns_not_before = 0.0
 
     def sync(self, final: bool) -> str:
         """Send what is new (`final`: everything); returns the MLflow run id. Raises what MLflow raises."""
@@ -51,11 +60,16 @@ class RunExport:
             if self._last_step < 0:
                 self._last_step = self._resume_point(client)
                 client.update_run(self._id, status="RUNNING")
-            self._send_metrics(client, data.points(self.run, self._last_step))
+            self._send_metrics(client, curves.points(self.run, self._last_step))
+            if final or time.monotonic() >= self._turns_not_before:
+                self._send_turns(client)
             if final:
-                self._send_metrics(client, data.final_points(self.run))
+                self._send_metrics(client, curves.final_points(self.run))
                 self._send_tags(client)
                 self._send_artifacts(client)
+                env = str(self.run.identity().fields.get("env", {}).get("name", "games"))
+                started = curves.step_times(self.run)[0]
+                send_view(client, self._experiment, env, curves.success_curves(self.run), started)
                 self._traces(client).send(self._each)
                 self._set_state(client)
                 status = self.run.status()
@@ -74,7 +88,7 @@ class RunExport:
         self._experiment = open_experiment(self.uri, tracking.get("experiment", "sage"))
         client = MlflowClient(self.uri)
         found = client.search_runs(
-            [self._experiment], filter_string=f"tags.`sage.key` = '{data.key(self.run)}'", max_results=1
+            [self._experiment], filter_string=f"tags.`sage.key` = '{labels.key(self.run)}'", max_results=1
         )
         if found:
             self._id = found[0].info.run_id
@@ -85,12 +99,12 @@ class RunExport:
     def _create(self, client: Any) -> None:
         from mlflow.entities import Param
 
-        started = data.step_times(self.run)[0]
-        tags = data.tags(self.run)
+        started = curves.step_times(self.run)[0]
+        tags = labels.tags(self.run)
         name = tags.pop("mlflow.runName")
         made = client.create_run(self._experiment, start_time=started, tags=tags, run_name=name)
         self._id = made.info.run_id
-        for batch in data.batches(data.params(self.run).items(), 100):
+        for batch in batches(labels.params(self.run).items(), 100):
             client.log_batch(self._id, params=[Param(key, value) for key, value in batch])
         self._send_dataset(client)
         self._note(complete=False)
@@ -102,8 +116,8 @@ class RunExport:
 
     def _resume_point(self, client: Any) -> int:
         """The last step that MLflow has completely; makes the run anew where it has others than we."""
-        times = data.step_times(self.run)
-        history = client.get_metric_history(self._id, data.MARKER)
+        times = curves.step_times(self.run)
+        history = client.get_metric_history(self._id, curves.MARKER)
         if any(times.get(point.step) != point.timestamp for point in history):
             self._traces(client).delete()
             client.delete_run(self._id)
@@ -111,19 +125,19 @@ class RunExport:
             return 0
         return max((point.step for point in history), default=0)
 
-    def _send_metrics(self, client: Any, points: list[data.Point]) -> None:
+    def _send_metrics(self, client: Any, points: list[curves.Point]) -> None:
         from mlflow.entities import Metric
 
-        for batch in data.batches([point for point in points if point not in self._sent], 1000):
+        for batch in batches([point for point in points if point not in self._sent], 1000):
             metrics = [Metric(point.key, point.value, point.timestamp_ms, point.step) for point in batch]
             client.log_batch(self._id, metrics=metrics, synchronous=True)
             self._sent.update(batch)
-            self._last_step = max([self._last_step, *(p.step for p in batch if p.key == data.MARKER)])
+            self._last_step = max([self._last_step, *(p.step for p in batch if p.key == curves.MARKER)])
 
     def _send_tags(self, client: Any) -> None:
         from mlflow.entities import RunTag
 
-        tags = data.tags(self.run)
+        tags = labels.tags(self.run)
         client.log_batch(self._id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
     def _send_dataset(self, client: Any) -> None:
@@ -147,13 +161,25 @@ class RunExport:
             path = self.run.path / name
             if path.is_file():
                 client.log_artifact(self._id, str(path), artifact_path="run")
-        table = data.episode_table(self.run)
-        if table:
-            # log_table appends to what an earlier export left: write the same format, replacing it.
-            rows = [list(row) for row in zip(*table.values(), strict=True)]
-            client.log_text(self._id, json.dumps({"columns": list(table), "data": rows}), "episodes.json")
-            listed = json.dumps([{"path": "episodes.json", "type": "table"}])
-            client.set_tag(self._id, "mlflow.loggedArtifacts", listed)
+        self._send_table(client, EPISODES, samples.episode_table(self.run))
+
+    def _send_turns(self, client: Any) -> None:
+        """The turns of sampled episodes, while training goes on too."""
+        self._turns_not_before = time.monotonic() + TURNS_EVERY_S
+        self._send_table(client, TURNS, samples.turn_table(self.run))
+
+    def _send_table(self, client: Any, name: str, table: dict[str, list[Any]]) -> None:
+        """A table in the format of `log_table`, which would append to what an earlier export left."""
+        if not table:
+            return
+        rows = [list(row) for row in zip(*table.values(), strict=True)]
+        text = json.dumps({"columns": list(table), "data": rows})
+        if self._tables.get(name) == text:
+            return
+        client.log_text(self._id, text, name)
+        self._tables[name] = text
+        listed = json.dumps([{"path": path, "type": "table"} for path in sorted(self._tables)])
+        client.set_tag(self._id, "mlflow.loggedArtifacts", listed)
 
     def _traces(self, client: Any) -> Traces:
         return Traces(client, self.run, self.uri, self._experiment, self._id)

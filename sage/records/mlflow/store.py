@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sage.locks import locked
-from sage.records.files import Unreadable
+from sage.records.files import Unreadable, read_object
 from sage.redaction import redact
 
 SHORT_RETRIES = {
@@ -22,6 +22,13 @@ SHORT_RETRIES = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Defaults of the child's environment; the user's own win. MLflow's would retry a dead server for minutes."""
+OWN_ADDRESS = "http://127.0.0.1:5000"
+"""Where `mlflow ui` serves when it is told nothing else."""
+WORKFLOW = "workflowType=machine_learning"
+"""What MLflow's pages are told, else they are about agents and their traces."""
+KIND = "mlflow.experimentKind"
+TRAINING = "custom_model_development"
+"""Of an experiment whose pages are about training runs; traces make MLflow guess that it is about agents."""
 _LOCK_KEY = 0x5A6E0BD
 """Of the advisory lock in PostgreSQL; any number that nobody else takes."""
 
@@ -36,11 +43,28 @@ def resolve_uri(uri: str) -> str:
     return uri
 
 
-def view_hint(uri: str) -> str:
-    """How to look at the store."""
+def view_hint(uri: str, experiment: str = "") -> str:
+    """How to look at the list of runs of an experiment (its id, where it is known): MLflow starts with
+    another page."""
+    place = f"#/experiments/{experiment}/runs?{WORKFLOW}" if experiment else ""
     if uri.startswith(("http://", "https://")):
-        return f"open {redact(uri)}"
-    return shlex.join(["mlflow", "ui", "--backend-store-uri", redact(uri)])
+        return f"open {redact(uri).rstrip('/')}{'/' if place else ''}{place}"
+    command = shlex.join(["mlflow", "ui", "--backend-store-uri", redact(uri)])
+    return f"{command}, then open {OWN_ADDRESS}/{place}" if place else command
+
+
+def experiment_of(run_dir: Path) -> str:
+    """Id of the experiment that a run directory was sent to; empty where it was not, or cannot be read."""
+    try:
+        return str((read_object(run_dir / "mlflow.json") or {}).get("experiment") or "")
+    except Unreadable:
+        return ""
+
+
+def batches(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
+    """Consecutive lists of at most `size`."""
+    items = list(items)
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def open_experiment(uri: str, name: str) -> str:
@@ -60,13 +84,15 @@ def open_experiment(uri: str, name: str) -> str:
             # Beside the database: MLflow's own default is the current directory of whoever came first.
             where = (database.parent / "mlartifacts" / name).as_uri() if database else None
             try:
-                return client.create_experiment(name, artifact_location=where)
+                return client.create_experiment(name, artifact_location=where, tags={KIND: TRAINING})
             except MlflowException:
                 experiment = client.get_experiment_by_name(name)  # another machine was faster
                 if experiment is None:
                     raise
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
+        if KIND not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
         return experiment.experiment_id
 
 

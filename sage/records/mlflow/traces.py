@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sage.records.mlflow import data
+from sage.records.loggers.curves import step_times
+from sage.records.loggers.samples import sampled_episodes, trace_name
+from sage.records.mlflow.store import batches
 from sage.records.rundir import RunDir
 
 TURN_ATTRIBUTES = (
@@ -36,15 +38,15 @@ class Traces:
         RuntimeError where some did not arrive."""
         import mlflow
 
-        episodes = data.sampled_episodes(self.run, each)
+        episodes = sampled_episodes(self.run, each)
         if not episodes:
             return
         mlflow.set_tracking_uri(self._uri)  # tracing knows no other way to be told
         present = self._present()
         for episode in episodes:
-            if data.trace_name(episode) not in present:
+            if trace_name(episode) not in present:
                 self._send(episode)
-        missing = len({data.trace_name(episode) for episode in episodes} - set(self._present()))
+        missing = len({trace_name(episode) for episode in episodes} - set(self._present()))
         if missing:
             raise RuntimeError(f"{missing} of {len(episodes)} traces did not arrive")
 
@@ -58,13 +60,13 @@ class Traces:
     def delete(self) -> None:
         """All of the run's."""
         ids = list(self._present().values())
-        for batch in data.batches(ids, 100):
+        for batch in batches(ids, 100):
             self._client.delete_traces(self._experiment, trace_ids=batch)
 
     def _send(self, episode: dict[str, Any]) -> None:
         client = self._client
         turns = episode.pop("played")
-        start = 1_000_000 * data.step_times(self.run).get(episode["step"], 0)
+        start = 1_000_000 * step_times(self.run).get(episode["step"], 0)
         # Turns are not timed one by one; equal shares keep them in order and the sum true.
         share = int(1e9 * (episode["seconds"] or 0.0) / max(1, len(turns)))
         keys = ("phase", "step", "split", "task", "task_type", "rollout", "method", "seed")
@@ -73,7 +75,7 @@ class Traces:
             span_type="AGENT",
             inputs={"goal": episode["goal"], "scene": episode["scene"]},
             attributes={name: episode[name] for name in keys},
-            tags={"sage.episode": data.trace_name(episode)} | {n: episode[n] for n in ("status", "phase")},
+            tags={"sage.episode": trace_name(episode)} | {n: episode[n] for n in ("status", "phase")},
             experiment_id=self._experiment,
             start_time_ns=start,
             run_id=self._id,

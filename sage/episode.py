@@ -116,6 +116,8 @@ class Turn:
     score: float = 0.0
     expert_distance_before: int | None = None
     expert_distance_after: int | None = None
+    teacher_spoilt: bool | None = None
+    """Whether the teacher is spoilt here (`sage.teacher.spoil`); None where it is nowhere."""
 
     @property
     def n_tokens(self) -> int:

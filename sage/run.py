@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +38,7 @@ from sage.records.summary import summarize
 from sage.records.trouble import still_warning
 from sage.redaction import redact
 from sage.teacher.elsewhere import RemoteTeacher
+from sage.teacher.spoil import mark
 from sage.teacher.trajectory import TrajectoryJudge
 from sage.training import checkpoint, setup
 from sage.training.batch import Models
@@ -200,6 +201,7 @@ def training_of(run: Run, models: Models, stack: ExitStack) -> Training:
         processes=run.processes,
         demonstrations=demonstrations(config, models, run.pool, settings),
         max_not_ok=config.evaluation.max_not_ok,
+        mark=partial(mark, settings=config.teacher, seed=config.seed),
     )
 
 

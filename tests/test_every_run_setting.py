@@ -71,6 +71,10 @@ SLOW: dict[str, Case] = {
     f"{STYLE}.admissible": Case(3, {f"{STYLE}.first_turn": "{goal}{admissible}"}),
     "student.path": Case("sage://tiny-teacher"),
     "teacher.path": Case("sage://tiny-teacher-strong"),
+    "teacher.spoil": Case(1.0, {"teacher.spoil_turns": "drawn"}),
+    "teacher.spoil_turns": Case("drawn", {"teacher.spoil": 1.0}),
+    "teacher.spoil_share": Case(1.0, {"teacher.spoil": 1.0, "teacher.spoil_turns": "drawn"}),
+    "teacher.spoil_with": Case("shuffled", {"teacher.spoil": 1.0, "teacher.spoil_turns": "drawn"}),
     "student.dtype": Case("bfloat16"),
     "teacher.dtype": Case("bfloat16"),
     "rollout.player": Case("teacher"),
@@ -80,6 +84,7 @@ SLOW: dict[str, Case] = {
     "rollout.demonstration.weight": Case(
         0.5, {"rollout.demonstration.player": "expert", "env.turn_budget": 30}
     ),
+    "rollout.perturb": Case(1),
     "rollout.episodes_per_task": Case(2),
     "rollout.top_p": Case(0.2, {"rollout.temperature": 1.5}),
     "rollout.max_context": Case(150),

@@ -40,6 +40,7 @@ def before_weights(config: RunConfig) -> Iterator[Line]:
     """Lines about settings and folders. Raises ConfigError or ModelError where something is refused."""
     models = models_of(config)
     _check_dtype(config)
+    _check_told(config)
     for role, settings in models.items():
         try:
             device_of(settings.device)
@@ -73,6 +74,19 @@ def warnings(config: RunConfig) -> Iterator[Line]:
             "The student plays in bfloat16 on a CPU, as on a GPU, so that a run's numbers do not depend "
             "on the"
             " machine; student.dtype=float32 is exact, and often faster here."
+        )
+
+
+def _check_told(config: RunConfig) -> None:
+    rules: list[str] = []
+    rule: object = config.intervention
+    while rule is not None:
+        rules.append(getattr(rule, "name", ""))
+        rule = getattr(rule, "rule", None)
+    if "told" in rules and config.teacher.spoil is None and trains(config):
+        raise ConfigError(
+            "intervention=told is told where the teacher is spoilt, and this one is spoilt nowhere; set "
+            "teacher.spoil to a dose from 0 to 1."
         )
 
 

@@ -20,6 +20,7 @@ COMPONENTS = (
     "sage.objective.intervention.base",
     "sage.objective.intervention.controls",
     "sage.objective.intervention.learned",
+    "sage.objective.intervention.told",
     "sage.objective.confidence.base",
     "sage.objective.confidence.rivals",
     "sage.objective.normalization",

@@ -107,6 +107,11 @@ CAME_LATER: dict[str, Any] = {
     "trainer.log_tokens": 2,
     "teacher.ray": None,
     "judge.context": "state",
+    "rollout.perturb": 0,
+    "teacher.spoil": None,
+    "teacher.spoil_turns": "after_mistake",
+    "teacher.spoil_share": 0.5,
+    "teacher.spoil_with": "untrained",
 }
 """Settings that are younger than runs that are still read -> the value at which they change nothing. At it
 they are no part of a run's identity, so that runs and recipes from before stay what they are."""
@@ -196,6 +201,19 @@ class TeacherSettings(ModelSettings):
     ray: RaySettings | None
     """Actors of a Ray cluster that hold it (`teacher=ray`); of `path`, tokenizer and config.json are read
     here. None: none do."""
+    spoil: float | None = Field(ge=0, le=1)
+    """Dose of a positive control: on some turns the logits that the student learns from are 1 − dose of the
+    teacher's and dose of another's (docs/guide/positive_control.md). 0 marks those turns and changes nothing;
+    null marks none."""
+    spoil_turns: Literal["after_mistake", "mistake_in_history", "drawn"]
+    """Which turns are spoilt: those right after a mistake (a turn that could not be executed, or that led
+    away from the goal by the environment's expert), all after the first one, or `spoil_share` of them,
+    drawn."""
+    spoil_share: float = Field(ge=0, le=1)
+    """Probability that a turn is spoilt where `spoil_turns=drawn`."""
+    spoil_with: Literal["untrained", "shuffled"]
+    """Whose logits are mixed in: a model of the teacher's architecture with random weights, whose confidence
+    is low, or the teacher's own of shuffled words, as confident as its own."""
 
     @model_validator(mode="after")
     def _is_in_one_place(self) -> TeacherSettings:
@@ -238,6 +256,10 @@ class RolloutSettings(Settings):
     """Rollouts per task (2 gives `opd_two_rollouts`)."""
     temperature: float = Field(ge=0, le=100)
     """Sampling temperature; 0 is greedy (no exploration)."""
+    perturb: int = Field(ge=0, le=10_000)
+    """First turns of each training episode that are drawn from the admissible commands, in the student's
+    place: histories that it would not make itself. They are history and are not learnt from; they count as
+    turns. Evaluation has none."""
     top_p: float = Field(gt=0, le=1)
     """Nucleus: sampled from the likeliest tokens that together have this probability; 1 keeps them all."""
     max_new_tokens: int = Field(ge=1, le=1_000_000)
@@ -499,6 +521,38 @@ class RunConfig(Settings):
                         f"{what} has the teacher play, and a teacher on Ray scores and judges only; load it"
                         " here."
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _a_spoilt_teacher_is_here_and_read(self) -> RunConfig:
+        if self.teacher.spoil is None or self.task != "train":
+            return self
+        if not self.teacher.here:
+            raise ValueError(
+                "teacher.spoil changes what a teacher in this process says, and this one is elsewhere "
+                "(teacher=server or teacher=ray); load it here, or set teacher.spoil=null."
+            )
+        if self.rollout.player != "student":
+            raise ValueError(
+                "teacher.spoil changes what the teacher says of the student's turns, and "
+                f"rollout.player={self.rollout.player} has none; set it to student, or teacher.spoil=null."
+            )
+        if self.teacher.spoil_turns != "drawn" and getattr(self.env, "distances", True) is False:
+            raise ValueError(
+                f"teacher.spoil_turns={self.teacher.spoil_turns} reads the expert's distances, and "
+                "env.distances=false leaves them out; set it to true, or teacher.spoil_turns=drawn."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_student_is_perturbed(self) -> RunConfig:
+        guided = self.curriculum.last_turns(1, self.env.turn_budget) is not None
+        if self.rollout.perturb and self.task == "train" and (guided or self.rollout.player != "student"):
+            who = f"curriculum={self.curriculum.name}" if guided else f"rollout.player={self.rollout.player}"
+            raise ValueError(
+                f"rollout.perturb plays the first turns in the student's place, and {who} has others play; "
+                "use one of the two."
+            )
         return self
 
     def _teacher_plays(self) -> dict[str, bool]:

@@ -1,4 +1,5 @@
-"""Answers that come from elsewhere than the model: an expert's whole play, or the beginning of a teacher's.
+"""Answers that come from elsewhere than the model: an expert's whole play, the beginning of a teacher's, or
+commands at random.
 
 Both are ids in the episode like any others, so that what is trained on is what stands in the conversation.
 """
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from sage.envs.pool import EnvFault, EnvPool, FaultKind
 from sage.episode import Episode, Status
+from sage.errors import ConfigError
 from sage.policy.decoding.answer import Reply
+from sage.policy.decoding.generate import stream
 from sage.policy.dialogue import Dialogue
 from sage.policy.prompts import fill, parse_answer
 from sage.policy.rollout import Given, Waiting
@@ -46,15 +49,44 @@ class ExpertAnswers:
                 env = one.job.task.env
                 answers.append(EnvFault(FaultKind.RAISED, f"{env} has no expert that plays this task."))
             else:
-                answers.append(self._written(found.move.thought, found.move.action))
+                answers.append(_written(self._style, self._dialogue, found.move.thought, found.move.action))
         return answers
 
-    def _written(self, thought: str, action: str) -> Reply | EnvFault:
-        text = fill(self._style.answer, thought=thought, action=action)
-        if parse_answer(self._style, text)[1] != action.strip():
-            reason = f"The prompt style's answer format does not give the action {action!r} back."
-            return EnvFault(FaultKind.RAISED, reason)
-        return Reply(self._dialogue.encode_answer(text), text, truncated=False)
+
+def _written(style: PromptStyle, dialogue: Dialogue, thought: str, action: str) -> Reply | EnvFault:
+    """An action as the style has the agent write it."""
+    text = fill(style.answer, thought=thought, action=action)
+    if parse_answer(style, text)[1] != action.strip():
+        reason = f"The prompt style's answer format does not give the action {action!r} back."
+        return EnvFault(FaultKind.RAISED, reason)
+    return Reply(dialogue.encode_answer(text), text, truncated=False)
+
+
+class RandomTurns:
+    """The first `turns` commands of an episode are drawn evenly from the admissible ones, so that the model
+    finds itself where it would not have gone. They depend on (seed, task, rollout, turn) alone.
+
+    Raises ConfigError where the environment lists no commands.
+    """
+
+    counts = False
+
+    def __init__(self, turns: int, style: PromptStyle, dialogue: Dialogue, seed: int) -> None:
+        self._turns, self._style, self._dialogue, self._seed = turns, style, dialogue, seed
+
+    def __call__(self, waiting: Sequence[Waiting]) -> list[Given]:
+        return [None if one.turns >= self._turns else self._drawn(one) for one in waiting]
+
+    def _drawn(self, one: Waiting) -> Given:
+        task = one.job.task
+        if not one.admissible:
+            raise ConfigError(
+                f"rollout.perturb draws among the commands that an environment lists, and {task.env} lists "
+                "none; set rollout.perturb=0."
+            )
+        rng = stream(self._seed, "perturb", task.id, one.job.rollout_index, one.turns)
+        action = one.admissible[int(rng.integers(len(one.admissible)))]
+        return _written(self._style, self._dialogue, "", action)
 
 
 class FirstTurns:

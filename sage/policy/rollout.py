@@ -32,11 +32,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An episode whose next answer may be given instead of sampled; `turns` of it have been played."""
+    """An episode whose next answer may be given instead of sampled; `turns` of it have been played, and these
+    commands are `admissible` now (none where the environment does not list them)."""
 
     job: Job
     slot: int
     turns: int
+    admissible: tuple[str, ...] = ()
+
+
+def _waiting(seat: Seat) -> Waiting:
+    return Waiting(seat.job, seat.slot, len(seat.episode.all_turns), seat.reading.step.admissible)
 
 
 Given = Reply | EnvFault | Status | End | None
@@ -262,7 +268,7 @@ class _Batch:
         """Play the answers that are given; the seats whose next answer is the model's."""
         ready: list[Seat] = []
         while seats:
-            given = opening([Waiting(seat.job, seat.slot, len(seat.episode.all_turns)) for seat in seats])
+            given = opening([_waiting(seat) for seat in seats])
             going: list[Seat] = []
             replies: list[Reply] = []
             for seat, answer in zip(seats, given, strict=True):

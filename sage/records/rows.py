@@ -109,6 +109,7 @@ def turn_row(
         "oracle": effect_of(turn.expert_distance_before, turn.expert_distance_after),
         "expert_distance_before": turn.expert_distance_before,
         "expert_distance_after": turn.expert_distance_after,
+        "teacher_spoilt": turn.teacher_spoilt,
         "reward": turn.reward,
         "score": turn.score,
         "effective_weight": effective_weight,

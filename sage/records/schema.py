@@ -93,6 +93,11 @@ TURNS: dict[str, tuple[str, str]] = {
         "steps to the goal by the environment's expert, before the turn; null where unknown",
     ),
     "expert_distance_after": ("int64", "same after it"),
+    "teacher_spoilt": (
+        "bool",
+        "whether the teacher is spoilt there (teacher.spoil); null where it is spoilt nowhere, and in "
+        "evaluation",
+    ),
     "reward": ("float64", "environment's reward for the turn"),
     "score": ("float64", "environment's score after the turn"),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sage.policy.models.load import load_model, load_tokenizer
 from sage.teacher.elsewhere import RemoteTeacher, Teacher
+from sage.teacher.spoil import SpoiltTeacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,16 +36,17 @@ def load_teacher(
     """
     settings = config.teacher
     if settings.here:
-        return load_model(settings, role="teacher", tokenizer=tokenizer)
+        teacher = load_model(settings, role="teacher", tokenizer=tokenizer)
+        return SpoiltTeacher.of(teacher, settings, config.seed)
     tokenizer = tokenizer or load_tokenizer(settings, role="teacher")
-    teacher = _elsewhere(config, tokenizer, say)
+    remote = _elsewhere(config, tokenizer, say)
     if folder is not None:
         try:
-            teacher.same_as_before(folder)
+            remote.same_as_before(folder)
         except BaseException:
-            teacher.close()
+            remote.close()
             raise
-    return teacher
+    return remote
 
 
 def _elsewhere(

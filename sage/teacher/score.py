@@ -26,6 +26,7 @@ from sage.policy.models.load import LanguageModel
 from sage.policy.models.work import head_operations
 from sage.records.clock import tally
 from sage.teacher.elsewhere import RemoteTeacher, Teacher
+from sage.teacher.spoil import SpoiltTeacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,18 @@ class View:
     spans: list[tuple[int, int]]
     read_TE: Tensor | None = None
     """The model's states at all student tokens, where it has read the view already."""
+    spoilt: tuple[bool, ...] = ()
+    """Of each turn, whether a spoilt teacher is spoilt there; empty for nowhere."""
 
     def positions(self, turns: Sequence[int] | None = None) -> list[int]:
         """Positions whose next token is a student token of `turns` (None: of all), in order."""
         chosen = range(len(self.spans)) if turns is None else turns
         return [j - 1 for t in chosen for j in range(*self.spans[t])]
+
+    def spoilt_tokens(self, turns: Sequence[int]) -> Tensor:
+        """Of each token of `turns`, whether a spoilt teacher is spoilt there."""
+        flags = [bool(self.spoilt) and self.spoilt[t] for t in turns for _ in range(*self.spans[t])]
+        return torch.tensor(flags, dtype=torch.bool)
 
     def targets(self) -> list[int]:
         """Ids of all student tokens."""
@@ -76,7 +84,7 @@ def states_of(
 
 def head_of(teacher: Teacher) -> Projection:
     """What makes logits of the teacher's states."""
-    return teacher.head() if isinstance(teacher, RemoteTeacher) else head(teacher)
+    return teacher.head() if isinstance(teacher, RemoteTeacher | SpoiltTeacher) else head(teacher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,21 @@ def _states(
     positions: Sequence[Sequence[int]],
 ) -> list[Tensor]:
     """[*, E] of each view, at the student tokens of `turns[b]`."""
+    parts = _own_states(teacher, views, turns, positions)
+    if not isinstance(teacher, SpoiltTeacher):
+        return parts
+    spoilt_T = torch.cat([view.spoilt_tokens(chosen) for view, chosen in zip(views, turns, strict=True)])
+    states_TE = teacher.states(torch.cat(parts), [view.ids for view in views], positions, spoilt_T)
+    return list(states_TE.split([len(part) for part in parts]))
+
+
+def _own_states(
+    teacher: Teacher,
+    views: Sequence[View],
+    turns: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+) -> list[Tensor]:
+    """The same of a teacher as it is."""
     found = [view.read_TE for view in views]
     if any(read_TE is None for read_TE in found):
         hidden_TE = states_of(teacher, [view.ids for view in views], positions)

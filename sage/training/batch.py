@@ -131,7 +131,8 @@ def score_batch(
 def _view(episode: Episode, models: Models, states: Mapping[int, Tensor] | None) -> View:
     """What the teacher reads, with what it has read."""
     view = teacher_view(episode, models.dialogue)
-    return view if states is None else replace(view, read_TE=states[id(episode)])
+    spoilt = tuple(bool(turn.teacher_spoilt) for turn in episode.turns)
+    return replace(view, spoilt=spoilt, read_TE=None if states is None else states[id(episode)])
 
 
 def _prepare(

@@ -54,6 +54,7 @@ def judge_batch(training: Training, step: int, batch: Sequence[TrainingEpisode])
     """
     ok = [one for one in batch if one.episode.status.is_ok and one.episode.turns]
     rule = training.rules.intervention
+    training.mark([one.episode for one in ok], step)
     states = _read(training, ok)
     scored = _scored(training, ok, states) if rule.needs_scores else None
     with phase("judge"):

@@ -37,6 +37,10 @@ class Demonstrations:
     weight: float
 
 
+def _unmarked(_episodes: Sequence[Episode], _step: int) -> None:
+    """The teacher is spoilt nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """Models, rules, games and players of one training.
@@ -56,3 +60,5 @@ class Training:
     processes: Processes = ALONE
     demonstrations: Demonstrations | None = None
     max_not_ok: float | None = None
+    mark: Callable[[Sequence[Episode], int], None] = _unmarked
+    """Says of the turns of a step's episodes where the teacher is spoilt (`sage.teacher.spoil.mark`)."""

@@ -11,7 +11,7 @@ from sage.envs.pool import EnvPool
 from sage.episode import Episode
 from sage.errors import ConfigError
 from sage.policy.dialogue import Dialogue
-from sage.policy.openings import ExpertAnswers, FirstTurns
+from sage.policy.openings import ExpertAnswers, FirstTurns, RandomTurns
 from sage.policy.rollout import OnTurns, PlaySettings, play
 from sage.policy.seat import Job
 from sage.teacher.elsewhere import RemoteTeacher
@@ -43,6 +43,10 @@ def training_play(
     if config.curriculum.last_turns(1, config.env.turn_budget) is not None:
         guided = replace(settings, stream=GUIDE)
         guide = _by_teacher(models, pool, guided, f"curriculum={config.curriculum.name}")
+    if config.rollout.perturb:
+        own = Dialogue(models.student.tokenizer, models.student.thinking)
+        opening = RandomTurns(config.rollout.perturb, settings.style, own, config.seed)
+        return _by_perturbed_student(models, pool, settings, opening, on_turns)
     return _by_student(models, pool, settings, guide, on_turns)
 
 
@@ -73,6 +77,16 @@ def _by_student(
         for episode, before in zip(episodes, shown, strict=True):
             episode.teacher_tokens = before.teacher_tokens
         return episodes
+
+    return play_jobs
+
+
+def _by_perturbed_student(
+    models: Models, pool: EnvPool, settings: PlaySettings, opening: RandomTurns, on_turns: OnTurns | None
+) -> Play:
+    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
+        how = replace(settings, turn_budget=turn_limit)
+        return play(models.student, pool, jobs, how, opening=opening, on_turns=on_turns)
 
     return play_jobs
 

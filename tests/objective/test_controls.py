@@ -450,6 +450,7 @@ def test_a_rule_asks_about_the_turns_that_it_says_it_will(option: str, epsilon: 
     turns = [c._replace(score=score if rule.needs_scores else None) for c in turns]
     for context in turns:
         context.turn.expert_distance_before, context.turn.expert_distance_after = 3, 2
+        context.turn.teacher_spoilt = False
     asked: list[int] = []
 
     def ask(some: Sequence[TurnContext]) -> list[JudgeReply]:

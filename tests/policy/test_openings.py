@@ -14,10 +14,11 @@ from sage.envs.alfworld.env import AlfworldEnvironment
 from sage.envs.base import expert_move
 from sage.envs.pool import Advice, EnvFault, EnvPool
 from sage.episode import Episode, Status, Task
+from sage.errors import ConfigError
 from sage.policy.decoding.answer import Sampling
 from sage.policy.dialogue import Dialogue, render
 from sage.policy.models.load import LanguageModel
-from sage.policy.openings import ExpertAnswers, FirstTurns
+from sage.policy.openings import ExpertAnswers, FirstTurns, RandomTurns
 from sage.policy.prompts import fill, parse_answer
 from sage.policy.rollout import PlaySettings, play
 from sage.policy.seat import Job
@@ -172,3 +173,27 @@ def test_the_folder_of_prompts_gives_every_style_an_answer_format() -> None:
     for path in (Path(__file__).parents[2] / "conf" / "prompt").glob("*.yaml"):
         for name, style in yaml.safe_load(path.read_text())["styles"].items():
             assert "{action}" in style["answer"], f"{path.name}: {name}"
+
+
+def test_random_first_turns_are_admissible_and_no_part_of_what_is_learnt(
+    lm: LanguageModel, tasks: list[Task]
+) -> None:
+    def perturbed(slots: int) -> list[Episode]:
+        with EnvPool(partial(AlfworldEnvironment, "native"), 0, 30.0) as pool:
+            opening = RandomTurns(3, SHORT, Dialogue(lm.tokenizer), seed=7)
+            return play(lm, pool, [Job(t) for t in tasks], settings(6, slots), opening=opening)
+
+    one, other = perturbed(4), perturbed(1)
+    assert [e.token_ids for e in one] == [e.token_ids for e in other]
+    assert len({turn.action for e in one for turn in e.given}) > 3
+    for episode in one:
+        assert (len(episode.given), episode.turns[0].index) == (3, 3)
+        assert all(turn.action in turn.admissible for turn in episode.given)
+        assert len(episode.all_turns) <= 6
+
+
+def test_random_first_turns_need_commands_to_draw_from(lm: LanguageModel) -> None:
+    opening = RandomTurns(1, LETTERS_STYLE, Dialogue(lm.tokenizer), seed=7)
+    how = replace(settings(), style=LETTERS_STYLE)
+    with EnvPool(Letters, 0, 30.0) as pool, pytest.raises(ConfigError, match=r"rollout\.perturb=0"):
+        play(lm, pool, [Job(t) for t in letters_tasks(1)], how, opening=opening)

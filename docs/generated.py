@@ -50,3 +50,15 @@ def inline(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
+
+
+def with_block(page: Path, lines: Iterable[str]) -> str:
+    """The page's text with `lines` between its two comments `<!-- made by docs/<script> -->` and
+    `<!-- end -->`, whichever script this is."""
+    script = Path(sys.argv[0]).name
+    start, end = f"<!-- made by docs/{script} -->\n", "<!-- end -->"
+    before, _, rest = page.read_text("utf-8").partition(start)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{page.name} has no place for what docs/{script} makes.")
+    return f"{before}{start}\n" + "\n".join(lines) + f"\n\n{end}{after}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def named(setting: str) -> str:
     return re.sub(r"^prompt\.styles\.[^.]+\.", "prompt.styles.<name>.", setting)
 
 
-@pytest.mark.parametrize("script", ["make_settings.py", "make_records.py"])
+@pytest.mark.parametrize("script", ["make_settings.py", "make_records.py", "make_paper_scale.py"])
 def test_the_pages_of_reference_are_what_the_code_says(script: str) -> None:
     command = [sys.executable, f"docs/{script}", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -116,3 +117,30 @@ def _leaves(data: object, prefix: str = "") -> list[str]:
     if not isinstance(data, dict) or not data:
         return [prefix.rstrip(".")]
     return [leaf for key, value in data.items() for leaf in _leaves(value, f"{prefix}{key}.")]
+
+
+def test_the_hours_of_table_1_are_those_of_a_sum_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sage_opd, Qwen3-0.6B taught by 8B, 57 games side by side, 30 tokens an answer."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    paper_scale = importlib.import_module("paper_scale")
+    games, turns, steps = 64, 30, 56
+    tokens = games * (1_051 + 30 * 245.97)
+    rollout = games / 57 * turns * 30 * 0.0121 + (tokens - games * turns * 30) / 129_000
+    judge = games * turns * 530 / 3.29 / 21_200
+    student = tokens / 28_000 + games * turns * 30 * 0.082 / 6_554
+    step = rollout + judge + tokens / 21_200 + student
+    hours = (steps * step + 2 * 274 / 64 * rollout) / 3_600
+    fast, slow = paper_scale.run_hours("Qwen3-0.6B", "Qwen3-8B", "sage_opd")
+    assert fast == pytest.approx(hours, rel=1e-3)
+    assert 1.0 < fast < slow
+
+
+def test_the_memory_of_table_1_is_what_the_plan_of_a_run_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    paper_scale = importlib.import_module("paper_scale")
+    plan = paper_scale.plan_of("Qwen3-0.6B", "Qwen3-8B", here=True)
+    # Weights 2, masters 4, moments 8 bytes of 596 M parameters, 2 of the teacher's 8,191 M; a token's keys
+    # and values take 112 KiB.
+    assert sum(plan.always.values()) == pytest.approx(14 * 596.05e6 + 2 * 8_190.7e6, rel=1e-3)
+    assert plan.peak - sum(plan.always.values()) == pytest.approx(57 * 8_430 * 114_688, rel=1e-6)
+    assert not paper_scale.plan_of("Qwen3-1.7B", "Qwen3-32B", here=True).fits

@@ -46,7 +46,7 @@ _UNUSED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": (
         "a parallelism_config",
         "false",
-        "start it with a config of conf/accelerate/ (docs/guide/devices.md)",
+        "start it with a config of conf/accelerate/ (docs/reference/devices.md)",
     ),
 }
 """Variables that `accelerate launch` sets from its config: what it is called there, the value that asks for
@@ -62,7 +62,7 @@ def check_launch() -> None:
         if _is_on(f"ACCELERATE_USE_{name.upper()}"):
             raise ConfigError(
                 f"accelerate is set to {name}, but every process needs the whole student; "
-                "start it with a config of conf/accelerate/ (docs/guide/devices.md says why)."
+                "start it with a config of conf/accelerate/ (docs/reference/devices.md says why)."
             )
     for variable, (asked_for, unused, instead) in _UNUSED.items():
         asked = os.environ.get(variable, unused)
@@ -77,7 +77,7 @@ def check_launch() -> None:
         if asked != known:
             raise ConfigError(
                 f"accelerate's fsdp_config says {name}: {asked}, and only {known} is known here; "
-                "start from conf/accelerate/fsdp.yaml (docs/guide/devices.md says why)."
+                "start from conf/accelerate/fsdp.yaml (docs/reference/devices.md says why)."
             )
 
 
@@ -107,7 +107,7 @@ class Processes:
         if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"):
             raise ConfigError(
                 f"accelerate is set to {kind}, which is not known here; "
-                "start it with a config of conf/accelerate/ (docs/guide/devices.md)."
+                "start it with a config of conf/accelerate/ (docs/reference/devices.md)."
             )
         return cls(accelerator)
 

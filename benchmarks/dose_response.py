@@ -1,0 +1,108 @@
+"""How runs end against the dose of a spoilt teacher (`teacher.spoil`): a table, and a picture with intervals.
+
+    python benchmarks/dose_response.py runs/ --plot docs/evidence/results/positive_control.png
+
+A line is a preset and what the teacher is spoilt with; a point the mean over runs with its t interval over
+run means (the run is the unit), which has no less spread than the games leave to chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.errors import Refusal
+from analysis.figures import COLOURS, save
+from analysis.load import load
+from analysis.runmeans import RunMeans, least_variance
+
+DOSE, OTHER = "teacher.spoil", "teacher.spoil_with"
+
+
+def ends(inputs: Sequence[str], split: str) -> pd.DataFrame:
+    """One row a run and game of the last evaluation of `split`: line, dose, run, task, won."""
+    records = load(inputs)
+    episodes = records.episodes[
+        (records.episodes["split"] == split) & (records.episodes["phase"] == "eval") & records.episodes["ok"]
+    ].copy()
+    dosed = {run: flat for run, flat in records.configs.items() if flat.get(DOSE) is not None}
+    for key in ("divergence.name", "teacher.spoil_turns", "trainer.steps", "env.name"):
+        if len(values := {str(flat.get(key)) for flat in dosed.values()}) > 1:
+            raise Refusal(f"The runs differ in {key} ({', '.join(sorted(values))}): name those of one study.")
+    last = episodes.groupby("run")["step"].transform("max")
+    episodes = episodes[episodes["step"] == last]
+    episodes = episodes[episodes["run"].isin(dosed)]
+    episodes["dose"] = episodes["run"].map(lambda run: float(dosed[run][DOSE]))
+    episodes["line"] = episodes["run"].map(
+        lambda run: f"{dosed[run]['method']}, {dosed[run].get(OTHER) or 'untrained'}"
+    )
+    return episodes
+
+
+def table(episodes: pd.DataFrame) -> pd.DataFrame:
+    """One row a line and dose: runs, mean, and the 95 % interval of the mean over runs."""
+    rows = []
+    for (line, dose), cell in episodes.groupby(["line", "dose"]):
+        by_game = cell.pivot_table(index="run", columns="task", values="won", aggfunc="mean").astype(float)
+        means = by_game.mean(axis=1).to_numpy()
+        row = {"line": line, "dose": dose, "runs": len(means), "mean": means.mean()}
+        if len(means) > 1:
+            weights = np.full(by_game.shape[1], 1 / by_game.shape[1])
+            sample = RunMeans(means, least_variance(by_game.to_numpy(), weights))
+            half = stats.t.ppf(0.975, len(means) - 1) * np.sqrt(sample.variance / len(means))
+            row |= {"low": means.mean() - half, "high": means.mean() + half}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot(found: pd.DataFrame, split: str, path: Path) -> None:
+    """Lines over the dose with their intervals; what was run at one dose alone is a point."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for number, (line, cell) in enumerate(found.groupby("line")):
+        cell = cell.sort_values("dose")
+        x = cell["dose"] + 0.012 * (number - found["line"].nunique() / 2)
+        half = [cell["mean"] - cell["low"], cell["high"] - cell["mean"]] if "low" in cell else None
+        axis.errorbar(
+            x, cell["mean"], yerr=half, marker="o", capsize=3, label=str(line).replace("_", " "),
+            color=COLOURS[number % len(COLOURS)], linestyle="-" if number < len(COLOURS) else "--",
+        )  # fmt: skip
+    axis.set_xlabel("dose: share of the other model's logits on spoilt turns")
+    axis.set_ylabel(f"games won, {split}")
+    axis.set_ylim(0, None)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    save(figure, path)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="+", help="run folders")
+    parser.add_argument("--split", default="valid_unseen")
+    parser.add_argument("--plot", type=Path, help="where the picture goes")
+    args = parser.parse_args(words)
+    try:
+        episodes = ends(args.runs, args.split)
+    except Refusal as error:
+        print(error, file=sys.stderr)
+        return 2
+    if episodes.empty:
+        print(f"No finished run with {DOSE} has an evaluation on {args.split} there.", file=sys.stderr)
+        return 2
+    found = table(episodes)
+    print(found.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+    if args.plot:
+        plot(found, args.split, args.plot)
+        print(f"Picture: {args.plot}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,37 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from pretrain.learner import of_student
 from sage.config.load import load
 from sage.errors import ConfigError, ModelError
 from sage.launch.execute import execute
-from tests.tiny_models import byte_tokenizer
+from tests.tiny_models import save_llama
 
 GAMES = ["env.games=generated", "env.generated.train=4", "env.generated.valid_unseen=2", "tracking=none"]
 
 
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
-    """A folder with a random Llama of SmolLM2's make: tied, grouped heads, ChatML."""
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        num_key_value_heads=1,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
-    tokenizer.save_pretrained(tmp_path / "llama")
-    return tmp_path / "llama"
+    return save_llama(tmp_path / "llama")
 
 
 def taught(folder: Path, output: Path, *words: str) -> list[str]:

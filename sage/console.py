@@ -1,14 +1,14 @@
 """What the terminal shows: progress while a run works, and one table when it ends.
 
 Fed with plain data only. On a terminal there is one live view; elsewhere (a file, a pipe, CI) plain lines,
-at most one for each step and two for each evaluation.
+one for each step and two for each evaluation, and where nothing was said for a minute one about what is done.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
@@ -19,9 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from sage.records.activity import Now
 from sage.records.clock import PHASES
 from sage.records.ledger import TEACHER, Ledger
 from sage.records.mlflow.store import experiment_of, view_hint
+from sage.records.pulse import EveryMinute, duration, now_line
 from sage.records.summary import Rate, Summary
 from sage.records.trouble import bounds_lines, fallback_warning, retry_line, slip_line
 
@@ -49,11 +51,18 @@ class View(Protocol):
     def say(self, text: str) -> None:
         """One line that stays."""
 
+    def hear(self, now: Now) -> None:
+        """A heartbeat, in a thread of its own: what is done now."""
 
-def open_view(title: str, steps: int, stream: IO[str] | None = None) -> View:
-    """The live view on a terminal, plain lines elsewhere."""
+
+def open_view(
+    title: str, steps: int, stream: IO[str] | None = None, now: Callable[[], Now | None] = lambda: None
+) -> View:
+    """The live view on a terminal, which asks `now` whenever it is drawn; plain lines elsewhere."""
     console = make_console(stream)
-    return LiveView(title, steps, console) if console.is_terminal else PlainView(title, steps, console)
+    if console.is_terminal:
+        return LiveView(title, steps, console, now)
+    return PlainView(title, steps, console)
 
 
 def make_console(stream: IO[str] | None = None) -> Console:
@@ -72,6 +81,7 @@ class PlainView:
         self._title, self._steps, self._console = title, steps, console
         self._what, self._since = "", time.monotonic()
         self._total: int | None = None
+        self._pulse = EveryMinute(self.say)
 
     def __enter__(self) -> Self:
         self.say(self._title)
@@ -99,15 +109,22 @@ class PlainView:
         self.say(f"step {row.get('step')}/{self._steps}: {step_line(row)}")
 
     def say(self, text: str) -> None:
+        self._pulse.spoken()
         self._console.print(text, soft_wrap=True)
         self._console.file.flush()
 
+    def hear(self, now: Now) -> None:
+        self._pulse(now)
+
 
 class LiveView:
-    """Two bars (training steps, current phase) and the last step's figures, redrawn in place."""
+    """Two bars (training steps, current phase), what is done now and the last step's figures, redrawn in
+    place."""
 
-    def __init__(self, title: str, steps: int, console: Console) -> None:
-        self._console, self._title = console, title
+    def __init__(
+        self, title: str, steps: int, console: Console, now: Callable[[], Now | None] = lambda: None
+    ) -> None:
+        self._console, self._title, self._now = console, title, now
         self._bars = Progress(
             TextColumn("{task.description}", style="bold"),
             BarColumn(bar_width=30),
@@ -152,13 +169,18 @@ class LiveView:
     def say(self, text: str) -> None:
         self._live.console.print(text)
 
+    def hear(self, now: Now) -> None:
+        """It is drawn all the time."""
+
     def _drop_phase(self) -> None:
         if self._phase is not None:
             self._bars.remove_task(self._phase)
             self._phase = None
 
     def _render(self) -> RenderableType:
-        return Group(Text(self._title, style="bold cyan"), self._bars, Text(self._line, style="dim"))
+        now = self._now()
+        doing = Text(now_line(now) if now else "", style="dim", no_wrap=True, overflow="ellipsis")
+        return Group(Text(self._title, style="bold cyan"), self._bars, doing, Text(self._line, style="dim"))
 
 
 def step_line(row: Mapping[str, Any]) -> str:
@@ -382,18 +404,6 @@ def print_summary(
         console.print(speed_table(summary))
     for line in [*summary_lines(summary), *where_next(run_dir, uri, problems)]:
         console.print(line, soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _rate(rate: Rate | None) -> str:

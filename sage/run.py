@@ -21,16 +21,18 @@ from sage.check.before import before_weights
 from sage.check.page import Verdict
 from sage.check.preflight import Preflight, preflight
 from sage.config.schema import RunConfig
-from sage.console import open_view, print_summary
+from sage.console import View, open_view, print_summary
 from sage.envs.manifest import spread
 from sage.envs.pool import EnvPool
 from sage.episode import Task
 from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import choose_style
 from sage.records import provenance
+from sage.records.activity import TICK_S, doing, of_this_run
 from sage.records.clock import PhaseClock, phase
-from sage.records.mlflow.follow import Exporter
+from sage.records.mlflow.follow import Exporter, ExportResult
 from sage.records.preregistration import plan_hash
+from sage.records.pulse import EveryMinute
 from sage.records.recorder import Recorder, StepReport
 from sage.records.rows import RunKey
 from sage.records.rundir import RunDir
@@ -63,8 +65,9 @@ def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:
     """One run into `folder`, from its newest checkpoint on where it has one; leaves the folder `done`."""
     if config.speed.threads:
         torch.set_num_threads(config.speed.threads)
-    with ExitStack() as stack:
-        loaded = load(config, folder, stack, export=export)
+    with ExitStack() as stack, doing("between phases"):
+        with doing("setting up"):
+            loaded = load(config, folder, stack, export=export)
         # A resumed run has recorded this one before its weights were changed.
         untrained = checkpoint.latest(folder.checkpoints) is None
         if untrained and (config.evaluation.before or loaded.models is None):
@@ -100,6 +103,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     """What the run needs, looked at before it is used and closed with `stack`."""
     plan = plan_hash(config.launch.plan)
     clock = stack.enter_context(PhaseClock(_seconds_before(folder)).running())
+    view = _view(config, folder, stack)
     take_gpu()
     _look_before(config, folder)
     tasks = cache(config.env.tasks)
@@ -108,13 +112,14 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     clock.watch(peak_of(student.device))
     memory = setup.plan_memory(config, student, models, checked.context)
     config = config if memory is None else setup.as_planned(config, memory)
-    processes = Processes.start(student.device)
+    with doing("meeting the other processes"):
+        processes = Processes.start(student.device)
     setup.set_passes(config, models, folder.log if processes.is_main else _unsaid)
     exporter = None
     if processes.is_main:
         exporter = _exporter(config, folder) if export else None
         _write_provenance(config, folder, student, models, plan)
-    recorder = _recorder(config, folder, tasks, clock, processes.is_main, stack)
+    recorder = _recorder(config, folder, tasks, clock, processes.is_main, view)
     pool = stack.enter_context(_pool(config))
     stack.enter_context(set_aside(folder, recorder.key, processes.is_main))
     style = choose_style(config.prompt, config.student.path)
@@ -163,7 +168,9 @@ def train(run: Run, models: Models, stack: ExitStack) -> Progress:
 
     training = training_of(run, models, stack)
     if run.processes.is_main:
-        run.folder.log(rates_line(models, run.config.speed))
+        with doing("measuring the device"):
+            line = rates_line(models, run.config.speed)
+        run.folder.log(line)
     done = distill(training, run.folder.checkpoints, stepped, after_step)
     if done.steps < run.config.trainer.steps:
         run.recorder.say(
@@ -212,15 +219,26 @@ def _unsaid(_line: str) -> None:
 def finish(run: Run) -> None:
     """Complete the records, export them, and print the table; in the main process."""
     folder, exporter = run.folder, run.exporter
-    run.recorder.tables.consolidate()
+    with doing("putting the records together"):
+        run.recorder.tables.consolidate()
     summary = summarize(folder.path, run.clock.totals())
     folder.write_json("summary.json", summary.to_json())
     folder.done(phase="", seconds=run.clock.totals())
-    results = exporter.finish() if exporter else []
+    results = _exported(folder, exporter) if exporter else []
     problems = [result.error for result in results if result.error]
     for problem in problems:
         folder.log(problem)
     print_summary(summary, folder.path, exporter.uri if exporter else None, problems)
+
+
+def _exported(folder: RunDir, exporter: Exporter) -> list[ExportResult]:
+    """Wait for the export; the run is done, and its status says what its process still does."""
+    listener = EveryMinute(partial(print, flush=True), TICK_S)
+    with doing("exporting to MLflow"), of_this_run().listening(listener):
+        folder.beat()
+        results = exporter.finish()
+    folder.at_rest()
+    return results
 
 
 # --- the parts of `load`, in its order
@@ -254,7 +272,10 @@ def refuse(config: RunConfig) -> None:
 def _preflight(config: RunConfig, tasks: Callable[[str], list[Task]]) -> Preflight:
     """What `refuse` has found, or what is found now."""
     known = _checked.pop(id(config), None)
-    return known[1] if known else preflight(config, tasks)
+    if known:
+        return known[1]
+    with doing("looking at games, tokenizers and settings"):
+        return preflight(config, tasks)
 
 
 def _trains(config: RunConfig) -> bool:
@@ -264,13 +285,15 @@ def _trains(config: RunConfig) -> bool:
 def _load_models(
     config: RunConfig, checked: Preflight, folder: RunDir, stack: ExitStack
 ) -> tuple[LanguageModel, Models | None]:
-    student = setup.load_student(config, checked.student)
+    with doing(f"loading the student {config.student.path}"):
+        student = setup.load_student(config, checked.student)
     models: Models | None = None
     if _trains(config):
         models = setup.load_models(config, student, checked.teacher, folder=folder.path, say=folder.log)
         if isinstance(models.teacher, RemoteTeacher):
             stack.callback(models.teacher.close)
-    setup.check_engines(config, student, models)
+    with doing("trying the decoding engines"):
+        setup.check_engines(config, student, models)
     return student, models
 
 
@@ -295,13 +318,24 @@ def _write_provenance(
     )
 
 
+def _view(config: RunConfig, folder: RunDir, stack: ExitStack) -> View:
+    """What is shown from the beginning on; only one process may draw, the others' goes nowhere."""
+    title = f"{config.name} on {config.env.name}, seed {config.seed}, run {folder.identity().run}"
+    steps = config.trainer.steps if _trains(config) else 0
+    stream = None if os.environ.get("RANK", "0") == "0" else io.StringIO()
+    activity = of_this_run()
+    view = stack.enter_context(open_view(title, steps, stream, activity.now))
+    stack.enter_context(activity.listening(view.hear))
+    return view
+
+
 def _recorder(
     config: RunConfig,
     folder: RunDir,
     tasks: Callable[[str], list[Task]],
     clock: PhaseClock,
     writes: bool,
-    stack: ExitStack,
+    view: View,
 ) -> Recorder:
     identity = folder.identity()
     games = tasks((config.evaluation.splits or ["train"])[0])
@@ -312,10 +346,6 @@ def _recorder(
         source=games[0].source if games else "",
         seed=config.seed,
     )
-    title = f"{config.name} on {config.env.name}, seed {config.seed}, run {identity.run}"
-    steps = config.trainer.steps if _trains(config) else 0
-    # Only one process may draw; the others' view goes nowhere.
-    view = stack.enter_context(open_view(title, steps, None if writes else io.StringIO()))
     newest = checkpoint.latest(folder.checkpoints)
     done = int(newest.name.removeprefix("step-")) if newest else 0
     return Recorder(folder, key, view, clock, done=done, writes=writes)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sage.console import LiveView, PlainView, duration, open_view, print_summary, step_line
+from sage.console import LiveView, PlainView, open_view, print_summary, step_line
+from sage.records.pulse import duration
 from sage.records.summary import Rate, SplitResult, Summary
 
 SUMMARY = Summary(

@@ -32,7 +32,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "sage.envs": ("ground", "sage.config", "sage.envs.alfworld.simulator"),
     "sage.policy.models": ("ground", "sage.config", "sage.records", "sage.objective"),
     "sage.policy.decoding": ("ground", "sage.config", "sage.records", "sage.policy.models"),
-    "sage.policy": ("ground", "sage.config", "sage.envs", "sage.policy.models", "sage.policy.decoding"),
+    "sage.policy": (
+        *("ground", "sage.config", "sage.records", "sage.envs"),
+        *("sage.policy.models", "sage.policy.decoding"),
+    ),
     "sage.teacher": (
         *("ground", "sage.config", "sage.records", "sage.objective"),
         *("sage.policy.models", "sage.policy.decoding", "sage.policy"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sage.config.schema import RunConfig
+from sage.records.activity import STEP_PHASES
 from sage.records.reader import open_attempt
 from sage.records.rundir import RunStatus
 
@@ -74,7 +75,7 @@ def seconds_left(config: RunConfig, status: RunStatus | None, known: Prices) -> 
     if status is None:
         return _total(known, work.before + work.after, work.episodes)
     share = status.step / status.steps if status.steps else 0.0
-    began = status.step > 0 or status.phase == "training"
+    began = status.step > 0 or status.phase in STEP_PHASES
     evaluation, training = _split(status.seconds)
     done = round(work.episodes * share)
     game, episode = known.game, known.episode

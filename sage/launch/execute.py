@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from sage.envs.manifest import MissingData
 from sage.errors import ConfigError, ModelError, OutOfMemory, RunFailure, is_out_of_memory, named_reason
 from sage.launch.access import open_to
 from sage.launch.claim import Found, claim, identify, look_up
+from sage.records.activity import TICK_S, Activity, doing
 from sage.records.faults import machine_fault, what_failed
 from sage.records.files import Unreadable
 from sage.records.identity import Identity
 from sage.records.owner import TakenOver, owner_of
 from sage.records.preregistration import plan_hash
+from sage.records.pulse import EveryMinute
 from sage.records.rundir import RunDir
 from sage.records.tables import DamagedRecords
 from sage.signals import defer_signals, stop_on_signals
@@ -62,11 +66,13 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
     if config.task == "pretrain":
         return _pretrain(config)
     plan_hash(config.launch.plan)  # one that is not there is refused, whatever there is of the run
-    with stop_on_signals():
-        identity = identity or identify(config)
-        if look_up(config, identity).action != "skip":
-            refuse(config)
-        found = _claim_once(config, identity)
+    activity = Activity()
+    with stop_on_signals(), activity.running():
+        with _said_aloud(activity):
+            identity = identity or _identified(config)
+            if look_up(config, identity).action != "skip":
+                refuse(config)
+            found = _claim_once(config, identity)
         for note in found.notes if _is_writer() else ():
             print(note, file=sys.stderr, flush=True)
         folder = found.folder
@@ -74,7 +80,7 @@ def execute(config: RunConfig, *, identity: Identity | None = None, export: bool
             return skipped(found, identity)
         assert folder is not None
         try:
-            return _tell(config, folder, identity, export)
+            return _tell(config, folder, identity, export, activity)
         except TakenOver as lost:  # the records are another process's: not a word into them
             return Outcome("taken over", identity.run, folder.path, str(lost), None, EXIT_TAKEN_OVER)
 
@@ -83,20 +89,49 @@ def refuse(config: RunConfig) -> None:
     """Raise ConfigError for what the story can refuse before it is claimed: such a run leaves no attempt, and
     no start in the ledger. Whatever else goes wrong here is for the run itself to meet and to record."""
     try:
-        with defer_signals():  # see `_tell`
+        with defer_signals(), doing("importing torch"):  # see `_tell`
             from sage import run as story
         if look := getattr(story, "refuse", None):  # a plugin's story may have none
-            look(config)
+            with doing("looking at games, tokenizers and settings"):
+                look(config)
     except _SENTENCES as error:
         raise ConfigError(str(error)) from error
     except (Exception, SystemExit):
         return
 
 
-def _tell(config: RunConfig, folder: RunDir, identity: Identity, export: bool) -> Outcome:
+def _identified(config: RunConfig) -> Identity:
+    with doing("looking for the games"):
+        return identify(config)
+
+
+@contextmanager
+def _said_aloud(activity: Activity) -> Iterator[None]:
+    """What is done before there is a run to record it goes to who watches, a line a minute."""
+    if not _is_writer():
+        yield
+        return
+    say = EveryMinute(partial(print, flush=True), TICK_S if sys.stdout.isatty() else None)
+    with activity.listening(say), activity.ticking():
+        yield
+
+
+@contextmanager
+def _beating(folder: RunDir, activity: Activity) -> Iterator[None]:
+    """The run's heartbeat, with what it does, and a line a minute about it in the run's log."""
+    if not _is_writer():
+        yield
+        return
+    with activity.listening(EveryMinute(folder.log)), folder.heartbeat(activity):
+        yield
+
+
+def _tell(
+    config: RunConfig, folder: RunDir, identity: Identity, export: bool, activity: Activity
+) -> Outcome:
     """The run's story in the attempt that was claimed, and its end in the attempt's status."""
     try:
-        with folder.heartbeat() if _is_writer() else nullcontext():
+        with _beating(folder, activity):
             # Through the module, so that a plugin may put another story in its place. A signal waits: in
             # the middle of an import it can come out as any other error.
             with defer_signals():

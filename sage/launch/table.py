@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sage.console import duration, make_console
+from sage.console import make_console
 from sage.launch.estimate import Prices, prices, seconds_left
+from sage.records.pulse import duration
 from sage.records.reader import open_attempt
 
 if TYPE_CHECKING:
@@ -156,7 +157,10 @@ def _progress(row: Row) -> str:
         return ""
     steps = f"{status.step}/{status.steps}"
     phase = f" {status.phase}" if status.phase and row.outcome is None and row.pid else ""
-    return steps + phase
+    now = status.now if phase else None
+    done = f" {now.done}/{now.total} {now.unit}" if now and now.total else ""
+    rate = f", {now.tokens_per_second:,.0f} tokens/s" if now and now.tokens_per_second else ""
+    return steps + phase + done + rate
 
 
 def _successes(row: Row) -> dict[str, str]:

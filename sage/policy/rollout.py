@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +26,7 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import OURS, Patience, failure_of, free_memory, without_frames
 from sage.policy.models.load import LanguageModel
 from sage.policy.seat import End, Job, Limits, Seat, Turns
+from sage.records.activity import did, doing, expect
 
 if TYPE_CHECKING:
     from sage.config.prompt_texts import PromptStyle
@@ -182,6 +184,7 @@ class _Batch:
         )
 
     def play(self) -> list[Episode]:
+        expect(len(self.queue), "episodes", self.settings.turn_budget)
         try:
             while self.queue or self.starting or self.seats or self.parked:
                 self._fill()
@@ -206,7 +209,8 @@ class _Batch:
         self.starting |= {slot: (index, job) for index, job, slot in wanted}
         requests = [(slot, job.task) for _, job, slot in wanted]
         if self.opening is None:
-            self.pool.ask_resets(requests)
+            with self._starting():
+                self.pool.ask_resets(requests)
             return
         results = self.pool.reset_many(requests)
         new = [seat for slot, result in results.items() if (seat := self._started(slot, result))]
@@ -239,7 +243,9 @@ class _Batch:
 
     def _hear(self, wait: bool) -> None:
         """Take what environments have said."""
-        for slot, result in self.pool.answers(wait).items():
+        with self._starting():
+            heard = self.pool.answers(wait)
+        for slot, result in heard.items():
             if slot in self.starting:
                 seat = self._started(slot, result)
                 if seat is not None:
@@ -248,6 +254,11 @@ class _Batch:
             seat = next(seat for seat in (*self.seats, *self.parked) if seat.slot == slot)
             self._complete(seat, result)
         self._tell()
+
+    def _starting(self) -> AbstractContextManager[None]:
+        """As long as nobody plays, environments are waited for."""
+        nobody = not (self.seats or self.parked or self.done)
+        return doing("starting the environments") if nobody else nullcontext()
 
     def _tell(self) -> None:
         if self.told and self.on_turns is not None:
@@ -302,6 +313,7 @@ class _Batch:
         said = [self.turns.answer(seat, reply) for seat, reply in zip(seats, replies, strict=True)]
         actions = [(seat.slot, what) for seat, what in zip(seats, said, strict=True) if isinstance(what, str)]
         results = self.pool.step_many(actions) if actions else {}
+        did(turns=len(seats))
         return [
             what if isinstance(what, tuple) else self.turns.after(seat, results.get(seat.slot))
             for seat, what in zip(seats, said, strict=True)
@@ -347,6 +359,7 @@ class _Batch:
         """The seat's turn is over: the next one begins, or the episode ends."""
         seat.asked = False
         end = self.turns.after(seat, result)
+        did(turns=1)
         if end is None or end[0].is_ok:
             self.told.append((seat.episode, seat.episode.turns[-1]))
         if end is not None:
@@ -411,5 +424,6 @@ class _Batch:
     def _finish(self, index: int, episode: Episode, status: Status, error: str = "") -> None:
         episode.status, episode.error = status, error
         self.done[index] = episode
+        did(1)
         if self.on_episode is not None:
             self.on_episode(episode)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from threading import get_ident
 from typing import Self
 
+from sage.records.activity import doing
+
 PHASES = ("rollout", "judge", "teacher", "student", "evaluation", "other")
 """Phases in the order of every table; `other` is what no phase claimed."""
 
@@ -126,14 +128,15 @@ def check_phase(name: str) -> None:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Count the time inside the block as `name` on the clock that runs in this thread; on none where none
-    does."""
+    """Count the time inside the block as `name` on the clock that runs in this thread, and say that this is
+    what the run does (`sage.records.activity`); nowhere where neither runs."""
     check_phase(name)
     clock = _running.get()
     if clock is None or not clock.is_of_this_thread:
-        yield
+        with doing(name):
+            yield
         return
-    with clock.phase(name):
+    with clock.phase(name), doing(name):
         yield
 
 

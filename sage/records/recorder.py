@@ -86,9 +86,7 @@ class Recorder:
         self.tables.append_evaluation(step, split, turns=turns, episodes=rows)
         ok = [e for e in episodes if e.status.is_ok]
         won = sum(e.won for e in ok)
-        self.folder.beat(
-            phase="evaluation", step=step, success=won / len(ok) if ok else None, seconds=self.clock.totals()
-        )
+        self.folder.beat(step=step, success=won / len(ok) if ok else None, seconds=self.clock.totals())
         full = sum(e.status is Status.CONTEXT_FULL for e in ok)
         line = f"{won} of {len(ok)} won"
         line += f", {full} cut by the context" if full else ""
@@ -114,7 +112,7 @@ class Recorder:
         if broken := row.get("demonstration_not_ok"):
             self.say(f"{broken} of the demonstrations of training step {step} broke and taught nothing")
         self._warn_of_the_judge(turns)
-        self.folder.beat(phase="training", step=step, seconds=self.clock.totals())
+        self.folder.beat(step=step, seconds=self.clock.totals())
         self.view.step(row)
 
     def _warn_of_the_judge(self, turns: Sequence[Row]) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sage.config.schema import RunConfig
 from sage.records import run_ledger
+from sage.records.activity import Activity, Now
 from sage.records.atomic import overwrite, write_atomic
 from sage.records.faults import FULL
 from sage.records.files import Unreadable, read_object
@@ -60,12 +61,16 @@ class RunStatus:
     heartbeat: float = 0.0
     ended: float | None = None
     phase: str = ""
+    """What it does: a phase of `sage.records.clock.PHASES`, or in words (`loading the teacher`)."""
     step: int = 0
+    """Training steps that are made."""
     steps: int = 0
     success: float | None = None
     """Latest evaluated success rate, for the launcher's table."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by phase, over all processes that worked on this attempt."""
+    now: Now | None = None
+    """How far it is with what it does, as of the heartbeat; None where it does nothing any more."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Of a run that is done: the digests of its records and of the code that ran (`sage.records.seal`)."""
 
@@ -103,6 +108,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
+        self._activity: Activity | None = None
 
     @property
     def attempt(self) -> int:
@@ -152,28 +158,42 @@ class RunDir:
                 host=platform.node(),
                 heartbeat=now,
                 ended=None,
+                now=None,
                 steps=steps,
             )
         )
 
     def beat(self, **progress: Any) -> None:
-        """Renew the heartbeat; `progress` sets phase, step, success or seconds."""
+        """Renew the heartbeat, with what is done now; `progress` sets phase, step, success or seconds."""
+        now = self._activity.now() if self._activity else None
+        if now is not None:
+            progress = {"phase": now.phase, "now": now} | progress
         with self._lock, writing(self.path):
             status = self.status()
-            if status is None or status.state != "running":
+            if status is None or status.state == "failed" or (status.state == "done" and now is None):
                 return
             self._write_status(replace(status, heartbeat=time.time(), **progress), durable=False)
 
+    def at_rest(self) -> None:
+        """The process of a run that is done does nothing more for it (`beat` has said what it did)."""
+        with self._lock, writing(self.path):
+            status = self.status()
+            if status is not None and status.now is not None:
+                self._write_status(replace(status, phase="", now=None), durable=False)
+
     @contextmanager
-    def heartbeat(self, every_s: float = HEARTBEAT_S) -> Iterator[None]:
-        """Beat from a thread while the block runs, however long one step takes; a run that has been taken
-        over stops as by a signal, with `TakenOver`."""
+    def heartbeat(self, activity: Activity | None = None, every_s: float | None = None) -> Iterator[None]:
+        """Beat from a thread while the block runs, however long one step takes, and tell who listens to
+        `activity`; a run that has been taken over stops as by a signal, with `TakenOver`."""
         stop = threading.Event()
+        self._activity = activity
 
         def beating() -> None:
-            while not stop.wait(every_s):
+            while not stop.wait(HEARTBEAT_S if every_s is None else every_s):
                 try:
                     self.beat()
+                    if activity is not None:
+                        activity.tell()
                 except TakenOver as error:
                     stop_with(error)
                     return
@@ -187,6 +207,7 @@ class RunDir:
         finally:
             stop.set()
             thread.join()
+            self._activity = None
 
     def done(self, **progress: Any) -> None:
         """The run is complete: the last thing that is written, after the tables, whose digests it holds."""
@@ -227,7 +248,8 @@ class RunDir:
     def _end(self, state: State, reason: str, progress: dict[str, Any]) -> None:
         now = time.time()
         status = self.status() or RunStatus("running", pid=os.getpid(), host=platform.node(), started=now)
-        self._set(replace(status, state=state, reason=redact(reason), heartbeat=now, ended=now, **progress))
+        status = replace(status, state=state, reason=redact(reason), heartbeat=now, ended=now, now=None)
+        self._set(replace(status, **progress))
 
     def _set(self, status: RunStatus) -> RunStatus:
         with self._lock, writing(self.path):

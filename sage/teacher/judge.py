@@ -25,6 +25,7 @@ from sage.policy.decoding.engine import EngineName
 from sage.policy.decoding.generate import reply
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import OURS, Patience, failure_of, free_memory, without_frames
+from sage.records.activity import counted_as, expect
 from sage.teacher.elsewhere import RemoteTeacher, Teacher, reach_of
 from sage.teacher.prefetch import Prefetch
 from sage.teacher.question import judge_message
@@ -99,6 +100,7 @@ class TeacherJudge:
 
     def __call__(self, turns: Sequence[TurnContext]) -> list[JudgeReply]:
         """One reply per turn, in order. The first of several equal queries pays, the others are `cached`."""
+        expect(None, "queries")
         for asked in self._prefetched.results():
             self._learn(asked)
         self._waiting, self._under_way = {}, set()
@@ -108,6 +110,7 @@ class TeacherJudge:
         missing = {
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if self._known_reply(key) is None
         }
+        expect(len(missing), "queries")
         asked = self._query_model(missing)
         self._learn(asked)
         _refuse_failed(turns, keys, asked.failed)
@@ -144,7 +147,8 @@ class TeacherJudge:
                 f"so that no reply fits; {self.shorter}."
             )
         prompts = {key: prompt for key, prompt in prompts.items() if key not in failed}
-        answers = self._answers(list(prompts.values()), self.batch, Patience())
+        with counted_as("judge"):
+            answers = self._answers(list(prompts.values()), self.batch, Patience())
         for (key, prompt), answer in zip(prompts.items(), answers, strict=True):
             if isinstance(answer, Reply):
                 new[key] = Known(self._text(answer), len(prompt) + len(answer.ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 import torch
@@ -22,7 +23,8 @@ class Prefetch(Generic[T]):
         """Queue a piece of work; nothing here waits."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "sage-ahead", torch.set_num_threads, (1,))
-        self._started.append(self._thread.submit(work))
+        # With the context of this thread, so that what it does is seen (`sage.records.activity`).
+        self._started.append(self._thread.submit(copy_context().run, work))
 
     def results(self) -> list[T]:
         """Wait for all that was started since the last call; an error of the work is raised here."""

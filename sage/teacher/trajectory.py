@@ -26,6 +26,7 @@ from sage.policy.models.failures import OURS, free_memory
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel
 from sage.policy.prompts import fields, fill
+from sage.records.activity import did
 from sage.records.clock import phase
 from sage.teacher.judge import TeacherJudge, judge_message
 from sage.teacher.replies import Known
@@ -114,8 +115,10 @@ class TrajectoryJudge(TeacherJudge):
                 started = time.perf_counter()
                 replies = trunk.replies([branch for _, branch in some], limit, stop)
                 seconds = (time.perf_counter() - started) / len(some)
+                did(len(some))
                 for (key, branch), answer in zip(some, replies, strict=True):
                     own = len(branch.ids) + max(0, branch.end - 1 - positions[branch.row][-1])
+                    did(tokens=own + len(answer.ids))
                     self._memory[key] = Known(self._text(answer), own + len(answer.ids))
                     self._unpaid[key] = seconds
         return trunk.hidden_TE

@@ -18,6 +18,7 @@ from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.models.hidden_states import check_head
 from sage.policy.models.load import LanguageModel
+from sage.records.activity import did, expect
 from sage.records.clock import phase
 from sage.teacher.elsewhere import Part, RemoteTeacher, Teacher
 from sage.teacher.score import TeacherPass, View, own_view, score, teacher_dialogue, teacher_view
@@ -87,9 +88,10 @@ def score_batch(
     """
     with_student = with_student or confidence.needs_student
     groups = groups_of(batch, micro_batch, models)
-    if isinstance(models.teacher, RemoteTeacher):
-        with phase("teacher"):
+    with phase("teacher"):
+        if isinstance(models.teacher, RemoteTeacher):
             _prepare(models.teacher, models.dialogue, groups, only_supervised)
+        expect(len(batch), "episodes")
     passes, stats = [], []
     way = smaller_passes(micro_batch)
     teacher_tokens = 0
@@ -107,9 +109,9 @@ def score_batch(
                 likeliest=[likeliest_wanted(sample) for sample in group],
                 chunk=models.passes.chunking.most,
             )
-        teacher_tokens += sum(
-            max(v.positions(chosen), default=-1) + 1 for v, chosen in zip(views, turns, strict=True)
-        )
+            tokens = sum(max(v.positions(t), default=-1) + 1 for v, t in zip(views, turns, strict=True))
+            did(len(group), tokens=tokens)
+        teacher_tokens += tokens
         students: Sequence[TeacherPass | None] = [None] * len(group)
         if with_student:
             with phase("student"), memory_for("the student's scoring pass", way):

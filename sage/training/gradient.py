@@ -27,6 +27,7 @@ from sage.objective.weights import selective_weights, token_weights, weight_sums
 from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.models.hidden_states import head, hidden_states
 from sage.policy.models.work import head_operations
+from sage.records.activity import did, expect
 from sage.records.clock import phase, tally
 from sage.teacher.score import TeacherPass, View, head_of, own_view
 from sage.training.batch import Models, Scored, TrainingEpisode, lengths_of, mean_of, score_batch
@@ -113,9 +114,11 @@ def accumulate_gradient(
     share = 0.0
     remaining = iter(scaled)
     with phase("student"), memory_for("the student's training pass", smaller_passes(micro_batch)):
+        expect(len(batch), "episodes")
         for group, passes in zip(scored.groups, scored.passes, strict=True):
             of_group = [next(remaining) for _ in group]
             share += _student_pass(models, objective, group, passes, of_group, log_skipped)
+            did(len(group), tokens=sum(map(len, of_group)))
             for sample, weights_T in zip(group, of_group, strict=True):
                 effective_T = weights_T * sums.tokens
                 note_weights(sample, effective_T)

@@ -25,6 +25,7 @@ from sage.objective.intervention.base import (
 from sage.policy.dialogue import Dialogue
 from sage.policy.models.failures import memory_for, smaller_passes
 from sage.policy.rollout import OnTurns
+from sage.records.activity import did, expect
 from sage.records.clock import phase
 from sage.teacher.elsewhere import RemoteTeacher, Teacher
 from sage.teacher.judge import TeacherJudge
@@ -85,11 +86,16 @@ def _read(training: Training, batch: Sequence[TrainingEpisode]) -> dict[int, Ten
     if not isinstance(judge, TrajectoryJudge):
         return None
     states: dict[int, Tensor] = {}
+    with phase("judge"):
+        expect(None, "queries")
+    with phase("teacher"):
+        expect(len(batch), "episodes")
     for group in groups_of(batch, size, training.models):
         episodes = [one.episode for one in group]
         asked = [TurnContext(e, turn) for e in episodes for turn in e.turns if rule.always_judged(turn)]
         with phase("teacher"), memory_for("the teacher's scoring pass", smaller_passes(size)):
             states |= zip(map(id, episodes), judge.read(episodes, asked), strict=True)
+            did(len(group), tokens=sum(len(episode.token_ids) for episode in episodes))
     return states
 
 

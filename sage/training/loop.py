@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sage.episode import Episode
 from sage.policy.seat import Job
+from sage.records.activity import making_step
 from sage.records.clock import phase
 from sage.records.recorder import StepReport
 from sage.signals import defer_signals, on_stop
@@ -52,18 +53,20 @@ def distill(
     with state.writer:
         while not state.finished:
             step = state.begin_step()
-            jobs = jobs_here(training, step)
-            batch = play_batch(training, step, jobs)
-            judged = judge_batch(training, step, batch)
-            loss = add_gradient(training, step, judged)
-            imitated = add_demonstrations(training, step, jobs)
-            with defer_signals():
-                update = state.apply(loss.supervised or (imitated is not None and imitated.loss.supervised))
-                report = report_of(step, batch, loss, imitated, update, training)
-                state.count(update, report.through_teacher)
-                if training.processes.is_main:
-                    on_step(report)
-                state.write_on_stop()
+            with making_step(step, training.trainer.steps):
+                jobs = jobs_here(training, step)
+                batch = play_batch(training, step, jobs)
+                judged = judge_batch(training, step, batch)
+                loss = add_gradient(training, step, judged)
+                imitated = add_demonstrations(training, step, jobs)
+                with defer_signals():
+                    moved = loss.supervised or (imitated is not None and imitated.loss.supervised)
+                    update = state.apply(moved)
+                    report = report_of(step, batch, loss, imitated, update, training)
+                    state.count(update, report.through_teacher)
+                    if training.processes.is_main:
+                        on_step(report)
+                    state.write_on_stop()
             if after_step is not None:
                 after_step(step, state.finished)
             state.checkpoint_if_due()

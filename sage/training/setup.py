@@ -20,6 +20,7 @@ from sage.policy.models.load import LanguageModel, load_model
 from sage.policy.models.lora import add_adapters
 from sage.policy.models.shape import Shape, shape_of
 from sage.policy.rollout import PlaySettings
+from sage.records.activity import doing
 from sage.teacher.elsewhere import RemoteTeacher, Teacher, reach_of
 from sage.teacher.places import load_teacher
 from sage.teacher.vocabulary import ignored
@@ -57,15 +58,16 @@ def load_models(
     """
     if config.student.lora is not None:
         add_adapters(student, config.student.lora, seed=config.seed)
-    teacher = load_teacher(config, tokenizer, folder=folder, say=say)
+    with doing(f"{'loading' if config.teacher.here else 'looking for'} the teacher {config.teacher.path}"):
+        teacher = load_teacher(config, tokenizer, folder=folder, say=say)
     anchor = config.divergence.anchor
     if anchor is None:
         return match_models(student, teacher)
     if anchor.reference == "student":
         return match_models(student, teacher, copy.deepcopy(student))
-    return match_models(
-        student, teacher, load_model(config.teacher.model_copy(update={"path": anchor.reference}))
-    )
+    with doing(f"loading the reference model {anchor.reference}"):
+        reference = load_model(config.teacher.model_copy(update={"path": anchor.reference}))
+    return match_models(student, teacher, reference)
 
 
 def check_engines(config: RunConfig, student: LanguageModel, models: Models | None) -> None:

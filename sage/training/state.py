@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sage.policy.models.load import LanguageModel
+from sage.records.activity import doing
 from sage.records.clock import phase
 from sage.signals import on_stop
 from sage.training import checkpoint
@@ -157,9 +158,10 @@ class TrainState:
         every = self.training.speed.checkpoint_every
         if not self.finished and not (every and self.progress.steps % every == 0):
             return
-        random_states = self.processes.gather([checkpoint.random_state()])
-        self._write(random_states, self.processes.gather([self._remembered()]))
-        self.processes.barrier()
+        with doing("writing a checkpoint"):
+            random_states = self.processes.gather([checkpoint.random_state()])
+            self._write(random_states, self.processes.gather([self._remembered()]))
+            self.processes.barrier()
 
     def _remembered(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.stateful]

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,7 @@ def progress_of(entry: Entry, now: float) -> dict[str, Any]:
         "state": state,
         "reason": status.reason,
         "phase": status.phase,
+        "now": asdict(status.now) if state == "running" and status.now else None,
         "step": status.step,
         "steps": status.steps,
         "started": status.started or None,
@@ -221,11 +222,15 @@ def progress_of(entry: Entry, now: float) -> dict[str, Any]:
 
 
 def _left(status: RunStatus) -> float | None:
-    """Seconds of the steps that are left, each as long as those that were made; evaluations not counted."""
+    """Seconds of the steps that are left, each as long as those that were made, and the one that is made as
+    it says itself; evaluations not counted."""
     spent = sum(seconds for phase, seconds in status.seconds.items() if phase not in ("evaluation", "other"))
     if not status.step or not spent or status.steps < status.step:
         return None
-    return spent / status.step * (status.steps - status.step)
+    left, now = status.steps - status.step, status.now
+    if left and now is not None and now.step_left_s is not None:
+        return spent / status.step * (left - 1) + now.step_left_s
+    return spent / status.step * left
 
 
 def config_of(entry: Entry) -> dict[str, Any] | None:

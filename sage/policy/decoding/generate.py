@@ -23,6 +23,7 @@ from sage.policy.decoding.engine import EngineName, make_engine
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel
 from sage.policy.models.work import decoding_bytes
+from sage.records.activity import did
 from sage.records.clock import tally
 
 PIECE = 1024
@@ -146,6 +147,7 @@ class Decoder:
         tally(read=self._weight_bytes + live * self._cached_bytes)
         # A padded vocabulary has rows that no tokenizer id stands for.
         tokens = iter(self._sample(logits_NV[:, : self.lm.vocabulary], rows, keep))
+        made = 0
         done: list[tuple[int, Reply]] = []
         for row, new, draft in zip(range(rows.start, rows.stop), feed, drafts, strict=True):
             work = self._work[row]
@@ -154,11 +156,14 @@ class Decoder:
             sampled = [next(tokens) for _ in range(len(draft) + 1)]
             work.pending = work.pending[len(new) - len(draft) :]
             if not work.pending:
+                made -= len(work.answer.ids)
                 self._take(row, work, draft, sampled)
+                made += len(work.answer.ids)
             if not work.pending:
                 self._work[row] = None
                 self._drafts.learn(row, work.prompt, work.answer.ids)
                 done.append((row, work.answer.reply()))
+        did(tokens=made)
         return done
 
     def answer(
@@ -226,9 +231,12 @@ def answers(
     """One answer of each of the first rows, all begun together; `first` makes the first step."""
     for row, prompt in enumerate(prompts):
         decoder.begin(row, prompt, sampling, None if uniforms_BT is None else uniforms_BT[row], room[row])
-    done = dict(first() if first is not None else ())
+    done: dict[int, Reply] = {}
+    step = first or decoder.step
     while len(done) < len(prompts):
-        done.update(decoder.step())
+        new, step = step(), decoder.step
+        done.update(new)
+        did(len(new), tokens=sum(len(prompts[row]) for row, _ in new))
     return [done[row] for row in range(len(prompts))]
 
 

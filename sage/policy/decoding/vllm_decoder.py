@@ -23,6 +23,7 @@ from sage.errors import ModelError, reason_of
 from sage.policy.decoding.answer import Answer, Reply, Sampling, stop_pattern
 from sage.policy.models.load import LanguageModel
 from sage.policy.models.lora import merged
+from sage.records.activity import did, doing
 
 DEFAULTS = {"gpu_memory_utilization": 0.3, "disable_log_stats": True}
 """Arguments of `vllm.LLM` where nothing else is said: the rest of the GPU belongs to the training step."""
@@ -45,7 +46,8 @@ class VllmDecoder:
 
     def __init__(self, lm: LanguageModel, slots: int, options: Mapping[str, Any]) -> None:
         self.lm = lm
-        self._llm = _serve(lm, options)
+        with doing("starting vLLM, or handing it the weights"):
+            self._llm = _serve(lm, options)
         self._history: list[list[int]] = [[] for _ in range(slots)]
         self._numbers = count()
         self._asked: list[_Request | None] = [None] * slots
@@ -83,10 +85,12 @@ class VllmDecoder:
             if output.request_id not in by_name:
                 continue
             answer = by_name[output.request_id].answer
+            known = len(answer.ids)
             # Each step shows the whole answer; what it shows beyond the answer's end is not the answer's.
             for token in output.outputs[0].token_ids[len(answer.ids) :]:
                 if answer.live:
                     answer.add(token)
+            did(tokens=len(answer.ids) - known)
             if output.finished:
                 answer.live = False
             elif not answer.live:

@@ -20,6 +20,7 @@ from sage.objective.chunked import Head
 from sage.policy.decoding.answer import Reply
 from sage.policy.models.folder import device_of
 from sage.policy.models.shape import HeadShape, head_shape
+from sage.records.activity import did
 from sage.teacher.elsewhere import Part, RemoteTeacher
 from sage.teacher.ray.cluster import LOOK, connect, listening, replicas
 from sage.teacher.ray.identity import Identity, check
@@ -166,7 +167,12 @@ class RayTeacher(RemoteTeacher):
         size = len(prompts) if len(self.actors) == 1 else int(self._how["batch"])
         parts = [list(prompts[i : i + size]) for i in range(0, len(prompts), max(1, size))]
         asked = [self.actors.ask("reply", part, max_new_tokens, stop, self._how) for part in parts]
-        return [Reply(*said) for reference in asked for said in self._answer(reference)]
+        replies: list[Reply] = []
+        for part, reference in zip(parts, asked, strict=True):
+            new = [Reply(*said) for said in self._answer(reference)]
+            did(len(part), tokens=sum(map(len, part)) + sum(len(reply.ids) for reply in new))
+            replies += new
+        return replies
 
     def close(self) -> None:
         """Leave the cluster; the actors stay."""

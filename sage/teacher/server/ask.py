@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -88,7 +89,8 @@ class Asker:
 
     def all(self, work: Callable[[Any], R], questions: Iterable[Any]) -> list[R]:
         """`work` of every question, at most `concurrency` of them at the same time; order is kept."""
-        futures = [self._pool.submit(work, question) for question in questions]
+        # With the context of this thread, so that what they do is seen (`sage.records.activity`).
+        futures = [self._pool.submit(copy_context().run, work, question) for question in questions]
         try:
             return [future.result() for future in futures]
         finally:

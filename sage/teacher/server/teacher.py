@@ -17,6 +17,7 @@ from torch import Tensor
 from sage.errors import NotFinite
 from sage.policy.decoding.generate import Answer, Reply
 from sage.policy.models.shape import HeadShape, head_shape
+from sage.records.activity import did, expect
 from sage.teacher.elsewhere import Part, RemoteTeacher
 from sage.teacher.server.ask import LARGE, SMALL, Asker, Patience, Refused, TeacherLost
 from sage.teacher.server.cache import ScoreFile
@@ -111,6 +112,7 @@ class ServedTeacher(RemoteTeacher):
         missing.sort(key=lambda row: len(row[0]))  # neighbours of one length make even requests
         size = self.settings.batch
         requests = [missing[i : i + size] for i in range(0, len(missing), size)]
+        expect(len(missing), "sequences")
         for request, found in zip(requests, self.asker.all(self._score, requests), strict=True):
             for row, known in zip(request, found, strict=True):
                 self._ready[row] = known
@@ -139,7 +141,9 @@ class ServedTeacher(RemoteTeacher):
         def one(index: int) -> Reply:
             prompt = prompts[index]
             if self.settings.judge == "chat":
-                return self._chat(prompt, messages[index], max_new_tokens)
+                told = self._chat(prompt, messages[index], max_new_tokens)
+                did(1, tokens=len(prompt) + len(told.ids))
+                return told
             path, body = replying_request(
                 self.served.engine, self.served.model, [prompt], max_new_tokens, sorted(self.end_ids)
             )
@@ -153,6 +157,7 @@ class ServedTeacher(RemoteTeacher):
                 if not answer.live:
                     break
                 answer.add(token)
+            did(1, tokens=len(prompt) + len(answer.ids))
             return answer.reply()
 
         return self.asker.all(one, range(len(prompts)))
@@ -168,6 +173,7 @@ class ServedTeacher(RemoteTeacher):
         path, body = scoring_request(engine, self.served.model, ids, k)
         tokens = sum(len(row) + 1 for row in ids)
         answer = self._ask(path, body, tokens, SMALL + tokens * (k + 2) * _PER_ENTRY)
+        did(len(rows), tokens=tokens)
         return self._usable(lambda: read_scores(engine, answer, ids, [at for _, at in rows], k))
 
     def _chat(self, prompt: list[int], messages: tuple[str, str], max_new_tokens: int) -> Reply:

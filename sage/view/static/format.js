@@ -30,6 +30,18 @@ export function span(seconds) {
   return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} d`;
 }
 
+// What a running attempt does, as its heartbeat says (`now` of status.json).
+export function doing(now) {
+  return [
+    `${now.phase} for ${span(now.seconds)}`,
+    now.unit && (now.total ? `${whole(now.done)} of ${whole(now.total)} ${now.unit}` : plural(now.done, now.unit.replace(/s$/, ""))),
+    now.turns > 0 && plural(now.turns, "turn"),
+    now.tokens_per_second && `${whole(Math.round(now.tokens_per_second))} tokens/s`,
+    now.phase_left_s !== null && `${now.at_most ? "at most" : "about"} ${span(now.phase_left_s)} of it left`,
+    now.step_left_s !== null && `about ${span(now.step_left_s)} of the step left`,
+  ].filter(Boolean).join(" · ");
+}
+
 export function bytes(count) {
   return count < 1e6 ? `${Math.ceil(count / 1e3)} kB` : `${(count / 1e6).toFixed(1)} MB`;
 }

@@ -1,6 +1,6 @@
 // One run: its curves, when it was played, its episodes, and the turns that filters find.
 import { h, lastOf, link, note, show, table } from "./dom.js";
-import { bytes, momentTitle, number, plural, shortTask, span, whole } from "./format.js";
+import { bytes, doing, momentTitle, number, plural, shortTask, span, whole } from "./format.js";
 import { here, remember, to, toEpisode, toPair } from "./route.js";
 import { curves, gamesOf } from "./runs.js";
 import { getEpisodes, getRun, getRuns, getTurns } from "./source.js";
@@ -27,6 +27,7 @@ export async function runPage(main, words, filters) {
       h("p", {}, h("span", { class: `state ${run.state}` }, run.state), run.reason && ` ${run.reason}`,
         ` · ${gamesOf(run)} · seed ${run.seed} · step ${whole(run.step)} of ${whole(run.steps)}`,
         run.state === "running" && run.left_s !== null && ` · about ${span(run.left_s)} of training left`),
+      run.now && h("p", { id: "now", class: "quiet" }, run.now.step > 0 && `making step ${whole(run.now.step)}: `, doing(run.now)),
       h("p", { class: "quiet" }, `${run.where} · ${plural(run.turns.rows, "turn")} · `,
         run.tokens.rows > 0 ? `${plural(run.tokens.rows, "token")} recorded one by one (${bytes(run.tokens.bytes)})`
           : "no tokens recorded one by one"),

@@ -1,6 +1,6 @@
 // The list of runs, and the curves of those that are picked.
 import { h, link, note, show, table } from "./dom.js";
-import { LABELS, plural, span, whole, withInterval } from "./format.js";
+import { LABELS, doing, plural, span, whole, withInterval } from "./format.js";
 import { plot } from "./plot.js";
 import { here, remember, to, toPair } from "./route.js";
 import { getRun, getRuns } from "./source.js";
@@ -73,7 +73,7 @@ export async function runsPage(room) {
       h("td", {}, run.env, run.sources.length > 0 && h("div", { class: "quiet" }, run.sources.join(", "))), h("td", {}, run.seed ?? "–"),
       h("td", { class: "progress" }, run.steps ? `${whole(run.step)}/${whole(run.steps)}` : whole(run.step),
         run.steps > 0 && h("progress", { max: run.steps, value: run.step, "aria-hidden": "true" }),
-        run.state === "running" && h("div", { class: "quiet" }, run.phase)),
+        run.state === "running" && h("div", { class: "quiet" }, run.now ? doing(run.now) : run.phase)),
       h("td", {}, run.success.map((one) => h("div", {}, withInterval(one), " ",
         h("span", { class: "quiet" }, `${one.split}, n ${whole(one.n)}, step ${whole(one.step)}`)))),
       h("td", {}, run.state === "running" ? span(run.left_s) : ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def memory(config: RunConfig, gib: float, processes: int = 1) -> Iterator[Line]:
     from sage.check.preflight import look_ahead
     from sage.training.memory import fitted, need_of, over_processes
 
-    student = _shape(config.student)
+    student = _with_adapters(config, _shape(config.student))
     teacher = _shape(config.teacher) if trains(config) else None
     if teacher is not None and not config.teacher.here:
         teacher = _of_elsewhere(config, teacher)
@@ -44,8 +45,9 @@ def memory(config: RunConfig, gib: float, processes: int = 1) -> Iterator[Line]:
     plan = fitted(student, teacher, need, int(gib * 2**30))
     for line in plan.lines():
         yield fine(f"{line[:1].upper()}{line[1:]}.")
-    if teacher is not None and config.student.lora is None:  # adapters are counted where they are loaded
-        yield checkpoint_line(config, size_of(config, student.parameters))
+    if teacher is not None:
+        frozen = student.parameters - student.learning
+        yield checkpoint_line(config, size_of(config, student.learning, frozen))
     asked = (config.speed.slots, config.speed.micro_batch)
     less = "" if (plan.slots, plan.micro_batch) == asked else f" (asked for: {asked[0]} and {asked[1]})"
     if not plan.fits:
@@ -61,6 +63,17 @@ def _shape(settings: ModelSettings) -> Shape:
     from sage.policy.models.shape import shape_of
 
     return shape_of(_config(settings), BYTES[settings.dtype])
+
+
+def _with_adapters(config: RunConfig, student: Shape) -> Shape:
+    """The student with the adapters that it is to learn, which learn alone."""
+    if config.student.lora is None or not trains(config):
+        return student
+    from sage.policy.models.lora import adapter_parameters
+
+    of_model = _config(config.student)
+    trained = adapter_parameters(of_model, config.student.path, config.student.lora)
+    return replace(student, parameters=student.parameters + trained, trained=trained)
 
 
 def _of_elsewhere(config: RunConfig, teacher: Shape) -> Shape:

@@ -126,8 +126,8 @@ def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan
         return Plan(need, always, phases, usable)
     always |= {"teacher": teacher.weights}
     if student.size < 4 or need.shards > 1:
-        always |= {"float32 masters": 4 * student.parameters // need.shards}
-    always |= {"moments": 8 * student.parameters // need.shards}
+        always |= {"float32 masters": 4 * student.learning // need.shards}
+    always |= {"moments": 8 * student.learning // need.shards}
     hidden = need.episodes * need.answers * teacher.width * teacher.size
     tokens = need.micro_batch * need.episode
     chunk = need.chunk or loss_chunk(student.vocabulary, memory, compiled=need.compiled)
@@ -143,13 +143,13 @@ def plan(student: Shape, teacher: Shape | None, need: Need, memory: int) -> Plan
         "confidence": LOSS_BYTES[False] * chunk * teacher.vocabulary,
     }
     phases["student"] = kept | {
-        "gradient": student.weights,
+        "gradient": student.learning * student.size,
         _activations(need, tokens): student.activations(tokens, checkpointed=need.checkpointed is True),
         "loss": loss,
     }
     phases["step"] = {
-        "gradient": student.weights,
-        "float32 gradient": 4 * student.parameters // need.shards,
+        "gradient": student.learning * student.size,
+        "float32 gradient": 4 * student.learning // need.shards,
     }
     if student.size == 4 and need.shards == 1:
         del phases["step"]["float32 gradient"]

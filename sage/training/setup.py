@@ -17,7 +17,7 @@ from sage.policy.decoding.engine import right_engine
 from sage.policy.models.chat_format import dated
 from sage.policy.models.layers import reach
 from sage.policy.models.load import LanguageModel, load_model
-from sage.policy.models.lora import add_adapters
+from sage.policy.models.lora import add_adapters, is_adapted
 from sage.policy.models.shape import Shape, shape_of
 from sage.policy.rollout import PlaySettings
 from sage.records.activity import doing
@@ -166,7 +166,9 @@ def _shape(lm: Teacher) -> Shape:
     if isinstance(lm, RemoteTeacher):
         return lm.shape()
     parameters = sum(p.numel() for p in lm.model.parameters())
-    return shape_of(lm.model.config, lm.model.dtype.itemsize, parameters)
+    trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
+    adapted = trained if is_adapted(lm.model) else None
+    return shape_of(lm.model.config, lm.model.dtype.itemsize, parameters, adapted)
 
 
 def training_settings(config: RunConfig, style: PromptStyle, student: LanguageModel) -> PlaySettings:

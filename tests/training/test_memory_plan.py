@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,15 @@ from transformers import LlamaConfig, Qwen3Config
 
 from sage.check.command import check
 from sage.config.load import load
+from sage.config.loading import LoraSettings
+from sage.errors import ModelError
 from sage.policy.decoding.static import StaticEngine
+from sage.policy.models.load import LanguageModel
+from sage.policy.models.lora import adapter_parameters, add_adapters
 from sage.policy.models.shape import Shape, shape_of
 from sage.training.memory import Need, fitted, loss_chunk, need_of, plan
+from sage.training.optimizer import StudentOptimizer
+from sage.training.setup import _shape
 from tests.tiny_models import tiny_lm
 
 GIB = 2**30
@@ -205,3 +212,57 @@ def test_a_run_takes_what_its_plan_has_chosen_and_plans_nothing_on_a_cpu(
     assert speed.loss_chunk == found.need.chunk > 0
     assert speed.gradient_checkpointing is False
     assert as_planned(config, found).digest_fields() == config.digest_fields()
+
+
+def adapted(dtype: torch.dtype) -> LanguageModel:
+    lm = tiny_lm(0)
+    lm.model.to(dtype)
+    add_adapters(lm, LoraSettings(rank=4, alpha=8.0, targets="all-linear"), seed=0)
+    return lm
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_student_with_adapters_is_planned_as_what_its_training_allocates(dtype: torch.dtype) -> None:
+    lm = adapted(dtype)
+    shape = _shape(lm)
+    found = plan(shape, shape_of(lm.model.config, dtype.itemsize), NEED, GIB)
+    optimizer = StudentOptimizer(lm.model, load([]).trainer)
+    ids = torch.randint(5, 200, (1, 64))
+    lm.model(input_ids=ids, labels=ids).loss.backward()
+
+    def held(tensors: Iterable[torch.Tensor]) -> int:
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    assert held(lm.model.parameters()) == found.always["student"]
+    gradient = held(p.grad for p in lm.model.parameters() if p.grad is not None)
+    assert gradient == found.phases["student"]["gradient"] == found.phases["step"]["gradient"]
+    optimizer.step()
+    states = optimizer.optimizer.state.values()
+    assert held(one[name] for one in states for name in ("exp_avg", "exp_avg_sq")) == found.always["moments"]
+    own = [m for m, p in zip(optimizer.masters, optimizer.parameters, strict=True) if m is not p]
+    assert held(own) == found.always.get("float32 masters", 0)
+    assert found.always["moments"] < 0.5 * 8 * shape.parameters  # those of the frozen weights are not there
+
+
+def test_adapters_are_counted_without_the_weights() -> None:
+    lm = adapted(torch.float32)
+    settings = LoraSettings(rank=4, alpha=8.0, targets="all-linear")
+    assert adapter_parameters(tiny_lm(0).model.config, "tiny", settings) == _shape(lm).trained
+    with pytest.raises(ModelError, match="fits no layer of 'tiny'"):
+        adapter_parameters(tiny_lm(0).model.config, "tiny", settings.model_copy(update={"targets": ["x"]}))
+
+
+def test_the_page_counts_the_moments_of_adapters_alone(tmp_path: Path) -> None:
+    for name, config in (("s", qwen(1024, 3072, 28, 16)), ("t", qwen(1024, 3072, 28, 16))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config.to_dict(), default=str))
+    line = ["teacher=hub", f"student.path={tmp_path}/s", f"teacher.path={tmp_path}/t"]
+    line += ["env.games=generated", "rollout.max_context=8000", "teacher.dtype=bfloat16"]
+    said: dict[str, str] = {}
+    for student in ("hub", "hub_lora"):
+        lines: list[str] = []
+        check(load([f"student={student}", *line]), lines.append, card_gib=80)
+        said[student] = " ".join(" ".join(lines).split())
+    assert "moments 4.4 GiB" in said["hub"]
+    assert "moments 0.1 GiB" in said["hub_lora"]  # 10.1 million weights of rank 16
+    assert "optimizer 0.1 GiB" in said["hub_lora"] or "optimizer 77" in said["hub_lora"]

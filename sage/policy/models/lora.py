@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sage.errors import ModelError, short_reason
 from sage.policy.models.adapter import INSTALL
+from sage.policy.models.shape import weightless
 
 if TYPE_CHECKING:
     from sage.config.loading import LoraSettings
@@ -29,6 +30,21 @@ _NAME = "default"
 def add_adapters(lm: LanguageModel, settings: LoraSettings, *, seed: int) -> None:
     """Freeze the model and put trainable adapters beside the layers that `settings.targets` names; `seed`
     draws A. Raises ModelError where peft is missing or no layer has such a name."""
+    with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        _inject(lm.model, lm.name, settings)
+    lm.model.eval()
+
+
+def adapter_parameters(config: Any, name: str, settings: LoraSettings) -> int:
+    """How many weights `add_adapters` would put into a model of this config of transformers, found without
+    any memory. Raises ModelError as it does."""
+    model = weightless(config)
+    _inject(model, name, settings)
+    return sum(p.numel() for part, p in model.named_parameters() if ".lora_" in part)
+
+
+def _inject(model: nn.Module, name: str, settings: LoraSettings) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -39,19 +55,16 @@ def add_adapters(lm: LanguageModel, settings: LoraSettings, *, seed: int) -> Non
         lora_alpha=settings.alpha,
         target_modules=targets if targets == "all-linear" else list(targets),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=lm.name,
+        base_model_name_or_path=name,
     )
-    with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        try:
-            inject_adapter_in_model(config, lm.model, adapter_name=_NAME)
-        except ValueError as error:
-            linear = {name.split(".")[-1] for name, m in lm.model.named_modules() if isinstance(m, nn.Linear)}
-            raise ModelError(
-                f"student.lora.targets={targets} fits no layer of {lm.name!r} ({short_reason(error, 60)});"
-                f" it has {', '.join(sorted(linear - {'lm_head'}))}."
-            ) from error
-    lm.model.eval()
+    try:
+        inject_adapter_in_model(config, model, adapter_name=_NAME)
+    except ValueError as error:
+        linear = {part.split(".")[-1] for part, m in model.named_modules() if isinstance(m, nn.Linear)}
+        raise ModelError(
+            f"student.lora.targets={targets} fits no layer of {name!r} ({short_reason(error, 60)});"
+            f" it has {', '.join(sorted(linear - {'lm_head'}))}."
+        ) from error
 
 
 def is_adapted(model: nn.Module) -> bool:

@@ -7,12 +7,16 @@ feed-forward, in transformers' own modules); for others it is an estimate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model's sizes. `size`: bytes of a weight; `parameters`: all of them, tied ones once."""
+    """A model's sizes. size: bytes of a weight. parameters: all of them, tied ones once, adapters included.
+    trained: those that learn; None where all do."""
 
     parameters: int
     layers: int
@@ -25,6 +29,12 @@ class Shape:
     normed_heads: bool
     """Whether queries and keys have a norm of their own (Qwen3)."""
     size: int
+    trained: int | None = None
+
+    @property
+    def learning(self) -> int:
+        """Parameters that are trained, where any are."""
+        return self.parameters if self.trained is None else self.trained
 
     @property
     def weights(self) -> int:
@@ -77,8 +87,9 @@ def head_shape(rows: int, width: int, size: int, *, kept: bool = True) -> HeadSh
     return HeadShape(rows * width * kept, 0, width, 0, 0, 0, 0, rows, False, size)
 
 
-def shape_of(config: Any, size: int, parameters: int | None = None) -> Shape:
-    """The shape that a transformers config describes; `parameters` where they have been counted."""
+def shape_of(config: Any, size: int, parameters: int | None = None, trained: int | None = None) -> Shape:
+    """The shape that a transformers config describes; `parameters` where they have been counted. trained:
+    those of its adapters, where it has some."""
     config = config.get_text_config()
     heads = int(config.num_attention_heads)
     head_width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
@@ -93,14 +104,19 @@ def shape_of(config: Any, size: int, parameters: int | None = None) -> Shape:
         vocabulary=int(config.vocab_size),
         normed_heads="qwen3" in str(config.model_type),
         size=size,
+        trained=trained,
     )
 
 
 def _counted(config: Any) -> int:
-    """Parameters of the architecture, made without memory."""
+    return sum(p.numel() for p in weightless(config).parameters())
+
+
+def weightless(config: Any) -> nn.Module:
+    """The architecture of a causal LM, made without memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(p.numel() for p in model.parameters())
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
+    return model

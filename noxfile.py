@@ -3,6 +3,7 @@
     nox -s run              the main job; settings after --, as in: nox -s run -- method=opd trainer.steps=5
     nox -s tests            the ordinary tests, in parallel
     nox -s slow             the tests that take minutes
+    nox -s guides           README and guide typed word by word, in an environment that their first line makes
     nox -s browser          pages in a real Chromium, where one is installed
     nox -s rliable          statistics against the rliable package, in an environment of its own
     nox -s vllm             the vLLM engine against ours, in an environment of its own
@@ -78,6 +79,15 @@ def slow(session: nox.Session) -> None:
     """The tests that take minutes."""
     prepare(session, "test,textworld,scienceworld,notebook")
     session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
+
+
+@nox.session
+def guides(session: nox.Session) -> None:
+    """README and the guide, every page typed word by word in a fresh clone; README's lines install all of it.
+    Tens of minutes, and some GB below the temporary folder."""
+    session.install("pytest", *CONSTRAINTS)
+    tests = ("-o", "addopts=", "-o", "filterwarnings=", "-s", "tests/slow/test_guides.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env={"SAGE_GUIDES_FRESH": "1"})
 
 
 @nox.session(python=False)

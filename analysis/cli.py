@@ -28,7 +28,7 @@ a first look
   python -m analysis summary runs/
   python -m analysis compare runs/ --baseline opd
   python -m analysis report runs/ --baseline opd --out report/
-  python -m analysis published ../shared/published/sage_opd_tables.csv
+  python -m analysis published --own runs/
 
 `python -m analysis <command> --help` explains a command, docs/guide/analysis.md all of them,
 docs/reference/statistics.md the methods.

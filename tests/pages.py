@@ -2,7 +2,8 @@
 
 A block is fenced or indented by four spaces. Commands stand in blocks without a language and in `sh` ones,
 one a line (or more, with a backslash), `#` behind them for what they do. A block of YAML, TOML or Python that
-begins with a comment of a path (`# conf/study/mine.yaml`) is a file that the reader writes there.
+begins with a comment of a path (`# conf/study/mine.yaml`, behind Hydra's `# @package` where there is one) is
+a file that the reader writes there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ class Block:
     @property
     def file(self) -> str | None:
         """The path of the file that a reader writes with it."""
-        named = re.match(r"# ([\w./-]+\.(?:ya?ml|toml|py))\n", self.text)
+        named = re.match(r"(?:# @package .*\n)?# ([\w./-]+\.(?:ya?ml|toml|py))(?::.*)?\n", self.text)
+        return named[1] if named and self.language not in _SHELL else None
+
+    @property
+    def excerpt(self) -> str | None:
+        """The path of the file that a block is part of: its first line is `# in <path>`."""
+        named = re.match(r"# in (\S+)\n", self.text)
         return named[1] if named and self.language not in _SHELL else None
 
     @property

@@ -1,13 +1,14 @@
 """Memory of runs with a teacher on Ray: a student of Qwen3-0.6B's shape, and a sweep that shares one.
 
-    python benchmarks/ray_teacher.py student --tokenizer DIR [--lora] [--dtype float32]
+    python benchmarks/ray_teacher.py student --tokenizer DIR [--lora] [--dtype float32] [--recompute]
     python benchmarks/ray_teacher.py sweep [--runs 6] [--workers 2]
 
 Models have random weights. `student` trains two steps on the CPU; DIR holds the tokenizer of the student's
 family (tokenizer.json, tokenizer_config.json). `sweep` plays the same runs twice, with `teacher=ray` and with
 the teacher in each run. Counted is memory that cannot be given back (RssAnon + RssShmem of /proc) ten times a
-second, summed over the run's processes, over the actors and over Ray's own, and each sum's peak. The cluster
-is one of this benchmark's own.
+second, summed over the run's processes, over the actors and over Ray's own, and each sum's peak; and the
+largest resident size of the run's own process (VmHWM), pages of files included. The cluster is one of this
+benchmark's own. `--recompute` computes layers again for the gradient.
 """
 
 from __future__ import annotations
@@ -66,6 +67,15 @@ def processes() -> Iterator[tuple[int, int, str, int]]:
         yield int(entry.name), int(fields["PPid"]), command, held * 1024
 
 
+def high_water(pid: int) -> int:
+    """The most bytes that were ever resident of a process; 0 where it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return max((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), default=0)
+
+
 class Watch(threading.Thread):
     """Peaks of the sums over the processes below `root` (the run) and below Ray's head."""
 
@@ -74,10 +84,12 @@ class Watch(threading.Thread):
         self.root, self.ray_head, self.over = root, ray_head, threading.Event()
         self.peaks = dict.fromkeys(("run", "actors", "ray", "all"), 0)
         self.actors = 0
+        self.largest = 0
 
     def run(self) -> None:
         while not self.over.wait(0.1):
             now = {pid: (parent, command, held) for pid, parent, command, held in processes()}
+            self.largest = max(self.largest, high_water(self.root))
             sums = dict.fromkeys(("run", "actors", "ray"), 0)
             actors = 0
             for pid, (_, command, held) in now.items():
@@ -135,13 +147,14 @@ def measured(label: str, ray_head: int | None, *words: str) -> None:
     code = process.wait()
     watch.over.set()
     watch.join()
-    peaks = " | ".join(f"{watch.peaks[name] / GIB:.2f}" for name in ("run", "actors", "ray", "all"))
+    numbers = [watch.peaks[name] for name in ("run", "actors", "ray", "all")] + [watch.largest]
+    peaks = " | ".join(f"{number / GIB:.2f}" for number in numbers)
     print(
         f"| {label} | {watch.actors} | {peaks} | {time.perf_counter() - started:.0f} | {code} |", flush=True
     )
 
 
-def student(tokenizer: str, lora: bool, dtype: str, folder: Path) -> None:
+def student(tokenizer: str, lora: bool, dtype: str, recompute: bool, folder: Path) -> None:
     shape = {"vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28}
     save(folder / "student", tokenizer, dtype, **shape, num_attention_heads=16, num_key_value_heads=8)
     small = {"vocab_size": 151936, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
@@ -153,6 +166,7 @@ def student(tokenizer: str, lora: bool, dtype: str, folder: Path) -> None:
         f"student.path={folder / 'student'}",
         f"student.dtype={dtype}",
         "teacher=ray",
+        f"speed.gradient_checkpointing={str(recompute).lower()}",
     )
     with teacher(*there) as head:
         label = f"{'LoRA' if lora else 'full weights'}, {dtype}"
@@ -182,6 +196,7 @@ def main() -> None:
     parser.add_argument("what", choices=["student", "sweep"])
     parser.add_argument("--tokenizer", help="folder with the tokenizer of the student's family")
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--runs", type=int, default=6)
     parser.add_argument("--workers", type=int, default=2)
@@ -194,12 +209,12 @@ def main() -> None:
         os.environ.pop("RAY_ADDRESS", None)
         sys.path.insert(0, str(ROOT))
         os.chdir(folder)
-        print("| what | actors | run, GiB | actors, GiB | Ray, GiB | all, GiB | s | exit |")
-        print("|---|---|---|---|---|---|---|---|", flush=True)
+        print("| what | actors | run, GiB | actors, GiB | Ray, GiB | all, GiB | VmHWM, GiB | s | exit |")
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         if asked.what == "sweep":
             sweep(asked.runs, asked.workers, folder)
         elif asked.tokenizer:
-            student(str(Path(asked.tokenizer).resolve()), asked.lora, asked.dtype, folder)
+            student(str(Path(asked.tokenizer).resolve()), asked.lora, asked.dtype, asked.recompute, folder)
         else:
             parser.error("student needs --tokenizer")
 

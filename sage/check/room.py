@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 def training_bytes(lm: LanguageModel) -> int:
     """Bytes that a step takes beside the weights: gradient, float32 master and its gradient (where the weight
-    is no float32 itself), AdamW's two moments, and the copy that the movement is measured against."""
+    is no float32 itself), and AdamW's two moments. The copy that the movement is measured against is not
+    where the weights are, or small (`sage.training.first_weights`)."""
     total = 0
     for p in lm.model.parameters():
         if not p.requires_grad:
             continue
         size = p.element_size()
         masters = 0 if size == 4 else 2 * 4
-        total += p.numel() * (size + masters + 2 * 4 + size)
+        total += p.numel() * (size + masters + 2 * 4)
     return total
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from sage.config.schema import TrainerSettings
 from sage.errors import NotFinite
 from sage.policy.models.lora import is_adapted, relative_change
+from sage.training.first_weights import FirstWeights
 from sage.training.rounding import dithered, key_of
 from sage.training.sharding import full_tensor, gather_to_cpu, map_rows, reduce_scatter, shard, shard_like
 
@@ -197,14 +199,14 @@ class WeightChange:
     masters behind it (`of_masters`). Of a model with adapters it is ‖ΔW‖ / ‖W‖ of the weights that these
     change.
 
-    Keeps a copy of θ₀ in main memory, and sends it to the weights, one after the other: what comes back is a
-    number for each.
+    Keeps a copy of θ₀ (`FirstWeights`, in `folder` where they fill main memory), and sends it to the weights,
+    one after the other: what comes back is a number for each.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, folder: Path | None = None) -> None:
         self._adapted = model if is_adapted(model) else None
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._start = [_in_main_memory(p) for p in self._parameters]
+        self._start = FirstWeights(self._parameters, folder)
         self.start_norm = _norm(self._start)
 
     @torch.no_grad()
@@ -228,12 +230,6 @@ class WeightChange:
             moved = master.detach() - shard_like(start.to(master.device, master.dtype), master)
             total += float(full_tensor(torch.linalg.vector_norm(moved))) ** 2
         return float(total**0.5 / self.start_norm)
-
-
-def _in_main_memory(p: Tensor) -> Tensor:
-    """A copy, from where a GPU can fetch it by itself."""
-    copy = p.detach().to("cpu", copy=True)
-    return copy.pin_memory() if p.is_cuda else copy
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

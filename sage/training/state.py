@@ -92,7 +92,7 @@ class TrainState:
         optimizer = StudentOptimizer(model, training.trainer, training.processes.mesh, seed=seed)
         parts = (training.rules.intervention, training.judge)
         stateful = [part for part in parts if isinstance(part, Stateful)]
-        state = cls(training, optimizer, WeightChange(model), stateful, folder)
+        state = cls(training, optimizer, WeightChange(model, folder), stateful, folder)
         if training.processes.is_main:
             checkpoint.drop_beyond_latest(folder)
         path = checkpoint.latest(folder)

@@ -59,6 +59,8 @@ def page() -> str:
         elif isinstance(group := getattr(config, name), BaseModel):
             lines += [f"## {name}", "", _first(type(group)), "", _options(name), ""]
             lines += _table(_rows(group, name))
+        if name == "tracking":
+            lines += _loggers()
     return "\n".join(lines)
 
 
@@ -83,6 +85,16 @@ def _parts(group: str) -> list[str]:
             lines += [f"Beside it these have no effect: {names}.", ""]
         rows = list(_rows(part, group, f"{group}.{part.name}"))
         lines += _table(rows) if rows else ["No settings.", ""]
+    return lines
+
+
+def _loggers() -> list[str]:
+    """The loggers beside MLflow, each with what the option of its name brings."""
+    lines = []
+    for path in sorted((conf_dir() / "tracking").glob("*.yaml")):
+        for label, logger in _composed([f"tracking={path.stem}"]).tracking.loggers.items():
+            lines += [f"### tracking={path.stem}", "", _first(type(logger)), ""]
+            lines += _table(_rows(logger, f"tracking.loggers.{label}"))
     return lines
 
 

@@ -370,15 +370,18 @@ def token_line(ledger: Ledger) -> str:
     return f"Tokens of training: {ledger.tokens['student']:,} of the student{beside}, {teacher}."
 
 
-def where_next(run_dir: Path, uri: str | None, problems: Sequence[str] = ()) -> list[str]:
-    """Where to look next. `uri` is the resolved tracking URI, None where MLflow is off."""
+def where_next(
+    run_dir: Path, uri: str | None, problems: Sequence[str] = (), looks: Sequence[str] = ()
+) -> list[str]:
+    """Where to look next. `uri` is the resolved tracking URI, None where MLflow is off; `looks`: the lines of
+    other loggers."""
     lines = [
         f"Records: {run_dir}",
         f"Analysis: python -m analysis summary {run_dir}",
     ]
-    if uri is not None and not problems:
+    if uri is not None and not any(problem.startswith("Not in MLflow") for problem in problems):
         lines.append(f"MLflow: {view_hint(uri, experiment_of(run_dir))}")
-    return [*lines, *problems]
+    return [*lines, *looks, *problems]
 
 
 def print_summary(
@@ -386,6 +389,7 @@ def print_summary(
     run_dir: Path,
     uri: str | None = None,
     problems: Sequence[str] = (),
+    looks: Sequence[str] = (),
     stream: IO[str] | None = None,
 ) -> None:
     """The end of a run: table, notes, and where to look next."""
@@ -402,7 +406,7 @@ def print_summary(
     if summary.speed:
         console.print()
         console.print(speed_table(summary))
-    for line in [*summary_lines(summary), *where_next(run_dir, uri, problems)]:
+    for line in [*summary_lines(summary), *where_next(run_dir, uri, problems, looks)]:
         console.print(line, soft_wrap=True)
 
 

@@ -30,7 +30,9 @@ from sage.policy.prompts import choose_style
 from sage.records import provenance
 from sage.records.activity import TICK_S, doing, of_this_run
 from sage.records.clock import PhaseClock, phase
-from sage.records.mlflow.follow import Exporter, ExportResult
+from sage.records.loggers.follow import ExportResult
+from sage.records.loggers.open import Exports, is_tracked, look_lines
+from sage.records.mlflow.store import resolve_uri
 from sage.records.preregistration import plan_hash
 from sage.records.pulse import EveryMinute
 from sage.records.recorder import Recorder, StepReport
@@ -94,7 +96,7 @@ class Run:
     pool: EnvPool
     clock: PhaseClock
     recorder: Recorder
-    exporter: Exporter | None
+    exports: Exports | None
     room: int | None
     """Tokens that memory is planned with for each episode; None where it is not planned."""
 
@@ -115,9 +117,9 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     with doing("meeting the other processes"):
         processes = Processes.start(student.device)
     setup.set_passes(config, models, folder.log if processes.is_main else _unsaid)
-    exporter = None
+    exports = None
     if processes.is_main:
-        exporter = _exporter(config, folder) if export else None
+        exports = _exports(config, folder) if export else None
         _write_provenance(config, folder, student, models, plan)
     recorder = _recorder(config, folder, tasks, clock, processes.is_main, view)
     pool = stack.enter_context(_pool(config))
@@ -125,7 +127,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     style = choose_style(config.prompt, config.student.path)
     room = None if memory is None else memory.need.episode
     loaded = Run(
-        config, folder, tasks, student, models, processes, style, pool, clock, recorder, exporter, room
+        config, folder, tasks, student, models, processes, style, pool, clock, recorder, exports, room
     )
     if processes.is_main:
         if line := checkpoint.starts_over(folder.checkpoints):
@@ -218,25 +220,26 @@ def _unsaid(_line: str) -> None:
 
 def finish(run: Run) -> None:
     """Complete the records, export them, and print the table; in the main process."""
-    folder, exporter = run.folder, run.exporter
+    folder, exports, tracking = run.folder, run.exports, run.config.tracking
     with doing("putting the records together"):
         run.recorder.tables.consolidate()
     summary = summarize(folder.path, run.clock.totals())
     folder.write_json("summary.json", summary.to_json())
     folder.done(phase="", seconds=run.clock.totals())
-    results = _exported(folder, exporter) if exporter else []
+    results = _exported(folder, exports) if exports else []
     problems = [result.error for result in results if result.error]
     for problem in problems:
         folder.log(problem)
-    print_summary(summary, folder.path, exporter.uri if exporter else None, problems)
+    uri = resolve_uri(tracking.uri) if exports and tracking.mlflow else None
+    print_summary(summary, folder.path, uri, problems, look_lines(tracking) if exports else ())
 
 
-def _exported(folder: RunDir, exporter: Exporter) -> list[ExportResult]:
+def _exported(folder: RunDir, exports: Exports) -> list[ExportResult]:
     """Wait for the export; the run is done, and its status says what its process still does."""
     listener = EveryMinute(partial(print, flush=True), TICK_S)
-    with doing("exporting to MLflow"), of_this_run().listening(listener):
+    with doing("exporting to the loggers"), of_this_run().listening(listener):
         folder.beat()
-        results = exporter.finish()
+        results = exports.finish()
     folder.at_rest()
     return results
 
@@ -297,12 +300,12 @@ def _load_models(
     return student, models
 
 
-def _exporter(config: RunConfig, folder: RunDir) -> Exporter | None:
-    if not config.tracking.mlflow:
+def _exports(config: RunConfig, folder: RunDir) -> Exports | None:
+    if not is_tracked(config.tracking):
         return None
-    exporter = Exporter(config.tracking.uri, folder.path / "mlflow_export.log")
-    exporter.follow(folder.path)
-    return exporter
+    exports = Exports(config.tracking, lambda label: folder.path / f"{label}_export.log")
+    exports.follow(folder.path)
+    return exports
 
 
 def _write_provenance(

@@ -28,6 +28,7 @@ COMPONENTS = (
     "sage.objective.divergence.estimators",
     "sage.objective.divergence.anchored",
     "sage.training.curriculum",
+    "sage.records.loggers.settings",
 )
 """Modules whose import registers the components that come with the package."""
 

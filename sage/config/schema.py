@@ -24,6 +24,7 @@ from sage.config.registry import (
     divergences,
     environments,
     interventions,
+    loggers,
     normalizations,
 )
 from sage.config.server import ServerSettings, refuse_what_a_server_cannot
@@ -133,6 +134,8 @@ def _at(data: Mapping[str, Any], name: str) -> Any:
 
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+LoggerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=60)]
+"""Becomes a part of files' names."""
 Attention = Literal["sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3"]
 
 
@@ -414,8 +417,12 @@ class EvaluationSettings(Settings):
         return splits
 
 
+def _component(registry: Any) -> Any:
+    return Annotated[SerializeAsAny[Component], BeforeValidator(registry.build)]
+
+
 class TrackingSettings(Settings):
-    """Where records go beside the run directory."""
+    """Where records go beside the run directory; several at once: `tracking=[mlflow,tensorboard]`."""
 
     mlflow: bool
     """Export to MLflow; the run directory is complete without it."""
@@ -424,7 +431,16 @@ class TrackingSettings(Settings):
     experiment: str
     """MLflow experiment that the run goes to; made where it is missing."""
     traces: int = Field(ge=0, le=1_000_000)
-    """Won and lost episodes (each up to this many) exported turn by turn."""
+    """Won and lost episodes (each up to this many) exported to MLflow turn by turn."""
+    loggers: dict[LoggerName, _component(loggers)]  # type: ignore[valid-type]
+    """Loggers beside MLflow, by name (docs/guide/tracking.md)."""
+
+    @field_validator("loggers")
+    @classmethod
+    def _no_other_mlflow(cls, loggers: dict[str, Component]) -> dict[str, Component]:
+        if "mlflow" in loggers:
+            raise ValueError("MLflow is switched on by tracking.mlflow=true, not among tracking.loggers.")
+        return loggers
 
 
 class LaunchSettings(Settings):
@@ -448,10 +464,6 @@ class LaunchSettings(Settings):
     judge_cache: LocalPath | None
     """SQLite file that keeps the judge's raw replies across runs of one teacher, several at once too. A reply
     from it costs nothing and is recorded as cached; the ledger of judge tokens shrinks. None: this run."""
-
-
-def _component(registry: Any) -> Any:
-    return Annotated[SerializeAsAny[Component], BeforeValidator(registry.build)]
 
 
 class RunConfig(Settings):

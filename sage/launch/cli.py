@@ -20,7 +20,7 @@ from sage.records.faults import machine_fault
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sage.config.schema import RunConfig
+    from sage.config.schema import RunConfig, TrackingSettings
     from sage.launch.execute import Outcome
 
 EXIT_FAILED = 1
@@ -85,7 +85,7 @@ def run_task(composed: DictConfig) -> float | None:
         raise RuntimeError(_Single.outcome.reason)
     if _Single.outcome.exit_code and not _Single.outcome.traced:
         print(_Single.outcome.reason, file=sys.stderr)
-    _show(_Single.outcome, config.tracking.uri if config.tracking.mlflow else None)
+    _show(_Single.outcome, config.tracking)
     return _Single.outcome.success
 
 
@@ -305,14 +305,16 @@ def _last_module(error: BaseException) -> str:
     return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
 
 
-def _show(outcome: Outcome, uri: str | None) -> None:
+def _show(outcome: Outcome, tracking: TrackingSettings) -> None:
     """For a run that was done before: its table again. A run that ran has printed its own."""
     if outcome.state != "skipped":
         return
     print(f"Not started: {outcome.reason}.")
     if outcome.folder is not None and outcome.reason.startswith("done before"):
         from sage.console import print_summary
+        from sage.records.loggers.open import look_lines
         from sage.records.mlflow.store import resolve_uri
         from sage.records.summary import summarize
 
-        print_summary(summarize(outcome.folder), outcome.folder, None if uri is None else resolve_uri(uri))
+        uri = resolve_uri(tracking.uri) if tracking.mlflow else None
+        print_summary(summarize(outcome.folder), outcome.folder, uri, looks=look_lines(tracking))

@@ -32,12 +32,14 @@ from sage.signals import stop_on_signals
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sage.records.mlflow.follow import Exporter
+    from sage.records.loggers.open import Exports
 
 Engine = Callable[..., tuple[list[Ended], int]]
 """`run_jobs` of this machine, or what does the same on others: (jobs, workers, watch) to ends and signal."""
 STATUS_EVERY_S = 1.0
 _OLD_LOG_S = 24 * 3600.0
+_LOGS = "export-"
+"""Begins the names of the files that the exports of a multirun write their errors to."""
 _OWN = re.compile(r"^(hydra[./]|launch\.|tracking[.=])")
 """Overrides that do not tell one run of a sweep from another."""
 
@@ -138,13 +140,12 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
         if row.found.action == "skip":
             row.outcome = skipped(row.found, row.identity)
     todo = [row for row in rows if row.outcome is None]
-    behind = _not_exported(rows)
-    if not todo and not behind:
+    done = [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
+    if not todo and not _any_behind(rows, done):
         return
     exporter = _exporter(rows)
     if exporter is not None:
-        for path in behind:
-            exporter.follow(path)
+        exporter.make_up_for(done)
     if todo:
         jobs = [_job(row) for row in todo]
         watch = _Watch(todo, board, exporter)
@@ -156,19 +157,19 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
         _finish(exporter, board)
 
 
-def _finish(exporter: Exporter, board: Any) -> None:
-    board.note("finishing the MLflow export ...")
-    problems = [result.error for result in exporter.finish() if result.error]
+def _finish(exports: Exports, board: Any) -> None:
+    board.note("finishing the export ...")
+    problems = [result.error for result in exports.finish() if result.error]
     for problem in problems:
         board.note(problem)
     if not problems:  # it has nothing to tell
-        exporter.log.unlink(missing_ok=True)
+        exports.remove_logs()
 
 
 class _Watch:
     """What happens between two polls of the jobs: rows read their folders, the board shows them."""
 
-    def __init__(self, rows: Sequence[Row], board: Any, exporter: Exporter | None) -> None:
+    def __init__(self, rows: Sequence[Row], board: Any, exporter: Exports | None) -> None:
         self._rows, self._board, self._exporter = rows, board, exporter
         self._followed: set[Path] = set()
         self._read_at = 0.0
@@ -203,13 +204,11 @@ class _Watch:
             self._exporter.follow(row.folder.path)
 
 
-def _not_exported(rows: Sequence[Row]) -> list[Path]:
-    """Runs that are done and whose export was cut off: by a power cut, say, or a server that was down."""
-    from sage.records.mlflow.follow import is_exported
+def _any_behind(rows: Sequence[Row], done: Sequence[Path]) -> bool:
+    """Whether a logger lacks runs that are done."""
+    from sage.records.loggers.open import any_behind
 
-    done = [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
-    tracked = bool(rows) and rows[0].config.tracking.mlflow
-    return [path for path in done if not is_exported(path)] if tracked else []
+    return bool(rows) and any_behind(rows[0].config.tracking, done)
 
 
 def _job(row: Row) -> Job:
@@ -261,23 +260,28 @@ def _last_line(console: Path) -> str:
     return "no output" if has_room(console.parent) else "no output, for the disk is full"
 
 
-def _exporter(rows: Sequence[Row]) -> Exporter | None:
-    """One MLflow export for the whole multirun, where its runs want one."""
-    tracking = rows[0].config.tracking
-    if not tracking.mlflow:
-        return None
-    from sage.records.mlflow.follow import Exporter
+def _exporter(rows: Sequence[Row]) -> Exports | None:
+    """One export a logger for the whole multirun, where its runs want one."""
+    from sage.records.loggers.open import Exports, is_tracked
 
+    tracking = rows[0].config.tracking
+    if not is_tracked(tracking):
+        return None
     home = Path(rows[0].config.launch.runs_dir)
     home.mkdir(parents=True, exist_ok=True)
     _remove_old_logs(home)
-    with tempfile.NamedTemporaryFile(dir=home, prefix="mlflow-", suffix=".log", delete=False) as log:
-        return Exporter(tracking.uri, Path(log.name))
+
+    def log_of(label: str) -> Path:
+        prefix = f"{_LOGS}{label}-"
+        with tempfile.NamedTemporaryFile(dir=home, prefix=prefix, suffix=".log", delete=False) as log:
+            return Path(log.name)
+
+    return Exports(tracking, log_of)
 
 
 def _remove_old_logs(home: Path) -> None:
     """What multiruns that were killed have left; one that is at work writes into its own, or is a day old."""
-    for log in home.glob("mlflow-*.log"):
+    for log in (*home.glob(f"{_LOGS}*.log"), *home.glob("mlflow-*.log")):
         with suppress(OSError):
             if time.time() - log.stat().st_mtime > _OLD_LOG_S:
                 log.unlink()

@@ -31,8 +31,9 @@ ENVIRONMENT = (
 )
 """The only environment variables that are recorded."""
 
-_RUN_MADE = ("*.db", "*.db-*", "*.db.lock", "*.sqlite", "*.sqlite-*", "*.sqlite3")
-"""Files that a run leaves in the current directory: MLflow's store, Optuna's, the judge's cache, locks."""
+_RUN_MADE = ("*.db", "*.db-*", "*.db.lock", "*.sqlite", "*.sqlite-*", "*.sqlite3", "*.tfevents.*")
+"""Files that a run leaves in the current directory: MLflow's store, Optuna's, the judge's cache, locks,
+TensorBoard's."""
 _RUN_HOMES = ("ledger.jsonl", "report.html", "studies.db")
 """A folder with one of these holds runs or a report."""
 _UNTRACKED_SUFFIXES = {".py", ".yaml", ".yml", ".toml"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 import types
 from collections.abc import Sequence
+from pathlib import Path
 
 from sage.config.registry import (
     confidences,
@@ -15,6 +17,7 @@ from sage.config.registry import (
     divergences,
     environments,
     interventions,
+    loggers,
     normalizations,
 )
 from sage.config.schema import RunConfig
@@ -24,6 +27,7 @@ from sage.objective.confidence.base import Confidence
 from sage.objective.divergence.base import Divergence
 from sage.objective.intervention.base import Intervention
 from sage.objective.normalization import Normalization
+from sage.records.loggers.base import About, Destination, Logger, Point
 from sage.records.rundir import RunDir
 from sage.records.tables import Tables
 from sage.training.curriculum import Curriculum
@@ -71,6 +75,39 @@ class DummyDivergence(Divergence):
 @curricula.register("dummy")
 class DummyCurriculum(Curriculum):
     """Does nothing."""
+
+
+@loggers.register("lines")
+class Lines(Logger):
+    """A file of JSON lines a run; it keeps what it holds and goes on behind it."""
+
+    folder: str
+
+    def open(self) -> Destination:
+        return LinesFile(Path(self.folder))
+
+
+class LinesFile(Destination):
+    """One run's file: a line a point, and one at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, about: About) -> int:
+        self._folder.mkdir(exist_ok=True)
+        self._path = self._folder / f"{about.name}.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        kept = [line for line in lines if json.loads(line).get("step", 0) <= about.held]
+        self._path.write_text("".join(f"{line}\n" for line in kept))
+        return about.held
+
+    def send(self, points: Sequence[Point]) -> None:
+        with self._path.open("a") as file:
+            file.writelines(json.dumps(point._asdict()) + "\n" for point in points)
+
+    def end(self, state: str, single: Sequence[Point]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps({"state": state}) + "\n")
 
 
 def run(config: RunConfig, folder: RunDir, *, export: bool = True) -> None:

@@ -7,8 +7,8 @@ with a point a step come first by name; what a whole run has one value of is bel
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
+from sage.records.loggers.base import Point
 from sage.records.rundir import RunDir
 from sage.records.schema import STEPS
 from sage.records.summary import Summary, summarize
@@ -28,15 +28,6 @@ _NOT_CURVES = {"run", "method", "env", "source", "seed", "step", "time"}
 _TOTALS = 2
 """Token totals of a finished run: the student's and the teacher's."""
 _MEANS = ("mean_score", "mean_score_clipped", "mean_turns")
-
-
-class Point(NamedTuple):
-    """One value of one curve."""
-
-    key: str
-    value: float
-    timestamp_ms: int
-    step: int
 
 
 def step_times(run: RunDir) -> dict[int, int]:

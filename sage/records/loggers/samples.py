@@ -12,8 +12,8 @@ SAMPLED_STEPS = 16
 """Steps of training of which turns are shown, spread evenly over those that are recorded."""
 _LONG_CELL = 600
 _TURN_COLUMNS = (
-    *("step", "task", "rollout", "status", "won", "turn", "label", "weight", "confidence"),
-    *("effective_weight", "observation", "thought", "action", "feedback", "failure", "judge_reply"),
+    *("step", "won", "turn", "label", "observation", "thought", "action", "feedback", "weight", "confidence"),
+    *("effective_weight", "failure", "judge_reply", "status", "task", "rollout"),
 )
 
 

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from sage.locks import locked
-from sage.records.files import Unreadable
 from sage.records.loggers import curves, labels, samples
-from sage.records.mlflow.follow import serve
+from sage.records.loggers.base import Point
+from sage.records.loggers.by_hand import export_each
+from sage.records.loggers.follow import serve
+from sage.records.loggers.note import tracking_of
 from sage.records.mlflow.store import SHORT_RETRIES, batches, one_sentence, open_experiment, resolve_uri
 from sage.records.mlflow.traces import Traces
 from sage.records.mlflow.view import send_view
-from sage.records.reader import open_attempt
 from sage.records.rundir import RunDir
 from sage.records.tables import write_consolidated
 from sage.redaction import guard_streams, redact
@@ -44,7 +45,7 @@ class RunExport:
         self.uri = uri
         self._id = ""
         self._last_step = -1
-        self._sent: set[curves.Point] = set()
+        self._sent: set[Point] = set()
         self._seen: list[str] | None = None
         self._tables: dict[str, str] = {}
         self._turns_not_before = 0.0
@@ -83,7 +84,7 @@ class RunExport:
 
         if self._id:
             return MlflowClient(self.uri)
-        tracking = _tracking(self.run)
+        tracking = tracking_of(self.run.path)
         self._each = int(tracking.get("traces", 2))
         self._experiment = open_experiment(self.uri, tracking.get("experiment", "sage"))
         client = MlflowClient(self.uri)
@@ -125,7 +126,7 @@ class RunExport:
             return 0
         return max((point.step for point in history), default=0)
 
-    def _send_metrics(self, client: Any, points: list[curves.Point]) -> None:
+    def _send_metrics(self, client: Any, points: list[Point]) -> None:
         from mlflow.entities import Metric
 
         for batch in batches([point for point in points if point not in self._sent], 1000):
@@ -200,23 +201,6 @@ def export(run_dir: Path, uri: str = "auto") -> str:
     return RunExport(run_dir, resolve_uri(uri)).sync(final=True)
 
 
-def _tracking(run: RunDir) -> dict[str, Any]:
-    """The run's own tracking settings."""
-    import yaml
-
-    path = run.path / "config.yaml"
-    if not os.path.lexists(path):
-        return {}
-    try:
-        if not path.is_file():  # a device would be read without end
-            raise Unreadable(f"{path} is no file")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise Unreadable(f"{path} cannot be read as a config") from error
-    tracking = config.get("tracking") if isinstance(config, dict) else None
-    return tracking if isinstance(tracking, dict) else {}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exits 1 where any run directory could not be exported."""
     parser = argparse.ArgumentParser(prog="python -m sage.records.mlflow.export", description=__doc__)
@@ -230,23 +214,14 @@ def main(arguments: list[str] | None = None) -> int:
     uri = resolve_uri(options.uri)
     if options.serve:
         os.nice(10)  # the run's own cores come first
-        return serve(RunExport, uri, options.poll)
-    failed = False
-    for run_dir in options.run_dir:
-        attempt = open_attempt(run_dir)
-        for note in attempt.notes:
-            print(note, file=sys.stderr)
-        if not attempt.is_usable:
-            if not attempt.notes:
-                print(f"{run_dir} is no run directory: it has no run.json.", file=sys.stderr)
-            failed = True
-            continue
-        try:
-            print(f"{run_dir}: MLflow run {export(run_dir, uri)} in {redact(uri)}")
-        except Exception as error:
-            print(f"{run_dir}: not exported, {one_sentence(error, uri)}.", file=sys.stderr)
-            failed = True
-    return int(failed)
+        return serve(
+            lambda run_dir: RunExport(run_dir, uri), lambda error: one_sentence(error, uri), options.poll
+        )
+    return export_each(
+        options.run_dir,
+        lambda path: f"MLflow run {export(path, uri)} in {redact(uri)}",
+        lambda error: one_sentence(error, uri),
+    )
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def _run(rows: Sequence[Row], board: Any, engine: Engine) -> None:
         if row.found.action == "skip":
             row.outcome = skipped(row.found, row.identity)
     todo = [row for row in rows if row.outcome is None]
-    done = [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
+    done = _done(rows)
     if not todo and not _any_behind(rows, done):
         return
     exporter = _exporter(rows)
@@ -202,6 +202,11 @@ class _Watch:
         if self._exporter is not None and row.folder is not None and row.folder.path not in self._followed:
             self._followed.add(row.folder.path)
             self._exporter.follow(row.folder.path)
+
+
+def _done(rows: Sequence[Row]) -> list[Path]:
+    """The folders of runs that were done before."""
+    return [row.found.folder.path for row in rows if row.found.state == "done" and row.found.folder]
 
 
 def _any_behind(rows: Sequence[Row], done: Sequence[Path]) -> bool:

@@ -12,7 +12,8 @@
     nox -s docs             the site of docs/, built into build/site without a warning
     nox -s lint             ruff, and the size of functions (tests/complexity.py)
     nox -s types            mypy
-    nox -s build            the wheel, installed in a fresh environment, runs the main job in an empty folder
+    nox -s build            wheel and sdist: what is in them, how large; a run in an empty folder on the
+                            oldest and newest Python that are there, or on those named: nox -s build -- 3.12
 
 `run`, `tests`, `slow`, `real` and `types` share one environment, .nox/shared: torch is installed once, and it
 is brought up to date where pyproject.toml or constraints.txt changes.
@@ -22,7 +23,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import nox
@@ -168,14 +172,66 @@ def lint(session: nox.Session) -> None:
     session.run("python", "tests/complexity.py")
 
 
-@nox.session(reuse_venv=False)
+PYTHONS = ("3.11", "3.12", "3.13")
+"""Those of `requires-python`, oldest first."""
+
+
+def python_of(version: str) -> str | None:
+    """The command of that Python, on the path or among pyenv's; None where it is not there."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    named = [shutil.which(f"python{version}"), *map(str, sorted(pyenv.glob(f"{version}.*/bin/python")))]
+    for command in named:
+        # pyenv's shims are on the path for Pythons, too, that are not chosen, and then fail.
+        if command and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return command
+    return None
+
+
+@nox.session
 def build(session: nox.Session) -> None:
-    """The wheel as a user gets it: fresh environment, empty folder, the main job."""
-    dist = Path(session.create_tmp()) / "dist"
-    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), str(HERE))
-    session.install(*(str(wheel) for wheel in dist.glob("*.whl")), *CONSTRAINTS)
-    session.run("python", *GAME_DATA)
-    empty = Path(session.create_tmp()) / "empty"
-    empty.mkdir(exist_ok=True)
+    """Wheel and sdist, looked into, and as users get them: installed in a fresh environment, run in an empty
+    folder, with a package of somebody's own parts beside them."""
+    there = [version for version in session.posargs or PYTHONS if python_of(version)]
+    if not there:
+        session.error(f"None of Python {', '.join(session.posargs or PYTHONS)} is there.")
+    made = Path(session.create_tmp()).resolve()
+    dist = made / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", str(dist), str(HERE))  # the wheel is made of the sdist
+    session.run("python", str(HERE / "tests" / "distribution.py"), str(dist))
+    (wheel,) = dist.glob("*.whl")
+    (sdist,) = dist.glob("*.tar.gz")
+    for version in dict.fromkeys(session.posargs or [there[0], there[-1]]):
+        if version in there:
+            run_installed(session, str(python_of(version)), wheel, sdist, made / version)
+        else:
+            session.error(f"Python {version} is not there.")
+
+
+def run_installed(session: nox.Session, command: str, wheel: Path, sdist: Path, folder: Path) -> None:
+    """The wheel on one Python, and beside it the example package that the sdist has."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (empty := folder / "empty").mkdir(parents=True)
+    session.run(command, "-m", "venv", str(folder / "venv"), external=True)
+    bin_ = folder / "venv" / BIN.name
+    python = str(bin_ / "python")
+    session.run(python, *PIP_INSTALL, str(wheel), external=True)
+    session.run(python, *GAME_DATA, external=True)
+    with tarfile.open(sdist) as packed:
+        packed.extractall(folder / "sdist", filter="data")
+    (example,) = (folder / "sdist").glob("*/docs/examples/own_parts")
+    session.run(python, *PIP_INSTALL, "--no-deps", str(example), external=True)
+    session.run(python, *PIP_INSTALL, "pytest", external=True)
     session.chdir(empty)
-    session.run("python", "-m", "sage", "launch.on_existing=rerun", *session.posargs)
+    Path("analysis.py").write_text("raise SystemExit('not this one')\n")  # of the user's, and not ours
+    sage = str(bin_ / "sage")
+    for words in (
+        ["--version"],
+        ["budget=smoke"],
+        ["env=drawers", "intervention=opening", "confidence=cautious", "trainer.steps=1", "tracking=none"],
+        ["analysis", "--help"],
+    ):
+        session.run(sage, *words, external=True)
+    session.run(python, "-m", "pytest", "-q", str(example / "tests"), external=True)
+    session.chdir(HERE)

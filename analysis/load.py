@@ -32,7 +32,7 @@ def load(
     """
     if not inputs:
         raise Refusal(
-            "No records were named: give run directories, a CSV of episodes, or mlflow:EXPERIMENT@URI."
+            "No records were named: give run directories, a CSV of episodes, or mlflow:EXPERIMENT@<URI>."
         )
     for key in vary:
         if key in NO_SETTINGS:

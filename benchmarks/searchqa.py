@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from sage.config.load import load
+from sage.envs.base import expert_move
 from sage.envs.searchqa.encyclopedia import World
 from sage.envs.searchqa.question import Question, read_questions
 from sage.envs.searchqa.retrieval.bm25 import Bm25
@@ -28,8 +29,8 @@ def expert(env: SearchqaSettings, split: str) -> tuple[int, int, float]:
     won, started, tasks = 0, time.perf_counter(), env.tasks(split)
     for task in tasks:
         made.reset(task)
-        while (action := made.expert_action()) is not None:
-            step = made.step(action)
+        while (move := expert_move(made)) is not None:
+            step = made.step(move.action)
             if step.done:
                 won += step.won
                 break

@@ -3,8 +3,6 @@
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
-
 from sage.old_names import install as _install
 
 _install()
@@ -12,7 +10,19 @@ _install()
 
 def __getattr__(name: str) -> Any:
     """`sage.load`, `sage.execute`, `sage.table`: the front door, which stands on top of everything and is
-    looked up when it is used, so that `import sage` stays light."""
+    looked up when it is used, so that `import sage` stays light; and `sage.__version__`, which git's tags
+    gave the installed package."""
+    if name == "__version__":
+        return _version()
     if name in ("execute", "load", "table"):
         return getattr(importlib.import_module("sage.api"), name)
     raise AttributeError(f"module 'sage' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sage-opd")
+    except PackageNotFoundError:  # a source tree on the import path
+        return "unknown (not installed)"

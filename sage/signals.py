@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+STOPPED = "stopped by "
+"""How the reason of a run begins that was asked to end."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked this run to end. `exit_code` is 128 + its number, which schedulers read as stopped."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        super().__init__(f"{STOPPED}{signal.Signals(number).name}")
         self.exit_code = 128 + number
 
 
@@ -166,3 +170,8 @@ def _stop(number: int) -> None:
     if _save is not None:
         _save()
     raise Stopped(number)
+
+
+def told(state: str, reason: str) -> str:
+    """What people are told of a run whose records say `state`: one that somebody has stopped did not fail."""
+    return "stopped" if state == "failed" and reason.startswith(STOPPED) else state

@@ -18,7 +18,7 @@ INPUT is any number of
   runs/                     a directory with run directories (or one of them)
   episodes.csv              one row per played game: method, env, split, seed, task, won
                             (docs/reference/analysis.md)
-  mlflow:EXPERIMENT@URI     an MLflow experiment; without @URI it takes MLFLOW_TRACKING_URI
+  mlflow:EXPERIMENT@<URI>   an MLflow experiment; without @<URI> it takes MLFLOW_TRACKING_URI
 """
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage.config.moved import renamed
 from sage.config.own_model import complete
+from sage.launch.completion import answered
 from sage.records.faults import machine_fault
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def _looked(config: RunConfig) -> bool:
 
 def guarded(hydra_main: Callable[[], Any]) -> int:
     """Run Hydra's entry point with `sys.argv`; the exit code. Errors of the config are one line on stderr."""
+    if answered(sys.argv[1:]):
+        return 0
     arguments, refusal = _of_command(_command_of_today(sys.argv[1:]))
     if refusal:
         print(refusal, file=sys.stderr)
@@ -314,7 +317,11 @@ def _show(outcome: Outcome, tracking: TrackingSettings) -> None:
         from sage.console import print_summary
         from sage.records.loggers.open import look_lines
         from sage.records.mlflow.store import resolve_uri
+        from sage.records.reader import open_attempt
         from sage.records.summary import summarize
 
         uri = resolve_uri(tracking.uri) if tracking.mlflow else None
-        print_summary(summarize(outcome.folder), outcome.folder, uri, looks=look_lines(tracking))
+        seconds = (open_attempt(outcome.folder, tables=False).summary or {}).get("seconds")
+        # The tables time training alone.
+        summary = summarize(outcome.folder, seconds if isinstance(seconds, dict) else None)
+        print_summary(summary, outcome.folder, uri, looks=look_lines(tracking))

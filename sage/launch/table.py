@@ -18,9 +18,13 @@ from sage.console import make_console
 from sage.launch.estimate import Prices, prices, seconds_left
 from sage.records.pulse import duration
 from sage.records.reader import open_attempt
+from sage.signals import told
 
 if TYPE_CHECKING:
     from sage.launch.row import Row
+
+_NAME_WIDTH = 40
+"""Of the names of runs where the table has a line for each; longer ones go on below."""
 
 
 @contextmanager
@@ -53,7 +57,7 @@ class Board:
         self._prices.clear()  # it may tell what the others will take
         if row.outcome is not None:
             reason = f": {row.outcome.reason}" if row.outcome.reason else ""
-            self._line(f"{row.outcome.state:<8} {row.name}{reason}")
+            self._line(f"{_end(row):<8} {row.name}{reason}")
 
     def note(self, text: str) -> None:
         self.live.console.print(text, soft_wrap=True) if self._console.is_terminal else self._line(text)
@@ -62,17 +66,17 @@ class Board:
         self.live.update(self._table(), refresh=True)
 
     def close(self, list_only: bool) -> None:
-        """Print the table, then every failure with where to look."""
+        """Print the table, then every run that did not end well, with where to look."""
         self._console.print()
         self._console.print(self._table())
         each = {row.identity.run: row for row in self._rows}.values()
-        states = Counter(row.outcome.state if row.outcome else row.found.state for row in each)
-        told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        states = Counter(_end(row) for row in each)
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         took = "nothing was run" if list_only else f"in {duration(time.monotonic() - self._since)}"
         different = len({row.identity.run for row in self._rows})
         repeated = f" ({different} different)" if different < len(self._rows) else ""
         count = f"{len(self._rows)} runs{repeated}"
-        self._console.print(f"{count}: {told}; {took}.", soft_wrap=True)
+        self._console.print(f"{count}: {counts}; {took}.", soft_wrap=True)
         if list_only:
             self._console.print(self._estimate(), soft_wrap=True)
         for row in self._rows:
@@ -80,7 +84,7 @@ class Board:
                 log = row.home / "console.log"
                 where = f" (its output: {log})" if log.exists() else ""
                 reason = row.outcome.reason.rstrip(".")
-                self._console.print(f"FAILED {row.name}: {reason}{where}", soft_wrap=True)
+                self._console.print(f"{_end(row).upper()} {row.name}: {reason}{where}", soft_wrap=True)
 
     def _left(self, row: Row) -> float | None:
         """Seconds until the run is done, where anything tells."""
@@ -114,9 +118,20 @@ class Board:
             self._console.file.flush()
 
     def _table(self) -> Table:
+        """A line a run with a column for each split; where the terminal is narrower, a few lines a run."""
+        wide = self._wide()
+        unbounded = self._console.options.update_width(10_000)
+        needed = self._console.measure(wide, options=unbounded).maximum
+        return wide if needed <= self._console.width else self._narrow()
+
+    def _left_cell(self, row: Row) -> str:
+        left = self._left(row)
+        return duration(left) if left else ""
+
+    def _wide(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         splits = list(dict.fromkeys(split for row in self._rows for split in row.config.evaluation.splits))
-        table.add_column("run", overflow="fold")
+        table.add_column("run", overflow="fold", max_width=_NAME_WIDTH)
         table.add_column("id", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("progress", no_wrap=True)
@@ -124,11 +139,21 @@ class Board:
         for split in splits:
             table.add_column(f"{split} %", justify="right", no_wrap=True)
         for row in self._rows:
-            done = _successes(row)
-            left = self._left(row)
-            shown = duration(left) if left else ""
-            cells = [row.name, row.identity.run, _state(row), _progress(row), shown]
-            table.add_row(*cells, *(done.get(split, "") for split in splits))
+            cells = [row.name, row.identity.run, _state(row), _progress(row), self._left_cell(row)]
+            done = _results(row)
+            table.add_row(*cells, *("\n".join(done.get(split, ())) for split in splits))
+        return table
+
+    def _narrow(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.add_column("run, id, progress", overflow="fold")
+        table.add_column("state", overflow="fold")
+        table.add_column("left", justify="right", no_wrap=True)
+        table.add_column("success in %", overflow="fold")
+        for row in self._rows:
+            results = [f"{split} {line}" for split, lines in _results(row).items() for line in lines]
+            about = f"{row.name}\n{row.identity.run} {_progress(row)}".rstrip()
+            table.add_row(about, _state(row), self._left_cell(row), "\n".join(results))
         return table
 
 
@@ -143,12 +168,23 @@ class _Quiet:
     def update(self, *arguments: Any, **options: Any) -> None: ...
 
 
+def _end(row: Row) -> str:
+    """How it ended, or how it was found."""
+    if row.outcome is not None:
+        return told(row.outcome.state, row.outcome.reason)
+    return _found(row)
+
+
+def _found(row: Row) -> str:
+    return told(row.found.state, row.found.status.reason if row.found.status else "")
+
+
 def _state(row: Row) -> str:
     if row.outcome is not None:
-        return row.outcome.state if row.outcome.state != "skipped" else f"skipped ({row.found.state})"
+        return _end(row) if row.outcome.state != "skipped" else f"skipped ({_found(row)})"
     if row.status is not None:
-        return row.status.state
-    return row.found.state if not row.pid else "starting"
+        return told(row.status.state, row.status.reason)
+    return _found(row) if not row.pid else "starting"
 
 
 def _progress(row: Row) -> str:
@@ -163,22 +199,33 @@ def _progress(row: Row) -> str:
     return steps + phase + done + rate
 
 
-def _successes(row: Row) -> dict[str, str]:
-    """Split to `before → after` in percent, from the run's own summary where there is one."""
+def _results(row: Row) -> dict[str, list[str]]:
+    """Split to `before → after`: successes in percent, and below them the mean scores, where scores say more.
+
+    From the run's own summary where there is one, else of the last evaluation.
+    """
     folder = row.folder.path if row.folder else row.found.folder.path if row.found.folder else None
     summary = _summary(folder)
     if summary is not None:
-        return {split["split"]: " → ".join(_rates(split["rates"])) for split in summary.get("splits", ())}
+        graded = bool(summary.get("graded"))
+        return {split["split"]: _lines(split["rates"], graded) for split in summary.get("splits", ())}
     splits = row.config.evaluation.splits
     status = row.status or row.found.status
     if status is not None and status.success is not None and splits:
-        return {splits[-1]: f"{100 * status.success:.1f}"}
+        return {splits[-1]: [f"{100 * status.success:.1f}"]}
     return {}
 
 
-def _rates(rates: Sequence[dict[str, Any]]) -> list[str]:
+def _lines(rates: Sequence[dict[str, Any]], graded: bool) -> list[str]:
     ends = [rates[0], rates[-1]] if len(rates) > 1 else list(rates)
-    return ["–" if rate["rate"] is None else f"{100 * rate['rate']:.1f}" for rate in ends]
+    lines = [" → ".join(_figure(rate["rate"], 100) for rate in ends)]
+    if graded:
+        lines.append("score " + " → ".join(_figure(rate.get("mean_score"), 1) for rate in ends))
+    return lines
+
+
+def _figure(value: Any, factor: float) -> str:
+    return f"{factor * value:.1f}" if isinstance(value, int | float) else "–"
 
 
 def _summary(folder: Path | None) -> dict[str, Any] | None:

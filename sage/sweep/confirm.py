@@ -55,10 +55,13 @@ def contestants(settings: SweepSettings, study: Any) -> dict[str, list[str]]:
 
 
 def table(settings: SweepSettings, rates: dict[str, dict[int, float]]) -> str:
-    """Mean and sd over runs, and the winner's lead over each arm with Welch's 95 % interval."""
+    """Mean and sd over runs, and the winner's lead over each arm with Welch's 95 % interval. It says that it
+    confirms only where no run is missing."""
     how = settings.confirm
     winner = list(next(iter(rates.values())).values())
-    lines = [f"Confirmed on {how.split} with seeds {how.seeds}, which no trial has used; success in %:"]
+    wanted, done = len(rates) * len(how.seeds), sum(map(len, rates.values()))
+    head = "Confirmed" if done == wanted else f"Not confirmed yet, {done} of {wanted} runs are finished:"
+    lines = [f"{head} on {how.split} with seeds {how.seeds}, which no trial has used; success in %:"]
     width = max(map(len, rates))
     for i, (name, by_seed) in enumerate(rates.items()):
         runs = list(by_seed.values())

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "writes nothing into them; answers this machine alone, to whoever has the address that it prints.",
     )
     parser.add_argument(
-        "runs", nargs="*", metavar="RUNS", help="folders of runs, or mlflow:EXPERIMENT@URI (default: runs)"
+        "runs", nargs="*", metavar="RUNS", help="folders of runs, or mlflow:EXPERIMENT@<URI> (default: runs)"
     )
     parser.add_argument(
         "--port", type=_port, help=f"default: {PORT}, so that links stay what they are, or a free one"
@@ -89,7 +89,7 @@ def _root(word: str, stack: ExitStack) -> Path:
     if not path.is_dir():
         raise ConfigError(
             f"There is no folder {word!r}; name a folder of runs (`runs/`, one run, one attempt) or "
-            "mlflow:EXPERIMENT@URI."
+            "mlflow:EXPERIMENT@<URI>."
         )
     return path
 

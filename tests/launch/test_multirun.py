@@ -103,6 +103,9 @@ def test_a_signal_to_the_parent_ends_every_run_marked(tmp_path: Path, number: in
         with pytest.raises(ProcessLookupError):
             os.kill(int(str(status["pid"])), 0)
     assert "not started" in out
+    assert "2 stopped" in out
+    assert out.count("STOPPED seed=") == 2
+    assert "failed" not in out.lower()
 
 
 def test_a_single_run_is_marked_when_stopped_and_goes_on_in_its_attempt(tmp_path: Path) -> None:

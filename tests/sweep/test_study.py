@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 
+from sage.sweep.confirm import table as confirm_table
 from tests.postgres import postgres_server
 
 ROOT = Path(__file__).parents[2]
@@ -235,3 +237,14 @@ def test_a_study_that_was_begun_before_a_setting_was_renamed_goes_on(tmp_path: P
 def test_a_study_without_m_says_what_to_type(tmp_path: Path) -> None:
     code, _, err = sage(tmp_path)
     assert (code, err) == (2, "sweep=dial is a study of many runs: python -m sage -m sweep=dial.\n")
+
+
+def test_nothing_is_headed_confirmed_while_runs_are_missing() -> None:
+    settings = SimpleNamespace(confirm=SimpleNamespace(split="valid_unseen", seeds=[7, 8]))
+    whole = {"winner: dial=1": {7: 0.5, 8: 0.7}, "reference: at zero": {7: 0.4, 8: 0.4}}
+    assert confirm_table(settings, whole).startswith("Confirmed on valid_unseen with seeds [7, 8]")
+    said = confirm_table(settings, whole | {"reference: at zero": {7: 0.4}})
+    assert said.startswith("Not confirmed yet, 3 of 4 runs are finished: on valid_unseen with seeds [7, 8]")
+    none = confirm_table(settings, {"winner: dial=1": {}, "reference: at zero": {}})
+    assert none.startswith("Not confirmed yet, 0 of 4 runs are finished:")
+    assert "Confirmed" not in none

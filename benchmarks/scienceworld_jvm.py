@@ -4,7 +4,7 @@
 
 Each JVM plays the same gold paths (one of every task whose path has at most 31 actions, `--paths` of them),
 in a process of its own. CPU seconds are the JVM's, so they can be compared on a busy machine; wall seconds
-cannot. Memory is the JVM's resident set after all paths. docs/reference/scienceworld.md has the results.
+cannot. Memory is the JVM's resident set after all paths. docs/evidence/scienceworld.md has the results.
 """
 
 from __future__ import annotations

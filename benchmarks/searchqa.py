@@ -1,4 +1,4 @@
-"""How to run it: `python benchmarks/searchqa.py` prints what docs/reference/searchqa.md quotes about the
+"""How to run it: `python benchmarks/searchqa.py` prints what docs/evidence/searchqa.md quotes about the
 generated set: the expert's exact match, baselines that do not search, and how long retrieval takes."""
 
 from __future__ import annotations

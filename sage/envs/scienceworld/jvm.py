@@ -36,7 +36,7 @@ JVM_FLAGS = (
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",
 )
-"""Chosen by measurement (docs/reference/scienceworld.md, benchmarks/scienceworld_jvm.py). `hashCode=2` gives
+"""Chosen by measurement (docs/evidence/scienceworld.md, benchmarks/scienceworld_jvm.py). `hashCode=2` gives
 every object the same identity hash, so that hash sets list in the order of insertion: the same actions then
 give the same text in every process, which they otherwise do not."""
 

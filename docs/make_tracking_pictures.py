@@ -1,4 +1,4 @@
-"""Take the pictures of docs/guide/tracking.md and of the report and the site, in a headless Chromium.
+"""Take the pictures of docs/guide/tracking.md and docs/evidence/pages.md, in a headless Chromium.
 
 python docs/make_tracking_pictures.py mlflow RUNS     # RUNS: a folder with runs of opd and of sage_opd
 python docs/make_tracking_pictures.py report RUNS     # the page of `analysis report`, wide and narrow
@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from sage.records.mlflow.store import WORKFLOW  # noqa: E402
 from tests.browser.devtools import Page, browser  # noqa: E402
 
-PICTURES = ROOT / "docs" / "guide"
+GUIDE, EVIDENCE = (ROOT / "docs" / shelf for shelf in ("guide", "evidence"))
 LOADED = "document.readyState === 'complete'"
 PATIENCE_S = 600.0
 DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length >= {}"
@@ -51,15 +51,17 @@ def mlflow(runs: Path, page: Page, scratch: Path) -> None:
             page.value(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)}); 0")
         experiment = f"{address}/#/experiments/1"
         shown = "document.body?.innerText.includes('s0-')"
-        take(page, f"{experiment}/runs?{WORKFLOW}", shown, "mlflow_runs.png")
+        take(page, f"{experiment}/runs?{WORKFLOW}", shown, GUIDE / "mlflow_runs.png")
         view = f"viewStateShareKey=sage-alfworld&compareRunsMode=CHART&{WORKFLOW}"
-        take(page, f"{experiment}/runs?{view}", DRAWN.format(3), "mlflow_view.png")
+        take(page, f"{experiment}/runs?{view}", DRAWN.format(3), GUIDE / "mlflow_view.png")
         both = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(['1']))}"
-        take(page, f"{address}/#/compare-runs?{both}&{WORKFLOW}", DRAWN.format(1), "mlflow_compare.png")
+        compared = f"{address}/#/compare-runs?{both}&{WORKFLOW}"
+        take(page, compared, DRAWN.format(1), GUIDE / "mlflow_compare.png")
         run = f"{experiment}/runs/{ids[0]}"
-        take(page, f"{run}/model-metrics?{WORKFLOW}", DRAWN.format(3), "mlflow_run.png")
+        curves = f"{run}/model-metrics?{WORKFLOW}"
+        take(page, curves, DRAWN.format(3), GUIDE / "mlflow_run.png")
         rows = "document.querySelectorAll('table tr, [role=row]').length > 3"
-        take(page, f"{run}/artifacts/turns.json?{WORKFLOW}", rows, "mlflow_turns.png")
+        take(page, f"{run}/artifacts/turns.json?{WORKFLOW}", rows, GUIDE / "mlflow_turns.png")
 
 
 def report(runs: Path, page: Page, scratch: Path) -> None:
@@ -69,7 +71,7 @@ def report(runs: Path, page: Page, scratch: Path) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
     for width, height, name in ((1400, 1000, "report_wide.png"), (420, 900, "report_narrow.png")):
         page.resize(width, height)
-        take(page, (made / "report.html").as_uri(), LOADED, name)
+        take(page, (made / "report.html").as_uri(), LOADED, EVIDENCE / name)
         beyond = page.value("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         if beyond > 0:
             print(f"the report is {beyond} pixels wider than {width}")
@@ -78,18 +80,18 @@ def report(runs: Path, page: Page, scratch: Path) -> None:
 def site(folder: Path, page: Page, scratch: Path) -> None:
     """The front page of the docs."""
     page.resize(1400, 900)
-    take(page, (folder / "index.html").resolve().as_uri(), LOADED, "site_front.png")
+    take(page, (folder / "index.html").resolve().as_uri(), LOADED, EVIDENCE / "site_front.png")
 
 
-def take(page: Page, address: str, ready: str, name: str) -> None:
+def take(page: Page, address: str, ready: str, picture: Path) -> None:
     """A picture of the page once it shows what it is about, and nothing moves."""
     page.open(address, "document.body && document.body.innerText.length > 0")
     page.wait(ready, PATIENCE_S)
     spinning = "document.querySelector('[class*=spinner], .anticon-spin, [aria-busy=true]')"
     page.wait(f"!({spinning})", PATIENCE_S)
     time.sleep(2)
-    page.screenshot(PICTURES / name)
-    print(name, page.value("location.href")[:200], flush=True)
+    page.screenshot(picture)
+    print(picture.name, page.value("location.href")[:200], flush=True)
 
 
 @contextmanager

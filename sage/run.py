@@ -39,6 +39,7 @@ from sage.records.recorder import Recorder, StepReport
 from sage.records.rows import RunKey
 from sage.records.rundir import RunDir
 from sage.records.summary import summarize
+from sage.records.system import sampling
 from sage.records.trouble import still_warning
 from sage.redaction import redact
 from sage.teacher.elsewhere import RemoteTeacher
@@ -119,6 +120,7 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     setup.set_passes(config, models, folder.log if processes.is_main else _unsaid)
     exports = None
     if processes.is_main:
+        stack.enter_context(sampling(folder, config.tracking.system_every_s))
         exports = _exports(config, folder) if export else None
         _write_provenance(config, folder, student, models, plan)
     recorder = _recorder(config, folder, tasks, clock, processes.is_main, view)

@@ -432,6 +432,9 @@ class TrackingSettings(Settings):
     """MLflow experiment that the run goes to; made where it is missing."""
     traces: int = Field(ge=0, le=1_000_000)
     """Won and lost episodes (each up to this many) exported to MLflow turn by turn."""
+    system_every_s: float = Field(ge=0, le=3600)
+    """Seconds between two samples of what the run takes of its machine (cores, memory, GPU), which are kept
+    in `system.jsonl` and are MLflow's system metrics; 0: none."""
     loggers: dict[LoggerName, _component(loggers)]  # type: ignore[valid-type]
     """Loggers beside MLflow, by name (docs/guide/tracking.md)."""
 

@@ -6,7 +6,7 @@ In an attempt's folder:
     owner.json       whose it is: the token of the process that may write here (sage/records/owner.py)
     status.json      state, reason, heartbeat, progress, at the end the records' digests; replaced atomically
     provenance.json  and code.diff: which code, packages and machine
-    parts/, *.parquet, summary.json, log.txt, checkpoints/, mlflow.json
+    parts/, *.parquet, summary.json, log.txt, checkpoints/, mlflow.json, system.jsonl
 """
 
 from __future__ import annotations

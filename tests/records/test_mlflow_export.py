@@ -35,6 +35,7 @@ from sage.records.mlflow.store import (
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.schema import TABLES
 from sage.records.summary import summarize
+from sage.records.system import FILE
 from sage.records.tables import Tables
 from tests.postgres import postgres_server
 
@@ -295,6 +296,14 @@ def test_turns_are_sampled_evenly_over_training_and_say_what_was_cut(run: RunDir
     assert {b - a for a, b in itertools.pairwise(steps)} == {2, 3}
     assert len(table["turn"]) == samples.SAMPLED_STEPS * 2 * 3
     assert samples._cell("x" * 2000) == "x" * 600 + " ... (2,000 characters)"
+
+
+def test_system_metrics_arrive_once(finished: RunDir, store: str) -> None:
+    (finished.path / FILE).write_text('{"time": 5.0, "memory_mib": 7.5}\n{"time": 6.0, "memory_mib": 8}\n')
+    run_id = export(finished, store)
+    export(finished, store)
+    points = client_of(store).get_metric_history(run_id, "system/memory_mib")
+    assert [(p.step, p.value, p.timestamp) for p in points] == [(0, 7.5, 5000), (1, 8.0, 6000)]
 
 
 def test_many_splits_stay_within_the_number_of_curves(run: RunDir) -> None:

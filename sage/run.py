@@ -117,7 +117,8 @@ def load(config: RunConfig, folder: RunDir, stack: ExitStack, *, export: bool) -
     config = config if memory is None else setup.as_planned(config, memory)
     with doing("meeting the other processes"):
         processes = Processes.start(student.device)
-    setup.set_passes(config, models, folder.log if processes.is_main else _unsaid)
+    with doing("measuring how training passes are read"):
+        setup.set_passes(config, models, folder.log if processes.is_main else _unsaid)
     exports = None
     if processes.is_main:
         stack.enter_context(sampling(folder, config.tracking.system_every_s))

@@ -93,7 +93,7 @@ def _loggers() -> list[str]:
     lines = []
     for path in sorted((conf_dir() / "tracking").glob("*.yaml")):
         for label, logger in _composed([f"tracking={path.stem}"]).tracking.loggers.items():
-            lines += [f"### tracking={path.stem}", "", _first(type(logger)), ""]
+            lines += [f"### Logger {label}", "", _first(type(logger)), ""]
             lines += _table(_rows(logger, f"tracking.loggers.{label}"))
     return lines
 

@@ -568,6 +568,11 @@ class RunConfig(Settings):
                 f"rollout.perturb plays the first turns in the student's place, and {who} has others play; "
                 "use one of the two."
             )
+        if self.task == "train" and self.rollout.perturb >= self.env.turn_budget:
+            raise ValueError(
+                f"rollout.perturb={self.rollout.perturb} leaves the student none of the "
+                f"{self.env.turn_budget} turns of env.turn_budget; lower the one or raise the other."
+            )
         return self
 
     def _teacher_plays(self) -> dict[str, bool]:

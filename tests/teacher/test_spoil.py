@@ -154,6 +154,9 @@ def test_the_rule_skips_what_it_is_told_and_nothing_else() -> None:
         (["teacher.spoil=0.5", "method=sft"], "rollout.player=teacher"),
         (["teacher.spoil=0.5", "env.distances=false"], "env.distances"),
         (["teacher.spoil=1.5"], "teacher.spoil"),
+        (["rollout.perturb=30"], "none of the 30 turns"),
+        (["rollout.perturb=1", "method=tcod_b2f"], "curriculum=tcod_b2f"),
+        (["rollout.perturb=1", "method=sft"], "rollout.player=teacher"),
     ],
 )
 def test_what_cannot_be_spoilt_is_refused(line: list[str], words: str) -> None:

@@ -46,9 +46,9 @@ class Reader:
         self.home.mkdir(parents=True)
         listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
         for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file():
+            if (ROOT / name).is_file() or (ROOT / name).is_symlink():  # conf/sweep is a link to a folder
                 (self.clone / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.clone / name)
+                shutil.copy2(ROOT / name, self.clone / name, follow_symlinks=False)
         made = self.clone / ".nox" / "shared" / "bin" if FRESH else beside(folder / "environment")
         path = [str(made), str(Path(sys.executable).parent), os.environ["PATH"]]
         kept = {

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -612,17 +613,15 @@ def _replied(lm: LanguageModel, queries: list[list[int]], name: BuiltName, said:
 @contextlib.contextmanager
 def _sharing(shares: bool) -> Iterator[list[int]]:
     """Engines share or not; the number counts the tokens that go through their prompts' forwards."""
-    count, run = [0], StaticEngine._run
+    count = [0]
+    run: Callable[..., Tensor] = StaticEngine._run
 
     def counted(engine: StaticEngine, chunk: bool, parts: Any, slot: int) -> Tensor:
         count[0] += sum(len(ids) for *_, ids in parts) if chunk else 0
         return run(engine, chunk, parts, slot)
 
-    StaticEngine._run, StaticEngine.shares = counted, shares  # type: ignore[method-assign, misc]
-    try:
+    with patch.multiple(StaticEngine, _run=counted, shares=shares):
         yield count
-    finally:
-        StaticEngine._run, StaticEngine.shares = run, True  # type: ignore[method-assign, misc]
 
 
 def _trajectory(bench: Bench, lm: LanguageModel, ids: list[list[int]], spans: list[list[int]]) -> None:
@@ -750,7 +749,7 @@ def checkpoints(bench: Bench) -> None:
                   aim="≤ 10 % of a step")  # fmt: skip
         for kind in ("full", "weights"):
             started = time.perf_counter()
-            path = checkpoint.write(Path(folder) / kind, copy, kind)  # type: ignore[arg-type]
+            path = checkpoint.write(Path(folder) / kind, copy, kind)
             seconds = time.perf_counter() - started
             size = sum(p.stat().st_size for p in path.rglob("*")) / 2**30
             bench.say("checkpoints", f"1.7B, {kind}: written beside the training", seconds, "s",

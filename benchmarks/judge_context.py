@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from timing import machine
@@ -66,8 +67,11 @@ def main() -> None:
             turns, each, shared, ours, scored = (sum(one[0][i] for one in found) for i in range(5))
             cells = [teacher, turns, f"{each:,}", f"{shared:,}", f"{ours:,}", f"{each / ours:.2f}"]
             print("| " + " | ".join(map(str, [*cells, f"{each / shared:.2f}", f"{scored:,}"])) + " |")
-            for kind, which in (("replies", 1), ("likeliest word", 2)):
-                lines.append(agreement(f"{teacher}, {kind}", [p for one in found for p in one[which]]))
+            for kind, of_seeds in (
+                ("replies", [one[1] for one in found]),
+                ("likeliest word", [one[2] for one in found]),
+            ):
+                lines.append(agreement(f"{teacher}, {kind}", [p for one in of_seeds for p in one]))
         print(f"\n{LABELS}\n" + "\n".join(lines))
 
 
@@ -100,7 +104,7 @@ def compare(
     episodes = played(models, config, style, seed, schedule.jobs(1), args.turns)
     contexts = [TurnContext(e, t) for e in episodes for t in e.turns if t.failure is Failure.NONE]
     engine: BuiltName = args.engine
-    how = {"engine": engine, "draft_tokens": 0}
+    how: dict[str, Any] = {"engine": engine, "draft_tokens": 0}
 
     with alone(engine), fed(teacher) as each:
         TeacherJudge(teacher, style, query, **how)(contexts)
@@ -113,13 +117,13 @@ def compare(
     by_trajectory = judge(contexts)
     scored = sum(max(own_view(e).positions(), default=-1) + 1 for e in episodes)
     counts = [len(contexts), each[0], shared[0], sum(r.tokens for r in by_trajectory), scored]
-    words = [
+    likely = [
         [likeliest(teacher, asked._prompt(context)) for context in contexts]
         for asked in (TeacherJudge(teacher, style, query, **how), judge)
     ]
     experts = [expert(context) for context in contexts]
     read = ([r.label for r in by_state], [r.label for r in by_trajectory], experts)
-    return counts, list(zip(*read, strict=True)), list(zip(*words, experts, strict=True))
+    return counts, list(zip(*read, strict=True)), list(zip(*likely, experts, strict=True))
 
 
 LABELLED = (Label.SKIP, Label.WEAK, Label.STRONG)
@@ -147,12 +151,8 @@ def played(
 
 @contextmanager
 def alone(engine: str) -> Iterator[None]:
-    kind = {"packed": PackedEngine, "static": StaticEngine}[engine]
-    kind.shares = False  # type: ignore[misc]
-    try:
+    with patch.object({"packed": PackedEngine, "static": StaticEngine}[engine], "shares", False):
         yield
-    finally:
-        kind.shares = True  # type: ignore[misc]
 
 
 @contextmanager
@@ -171,11 +171,8 @@ def fed(lm: LanguageModel) -> Iterator[list[int]]:
         count[0] += sum(len(ids) for *_, ids in parts) if engine.lm is lm else 0
         return run(engine, chunk, parts, slot)
 
-    PackedEngine._forward, StaticEngine._run = forward, fixed  # type: ignore[method-assign]
-    try:
+    with patch.object(PackedEngine, "_forward", forward), patch.object(StaticEngine, "_run", fixed):
         yield count
-    finally:
-        PackedEngine._forward, StaticEngine._run = inside, run  # type: ignore[method-assign]
 
 
 def agreement(teacher: str, turns: Sequence[Said]) -> str:

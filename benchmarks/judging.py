@@ -11,8 +11,10 @@ engine=packed with and without sharing and engine=hf, and all three must reply t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from timing import machine, print_table, take_turns
@@ -104,18 +106,18 @@ def main() -> None:
 def _read_by_static(lm: LanguageModel, queries: list[list[int]]) -> tuple[list[int], int]:
     """Tokens that went through the engine's prompt forwards, alone and shared, and how many replies agree."""
     right_engine(lm, "static")  # measured here, so that it is not counted
-    run, count, read, said = StaticEngine._run, [0], [], []
+    count, read, said = [0], [], []
+    run: Callable[..., Any] = StaticEngine._run
 
     def counted(engine: StaticEngine, chunk: bool, parts: Any, slot: int) -> Any:
         count[0] += sum(len(ids) for *_, ids in parts) if chunk else 0
         return run(engine, chunk, parts, slot)
 
-    StaticEngine._run = counted  # type: ignore[method-assign]
     for shares in (False, True):
-        StaticEngine.shares, count[0] = shares, 0  # type: ignore[misc]
-        said.append([r.ids for r in reply(lm, queries, 8, engine="static", draft_tokens=0)])
+        count[0] = 0
+        with patch.multiple(StaticEngine, _run=counted, shares=shares):
+            said.append([r.ids for r in reply(lm, queries, 8, engine="static", draft_tokens=0)])
         read.append(count[0])
-    StaticEngine._run = run  # type: ignore[method-assign]
     return read, sum(a == b for a, b in zip(*said, strict=True))
 
 

@@ -1,9 +1,10 @@
 """What a secret looks like; all text that leaves a process goes through here.
 
 Two rules. By shape: in an address all before its last `@` is blanked (user, password or token, in any
-spelling) and the values of its query; so is what follows a secret's name (`password=`). By value: a secret
-that stands in an address of the config or in the environment is blanked wherever it turns up again, in a
-library's message for example, which may quote a part of the address alone.
+spelling) and the values of its query, but the one word that MLflow's address of a list of runs has; so is
+what follows a secret's name (`password=`). By value: a secret that stands in an address of the config or in
+the environment is blanked wherever it turns up again, in a library's message for example, which may quote a
+part of the address alone.
 
 Records are redacted as they are written (config.yaml, run.json, logs, reasons, provenance, error columns, and
 so MLflow); the terminal and the log files of children by `guard_streams`.
@@ -27,7 +28,7 @@ _SHORTEST = 5
 _END = r"\s\"'`<>"
 _IN_ADDRESS = re.compile(rf"([A-Za-z][\w+.\-]*:/{{2,}})([^{_END}]*)@")
 _BARE = re.compile(rf"(?<![\w/:])([^{_END}/@=:,;]+:(?!//)[^{_END}@]+)@(?=[\w.\[])")
-_QUERY = re.compile(rf"([?&#;][\w.\-\[\]%]+=)([^&#;{_END})]+)")
+_QUERY = re.compile(rf"([?&#;](?!workflowType=machine_learning\b)[\w.\-\[\]%]+=)([^&#;{_END})]+)")
 _NAME = (
     r"(?:passwords?|passwd|passphrase|secret|credentials?|token|api[_-]?key|access[_-]?key|private[_-]?key)"
 )

@@ -56,6 +56,7 @@ def test_a_secret_is_blanked_by_its_shape(secret: str) -> None:
         "env.name=token",
         "judge_tokens=4",
         "http://host:80/a",
+        "http://host:80/#/experiments/1/runs?workflowType=machine_learning",
         "sqlite:////data/mlflow.db",
         "journal:studies/a.log",
         "The closing token: <|im_end|> ends an answer.",

@@ -23,6 +23,7 @@ from sage.records.intervals import wilson
 from sage.records.reader import Attempt, open_attempt
 from sage.records.rundir import RunStatus
 from sage.records.tables import DamagedRecords, read
+from sage.signals import told
 
 WATCHED = ("run.json", "status.json", "summary.json", "provenance.json", "parts", "episodes.parquet")
 """What tells that an attempt is no longer what it was."""
@@ -198,12 +199,12 @@ def rate_row(split: str, step: int, won: int, n: int, not_ok: int) -> dict[str, 
 
 
 def progress_of(entry: Entry, now: float) -> dict[str, Any]:
-    """State and time of an attempt. `state`: running, stopped (it says running, and nobody works on it),
-    done, failed, or unknown."""
+    """State and time of an attempt. `state`: running, stopped (by a signal, or it says running, and nobody
+    works on it), done, failed, or unknown."""
     status = entry.attempt.status
     if status is None:
         return {"state": "unknown", "reason": "", "step": 0, "steps": 0}
-    state: str = status.state
+    state = told(status.state, status.reason)
     if state == "running" and not entry.attempt.folder.is_at_work(status):
         state = "stopped"
     return {

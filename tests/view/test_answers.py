@@ -167,6 +167,17 @@ def damage(path: Path, how: str) -> None:
             table.unlink()
 
 
+@pytest.mark.parametrize(
+    ("reason", "state"), [("stopped by SIGINT", "stopped"), ("The judge failed.", "failed")]
+)
+def test_who_was_stopped_has_not_failed(tmp_path: Path, reason: str, state: str) -> None:
+    run = make_run(tmp_path, "opd", steps=2)
+    status = json.loads((run.path / "status.json").read_text()) | {"state": "failed", "reason": reason}
+    (run.path / "status.json").write_text(json.dumps(status))
+    (found,) = Answers(Library([tmp_path])).runs()["runs"]
+    assert (found["state"], found["reason"]) == (state, reason)
+
+
 @pytest.mark.parametrize("how", ["cut table", "no run.json", "foreign status", "pipe", "no tables"])
 def test_a_damaged_folder_is_a_note_and_stops_no_other(how: str, tmp_path: Path) -> None:
     answers = Answers(Library([make_pair(tmp_path / "runs")]))

@@ -344,6 +344,30 @@ def test_a_child_process_follows_the_run_while_it_works(run: RunDir, store: str,
     assert done.data.metrics["distill/loss"] == pytest.approx(1 / 3)
 
 
+def test_the_newest_checkpoints_model_is_sent_on_demand_and_once(
+    finished: RunDir, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sage.records.mlflow.export import main
+
+    line = [str(finished.path), "--uri", store, "--model"]
+    assert main(line) == 1
+    assert "holds no checkpoint with a model" in capsys.readouterr().err
+    for step in (2, 10):
+        student = finished.checkpoints / f"step-{step:06d}" / "student"
+        student.mkdir(parents=True)
+        (student / "config.json").write_text(f'{{"step": {step}}}')
+        (student.parent / "files.json").write_text(f'{{"student/config.json": [{step}, 0]}}')
+    (finished.checkpoints / "step-000011" / "student").mkdir(parents=True)
+    (finished.checkpoints / "step-000011" / "student" / "config.json").write_text("{}")  # not whole
+    assert main(line) == main(line) == 0
+    (run,) = runs_in(store)
+    client = client_of(store)
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert (model.source_run_id, model.tags["sage.step"], model.status) == (run.info.run_id, "10", "READY")
+    sent = Path(model.artifact_location.removeprefix("file://")) / "config.json"
+    assert json.loads(sent.read_text()) == {"step": 10}
+
+
 def test_an_unreachable_server_costs_one_sentence(
     finished: RunDir, capsys: pytest.CaptureFixture[str], migrated: Path
 ) -> None:

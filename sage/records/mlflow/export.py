@@ -24,6 +24,7 @@ from sage.records.loggers.base import Point
 from sage.records.loggers.by_hand import export_each
 from sage.records.loggers.follow import serve
 from sage.records.loggers.note import tracking_of
+from sage.records.mlflow.model import send_model
 from sage.records.mlflow.store import SHORT_RETRIES, batches, one_sentence, open_experiment, resolve_uri
 from sage.records.mlflow.traces import Traces
 from sage.records.mlflow.view import send_view
@@ -212,11 +213,22 @@ class RunExport:
         client.set_terminated(self._id, status=state, end_time=ended)
 
 
-def export(run_dir: Path, uri: str = "auto") -> str:
-    """Export a run directory in this process; returns the MLflow run id. Raises what MLflow raises."""
+    def send_model(self) -> str:
+        """The newest checkpoint's model, behind `sync`; returns its id in MLflow."""
+        with locked(self.run.path / ".mlflow.lock"):
+            return send_model(self._connect(), self._experiment, self._id, self.run)
+
+
+def export(run_dir: Path, uri: str = "auto", *, model: bool = False) -> str:
+    """Export a run directory in this process, with the newest checkpoint's `model` where that is wanted;
+    returns the MLflow run id. Raises what MLflow raises, and NoModel."""
     for name, value in SHORT_RETRIES.items():
         os.environ.setdefault(name, value)
-    return RunExport(run_dir, resolve_uri(uri)).sync(final=True)
+    exported = RunExport(run_dir, resolve_uri(uri))
+    run_id = exported.sync(final=True)
+    if model:
+        exported.send_model()
+    return run_id
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -225,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run_dir", nargs="*", type=Path, help="attempt folders: runs/<digest12>/attempt_<n>")
     parser.add_argument("--uri", default="auto", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    parser.add_argument("--model", action="store_true", help="and the model of the newest checkpoint")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--poll", type=float, default=5.0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -237,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     return export_each(
         options.run_dir,
-        lambda path: f"MLflow run {export(path, uri)} in {redact(uri)}",
+        lambda path: f"MLflow run {export(path, uri, model=options.model)} in {redact(uri)}",
         lambda error: one_sentence(error, uri),
     )
 

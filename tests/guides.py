@@ -23,6 +23,7 @@ NOT_HERE = {
 SERVERS = {
     r"^mlflow ui": "http://127.0.0.1:5000",
     r"^optuna-dashboard": "http://127.0.0.1:8080",
+    r"^tensorboard": "http://127.0.0.1:6006",
     r"^python -m sage view (?!.*--out)": None,
 }
 """Commands that go on until they are stopped -> their address, None where they print it."""

@@ -23,7 +23,8 @@ PAGES = [*pages(), ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "referen
 OWN = ("env=drawers", "--config-dir", "study=mine")
 """Of the package of examples (tests/test_own_parts.py) and of files that the page has the reader write."""
 OTHERS = {
-    *("pip", "cp", "python3", "alfworld-download", "vllm", "mlflow", "optuna-dashboard", "nox"),
+    *("pip", "cp", "python3", "alfworld-download", "vllm", "mlflow", "optuna-dashboard", "tensorboard"),
+    "nox",
 }
 """Programs whose words are not ours to read."""
 

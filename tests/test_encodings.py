@@ -13,7 +13,7 @@ ROOMS = ("sage", "analysis", "pretrain", "sweeps")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 ALWAYS_TEXT = {"read_text": 0, "write_text": 1}
 """Calls that are always text, with the place of their encoding."""
-NO_FILES = ("dialogue", "_dialogue", "simulator", "settings")
+NO_FILES = ("dialogue", "_dialogue", "simulator", "settings", "logger")
 """What has an `open` of its own."""
 BY_MODE = ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile")
 """Calls that are text or bytes by their mode."""

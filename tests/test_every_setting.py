@@ -63,6 +63,7 @@ def batch() -> list[TrainingEpisode]:
         for turn in episode.turns:
             turn.expert_distance_before, distance = distance, distance + draw.choice([-1, -1, 0, 1])
             turn.expert_distance_after = distance
+            turn.teacher_spoilt = random.Random(f"spoilt {number} {turn.index}").random() < 0.5
             turn.action = draw.choice(["look 1", "take mug 1", "put mug in box"])
         made.append(TrainingEpisode(episode))
     return made
@@ -130,7 +131,7 @@ def test_every_setting_of_the_parts_has_an_effect_or_says_that_it_has_none(optio
     config = small(option)
     before = outcome(config)
     wrong = []
-    for name, _ in settings_of(config):
+    for name, now in settings_of(config):
         if name.partition(".")[0] not in PARTS:
             continue
         what = known_name(config, name)
@@ -152,13 +153,16 @@ def test_every_setting_of_the_parts_has_an_effect_or_says_that_it_has_none(optio
             continue
         case = COMPONENT_CASES[what]
         base = outcome(changed(config, case.beside)) if case.beside else before
-        if outcome(changed(config, {**case.beside, name: case.value})) == base:
+        other = not now if isinstance(now, bool) else case.value
+        if outcome(changed(config, {**case.beside, name: other})) == base:
             wrong.append(f"{what} changes nothing")
     assert not wrong, "; ".join(wrong)
 
 
 def _without_effect_beside(config: RunConfig) -> tuple[str, ...]:
     chosen = {f"{group}.{getattr(config, group).name}" for group in PARTS}
+    if inner := getattr(config.intervention, "rule", None):
+        chosen.add(f"intervention.{inner.name}")
     return tuple(begin for choice in chosen for begin in WITHOUT_EFFECT_BESIDE.get(choice, ()))
 
 

@@ -78,11 +78,12 @@ component by `group.component.setting`. A test walks over every setting: what is
 
 WITHOUT_EFFECT_BESIDE = {
     "intervention.never": ("confidence.", "normalization.", "divergence."),
+    "intervention.told": ("intervention.permuted.weak_weight",),
     "normalization.matched_scale": tuple(f"confidence.{rule}.per" for rule in ("top1", "entropy", "margin")),
     "confidence.shuffled": ("confidence.top1.per",),
 }
-"""What else has none beside a choice, by how its names begin: nothing is supervised; only the mean weight
-counts; a turn hands over its mean."""
+"""What else has none beside a choice, by how its names begin: nothing is supervised; no turn
+is WEAK; only the mean weight counts; a turn hands over its mean."""
 
 
 def without(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -137,7 +137,8 @@ class Storm:
 
     def _moment(self, parent: subprocess.Popen[bytes]) -> tuple[str, int, psutil.Process | None] | None:
         """A run that has got to a place that is drawn: (id, pid, its JVM); None where the sweep has ended."""
-        phases = self.rng.choice([("", "evaluation", "training"), ("evaluation", "training"), ("training",)])
+        training = ("rollout", "judge", "teacher", "student")
+        phases = self.rng.choice([("", "evaluation", *training), ("evaluation", *training), training])
         while parent.poll() is None:
             for run, status in states(self.folder).items():
                 if (

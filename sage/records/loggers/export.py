@@ -78,7 +78,8 @@ class StepwiseExport:
     def _begun(self) -> Destination:
         """The destination, with the run found or made."""
         if self._destination is None or not self._destination.is_alive():
-            destination = logger_of(self.run, self._label).open()
+            logger = logger_of(self.run, self._label)
+            destination = logger.open()
             self._sent = set()
             self._last_step = destination.begin(self._about())
             self._destination = destination

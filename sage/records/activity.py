@@ -23,6 +23,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self
 
+from sage.records.repeated import repeated
+
 STEP_PHASES = ("rollout", "judge", "teacher", "student")
 """Of `sage.records.clock.PHASES`, what a training step is made of."""
 TICK_S = 5.0
@@ -194,20 +196,13 @@ class Activity:
     @contextmanager
     def ticking(self, every_s: float = TICK_S) -> Iterator[None]:
         """Tell who listens from a thread while the block runs."""
-        stop = threading.Event()
 
         def tick() -> None:
-            while not stop.wait(every_s):
-                with suppress(OSError):
-                    self.tell()
+            with suppress(OSError):
+                self.tell()
 
-        thread = threading.Thread(target=tick, name="activity", daemon=True)
-        thread.start()
-        try:
+        with repeated(tick, every_s, "activity"):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def tell(self) -> None:
         """A heartbeat: whoever listens hears what is done now."""

@@ -34,6 +34,7 @@ from sage.records.files import Unreadable, read_object
 from sage.records.identity import Identity
 from sage.records.owner import TakenOver, at_work, check, forget, is_orphan_of, owner_of, take, writing
 from sage.records.process import Process
+from sage.records.repeated import repeated
 from sage.records.seal import digests
 from sage.redaction import redact, redact_data
 from sage.signals import stop_with
@@ -185,28 +186,24 @@ class RunDir:
     def heartbeat(self, activity: Activity | None = None, every_s: float | None = None) -> Iterator[None]:
         """Beat from a thread while the block runs, however long one step takes, and tell who listens to
         `activity`; a run that has been taken over stops as by a signal, with `TakenOver`."""
-        stop = threading.Event()
         self._activity = activity
 
-        def beating() -> None:
-            while not stop.wait(HEARTBEAT_S if every_s is None else every_s):
-                try:
-                    self.beat()
-                    if activity is not None:
-                        activity.tell()
-                except TakenOver as error:
-                    stop_with(error)
-                    return
-                except OSError:  # a full disk: the run's own writes say so
-                    continue
+        def goes_on() -> bool:
+            try:
+                self.beat()
+                if activity is not None:
+                    activity.tell()
+            except TakenOver as error:
+                stop_with(error)
+                return False
+            except OSError:  # a full disk: the run's own writes say so
+                pass
+            return True
 
-        thread = threading.Thread(target=beating, name="heartbeat", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(goes_on, HEARTBEAT_S if every_s is None else every_s, "heartbeat"):
+                yield
         finally:
-            stop.set()
-            thread.join()
             self._activity = None
 
     def done(self, **progress: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sage.records.owner import writing
+from sage.records.repeated import repeated
 from sage.records.rundir import RunDir
 
 FILE = "system.jsonl"
@@ -28,24 +28,18 @@ def sampling(folder: RunDir, every_s: float) -> Iterator[None]:
     if not every_s:
         yield
         return
-    stop = threading.Event()
+    usage: Usage | None = None
 
     def sample() -> None:
-        usage = None
-        while not stop.wait(every_s):
-            with suppress(Exception):
-                usage = usage or Usage()
-                line = json.dumps(usage.sample()) + "\n"
-                with writing(folder.path), (folder.path / FILE).open("a", encoding="utf-8") as file:
-                    file.write(line)
+        nonlocal usage
+        with suppress(Exception):
+            usage = usage or Usage()
+            line = json.dumps(usage.sample()) + "\n"
+            with writing(folder.path), (folder.path / FILE).open("a", encoding="utf-8") as file:
+                file.write(line)
 
-    thread = threading.Thread(target=sample, name="system", daemon=True)
-    thread.start()
-    try:
+    with repeated(sample, every_s, "system", wait_s=5):
         yield
-    finally:
-        stop.set()
-        thread.join(timeout=5)
 
 
 class Usage:

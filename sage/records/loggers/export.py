@@ -21,11 +21,10 @@ from sage.locks import locked
 from sage.records.files import Unreadable, read_object
 from sage.records.loggers import curves, labels, samples
 from sage.records.loggers.base import About, Destination, Logger, Point
-from sage.records.loggers.by_hand import export_each
-from sage.records.loggers.follow import serve
+from sage.records.loggers.by_hand import Ways, export_parser, run_export
 from sage.records.loggers.note import note_name, read_config, tracking_of
 from sage.records.rundir import RunDir
-from sage.redaction import guard_streams, redact, redact_data
+from sage.redaction import redact, redact_data
 
 TURNS_EVERY_S = 30.0
 
@@ -123,25 +122,18 @@ def explain(error: Exception, label: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exits 1 where any run directory could not be exported."""
-    parser = argparse.ArgumentParser(prog="python -m sage.records.loggers.export", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run_dir", nargs="*", type=Path, help="attempt folders: runs/<digest12>/attempt_<n>")
+    parser = export_parser("python -m sage.records.loggers.export", __doc__)
     parser.add_argument("--logger", required=True, help="a name below tracking.loggers of the run's config")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--poll", type=float, default=5.0, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    guard_streams()
-    label = options.logger
-    if options.serve:
-        os.nice(10)  # the run's own cores come first
-        return serve(
-            lambda path: StepwiseExport(path, label), lambda error: explain(error, label), options.poll
+
+    def ways(options: argparse.Namespace) -> Ways:
+        label = options.logger
+        return Ways(
+            lambda path: StepwiseExport(path, label),
+            lambda path: f"{StepwiseExport(path, label).sync(final=True)} in {label}",
+            lambda error: explain(error, label),
         )
-    return export_each(
-        options.run_dir,
-        lambda path: f"{StepwiseExport(path, label).sync(final=True)} in {label}",
-        lambda error: explain(error, label),
-    )
+
+    return run_export(parser, arguments, ways)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,18 @@ def note_name(label: str) -> str:
     return f"logger_{label}.json"
 
 
-def is_sent(run_dir: Path, label: str) -> bool:
-    """Whether an export of this finished run came to its end; a killed one is made up for later."""
+def is_complete(note: Path) -> bool:
+    """Whether the export of a finished run whose note this is came to its end; a killed one is made up for
+    later."""
     try:
-        return bool((read_object(run_dir / note_name(label)) or {}).get("complete"))
+        return bool((read_object(note) or {}).get("complete"))
     except Unreadable:
         return False
+
+
+def is_sent(run_dir: Path, label: str) -> bool:
+    """`is_complete` of a logger's note."""
+    return is_complete(run_dir / note_name(label))
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from typing import Any
 from sage.locks import locked
 from sage.records.loggers import curves, labels, samples
 from sage.records.loggers.base import Point
-from sage.records.loggers.by_hand import export_each
-from sage.records.loggers.follow import serve
+from sage.records.loggers.by_hand import Ways, export_parser, run_export
 from sage.records.loggers.note import tracking_of
 from sage.records.mlflow.model import send_model
 from sage.records.mlflow.store import SHORT_RETRIES, batches, one_sentence, open_experiment, resolve_uri
@@ -31,7 +30,7 @@ from sage.records.mlflow.view import send_view
 from sage.records.rundir import RunDir
 from sage.records.system import Samples
 from sage.records.tables import write_consolidated
-from sage.redaction import guard_streams, redact
+from sage.redaction import redact
 
 EPISODES, TURNS = "episodes.json", "turns.json"
 """Tables that MLflow shows and compares across runs."""
@@ -142,7 +141,6 @@ class RunExport:
 
     def _send_system(self) -> None:
         """What the run takes of its machine, a step a sample; MLflow has a page for it."""
-        from mlflow import MlflowClient
         from mlflow.entities import Metric
 
         metrics = [
@@ -152,7 +150,7 @@ class RunExport:
             if name != "time"
         ]
         for batch in batches(metrics, 1000):
-            MlflowClient(self.uri).log_batch(self._id, metrics=batch, synchronous=True)
+            self._connect().log_batch(self._id, metrics=batch, synchronous=True)
 
     def _send_tags(self, client: Any) -> None:
         from mlflow.entities import RunTag
@@ -233,26 +231,19 @@ def export(run_dir: Path, uri: str = "auto", *, model: bool = False) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exits 1 where any run directory could not be exported."""
-    parser = argparse.ArgumentParser(prog="python -m sage.records.mlflow.export", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run_dir", nargs="*", type=Path, help="attempt folders: runs/<digest12>/attempt_<n>")
+    parser = export_parser("python -m sage.records.mlflow.export", __doc__)
     parser.add_argument("--uri", default="auto", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
     parser.add_argument("--model", action="store_true", help="and the model of the newest checkpoint")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--poll", type=float, default=5.0, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    guard_streams()
-    uri = resolve_uri(options.uri)
-    if options.serve:
-        os.nice(10)  # the run's own cores come first
-        return serve(
-            lambda run_dir: RunExport(run_dir, uri), lambda error: one_sentence(error, uri), options.poll
+
+    def ways(options: argparse.Namespace) -> Ways:
+        uri = resolve_uri(options.uri)
+        return Ways(
+            lambda path: RunExport(path, uri),
+            lambda path: f"MLflow run {export(path, uri, model=options.model)} in {redact(uri)}",
+            lambda error: one_sentence(error, uri),
         )
-    return export_each(
-        options.run_dir,
-        lambda path: f"MLflow run {export(path, uri, model=options.model)} in {redact(uri)}",
-        lambda error: one_sentence(error, uri),
-    )
+
+    return run_export(parser, arguments, ways)
 
 
 if __name__ == "__main__":

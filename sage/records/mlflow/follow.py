@@ -7,18 +7,15 @@ import shlex
 import sys
 from pathlib import Path
 
-from sage.records.files import Unreadable, read_object
 from sage.records.loggers.follow import Follower
+from sage.records.loggers.note import is_complete
 from sage.records.mlflow.store import SHORT_RETRIES, resolve_uri
 from sage.redaction import redact
 
 
 def is_exported(run_dir: Path) -> bool:
-    """Whether an export of this finished run came to its end; a killed one is made up for later."""
-    try:
-        return bool((read_object(run_dir / "mlflow.json") or {}).get("complete"))
-    except Unreadable:
-        return False
+    """`is_complete` of MLflow's note."""
+    return is_complete(run_dir / "mlflow.json")
 
 
 def export_command(run_dir: Path, uri: str) -> str:

@@ -78,12 +78,7 @@ def warnings(config: RunConfig) -> Iterator[Line]:
 
 
 def _check_told(config: RunConfig) -> None:
-    rules: list[str] = []
-    rule: object = config.intervention
-    while rule is not None:
-        rules.append(getattr(rule, "name", ""))
-        rule = getattr(rule, "rule", None)
-    if "told" in rules and config.teacher.spoil is None and trains(config):
+    if config.intervention.needs_spoilt and config.teacher.spoil is None and trains(config):
         raise ConfigError(
             "intervention=told is told where the teacher is spoilt, and this one is spoilt nowhere; set "
             "teacher.spoil to a dose from 0 to 1."

@@ -97,6 +97,9 @@ class Intervention(Component):
     """The rule reads the expert's distances around the turn (`Turn.expert_distance_before`); a run in an
     environment that does not give them is refused."""
 
+    needs_spoilt: ClassVar[bool] = False
+    """The rule reads where the teacher is spoilt (`teacher.spoil`); without that a run is refused."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **settings: Any) -> None:
         """Raises TypeError for a rule with the hooks of an earlier version, which nobody would call."""

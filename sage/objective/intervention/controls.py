@@ -65,6 +65,10 @@ class Wrapper(Intervention):
     def needs_distances(self) -> bool:  # type: ignore[override]
         return self.rule.needs_distances
 
+    @property
+    def needs_spoilt(self) -> bool:  # type: ignore[override]
+        return self.rule.needs_spoilt
+
     def always_judged(self, turn: Turn) -> bool:
         return self.query is not None and self.rule.always_judged(turn)
 

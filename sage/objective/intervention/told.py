@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from sage.config.registry import interventions
 from sage.episode import Decision, Label
@@ -13,6 +14,8 @@ from sage.objective.intervention.base import Intervention, JudgeFn, Stream, Turn
 class Told(Intervention):
     """SKIP where the teacher is spoilt, full weight everywhere else; nobody is asked. What a selection can at
     most be worth in that world."""
+
+    needs_spoilt: ClassVar[bool] = True
 
     def decide(self, turns: Sequence[TurnContext], ask: JudgeFn, stream: Stream) -> list[Decision]:
         if any(context.turn.teacher_spoilt is None for context in turns):

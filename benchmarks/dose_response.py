@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.errors import Refusal
 from analysis.figures import COLOURS, save
+from analysis.intervals import t_interval
 from analysis.load import load
 from analysis.runmeans import RunMeans, least_variance
 
@@ -55,8 +55,7 @@ def table(episodes: pd.DataFrame) -> pd.DataFrame:
         if len(means) > 1:
             weights = np.full(by_game.shape[1], 1 / by_game.shape[1])
             sample = RunMeans(means, least_variance(by_game.to_numpy(), weights))
-            half = stats.t.ppf(0.975, len(means) - 1) * np.sqrt(sample.variance / len(means))
-            row |= {"low": means.mean() - half, "high": means.mean() + half}
+            row["low"], row["high"] = t_interval(sample)
         rows.append(row)
     return pd.DataFrame(rows)
 

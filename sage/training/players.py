@@ -12,7 +12,7 @@ from sage.episode import Episode
 from sage.errors import ConfigError
 from sage.policy.dialogue import Dialogue
 from sage.policy.openings import ExpertAnswers, FirstTurns, RandomTurns
-from sage.policy.rollout import OnTurns, PlaySettings, play
+from sage.policy.rollout import OnTurns, Opening, PlaySettings, play
 from sage.policy.seat import Job
 from sage.teacher.elsewhere import RemoteTeacher
 from sage.teacher.vocabulary import added_words
@@ -46,7 +46,7 @@ def training_play(
     if config.rollout.perturb:
         own = Dialogue(models.student.tokenizer, models.student.thinking)
         opening = RandomTurns(config.rollout.perturb, settings.style, own, config.seed)
-        return _by_perturbed_student(models, pool, settings, opening, on_turns)
+        return _by_student(models, pool, settings, None, on_turns, opening)
     return _by_student(models, pool, settings, guide, on_turns)
 
 
@@ -66,27 +66,24 @@ def demonstrations(
 
 
 def _by_student(
-    models: Models, pool: EnvPool, settings: PlaySettings, guide: Play | None, on_turns: OnTurns | None
+    models: Models,
+    pool: EnvPool,
+    settings: PlaySettings,
+    guide: Play | None,
+    on_turns: OnTurns | None,
+    opening: Opening | None = None,
 ) -> Play:
+    """`opening` gives the first turns where there is no `guide`."""
+
     def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
         how = replace(settings, turn_budget=turn_limit)
         if guide is None or all(job.last_turns is None for job in jobs):
-            return play(models.student, pool, jobs, how, on_turns=on_turns)
+            return play(models.student, pool, jobs, how, opening=opening, on_turns=on_turns)
         shown = guide(jobs, turn_limit)
         episodes = play(models.student, pool, jobs, how, opening=FirstTurns(shown), on_turns=on_turns)
         for episode, before in zip(episodes, shown, strict=True):
             episode.teacher_tokens = before.teacher_tokens
         return episodes
-
-    return play_jobs
-
-
-def _by_perturbed_student(
-    models: Models, pool: EnvPool, settings: PlaySettings, opening: RandomTurns, on_turns: OnTurns | None
-) -> Play:
-    def play_jobs(jobs: Sequence[Job], turn_limit: int) -> list[Episode]:
-        how = replace(settings, turn_budget=turn_limit)
-        return play(models.student, pool, jobs, how, opening=opening, on_turns=on_turns)
 
     return play_jobs
 

@@ -117,20 +117,25 @@ def test_without_a_rate_for_muon_adamw_learns_every_weight_once() -> None:
     assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
-def test_in_half_precision_the_weights_and_their_updates_stay_float32(tmp_path: Path) -> None:
-    lm = random_lm(1)
-    before = [p.detach().clone() for p in lm.model.parameters()]
+def shortly(learner: Learner, adam_lr: float, log: Path) -> None:
+    """A training of two batches by AdamW alone, of which nothing is saved."""
     train(
-        Learner(lm, half=True),
+        learner,
         copies(),
         tokens=60,
         batch_tokens=32,
         muon_lr=None,
-        adam_lr=1e-6,
+        adam_lr=adam_lr,
         save_every=10**9,
         save=lambda _: None,
-        log=tmp_path / "log",
+        log=log,
     )
+
+
+def test_in_half_precision_the_weights_and_their_updates_stay_float32(tmp_path: Path) -> None:
+    lm = random_lm(1)
+    before = [p.detach().clone() for p in lm.model.parameters()]
+    shortly(Learner(lm, half=True), 1e-6, tmp_path / "log")
     for old, new in zip(before, lm.model.parameters(), strict=True):
         assert new.dtype == torch.float32
         # A step of 1e-6 is less than bfloat16 can add to most weights; here it is kept.
@@ -144,17 +149,7 @@ def test_a_loss_that_is_no_number_ends_the_training_in_one_sentence(tmp_path: Pa
     with torch.no_grad():
         next(lm.model.parameters()).fill_(float("inf"))
     with pytest.raises(NotFinite, match=r"at step 1; lower pretrain\.adam_lr\."):
-        train(
-            Learner(lm),
-            copies(),
-            tokens=60,
-            batch_tokens=32,
-            muon_lr=None,
-            adam_lr=1e-3,
-            save_every=10**9,
-            save=lambda _: None,
-            log=tmp_path / "log",
-        )
+        shortly(Learner(lm), 1e-3, tmp_path / "log")
 
 
 def test_the_tokenizer_gives_words_and_numbers_one_token_and_any_text_back() -> None:

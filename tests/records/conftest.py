@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,16 @@ from sage.records.summary import summarize
 from sage.records.tables import Tables
 
 KEY = RunKey(run="0123456789ab", method="sage_opd", env="alfworld", source="generated", seed=0)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What it gives once that is something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"Nothing after {seconds} s.")
 
 
 def make_episode(name: str, split: str, status: Status = Status.WON, n_turns: int = 3) -> Episode:

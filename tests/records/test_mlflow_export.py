@@ -39,7 +39,7 @@ from sage.records.system import FILE
 from sage.records.tables import Tables
 from tests.postgres import postgres_server
 
-from .conftest import record_evaluation, record_run, record_step
+from .conftest import record_evaluation, record_run, record_step, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,15 +73,6 @@ def client_of(uri: str) -> Any:
 def runs_in(uri: str) -> list[Any]:
     client = client_of(uri)
     return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"Nothing after {seconds} s.")
 
 
 def export(run: RunDir, uri: str) -> str:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from sage.records.loggers.note import is_sent, note_name
 from sage.records.loggers.open import Exports, LoggerExporter, any_behind, look_lines
 from sage.records.rundir import RunDir, new_attempt
 from sage.records.tables import Tables
-from tests.records.conftest import record_evaluation, record_run, record_step
+from tests.records.conftest import record_evaluation, record_run, record_step, wait_for
 
 LOSS = "distill/loss"
 OUTSIDE = Path(__file__).parents[1] / "outside" / "conf"
@@ -66,15 +65,6 @@ def values(tmp_path: Path, tag: str) -> list[tuple[int, float]]:
         for value in event.summary.value
         if value.tag == tag
     ]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"Nothing after {seconds} s.")
 
 
 def test_tensorboard_reads_curves_settings_turns_and_the_end(finished: RunDir, tmp_path: Path) -> None:
@@ -153,9 +143,9 @@ def test_a_child_process_follows_the_run_while_it_works(run: RunDir, tmp_path: P
     tables.resume(0)
     record_step(tables, 1)
     exporter.follow(run.path)
-    wait_for(lambda: list(tmp_path.glob("board/*/events*")) and len(values(tmp_path, LOSS)) == 1)
+    wait_for(lambda: list(tmp_path.glob("board/*/events*")) and len(values(tmp_path, LOSS)) == 1, 120)
     record_step(tables, 2)
-    wait_for(lambda: len(values(tmp_path, LOSS)) == 2)
+    wait_for(lambda: len(values(tmp_path, LOSS)) == 2, 120)
     tables.consolidate()
     run.done(step=2)
     (result,) = exporter.finish()

@@ -110,6 +110,7 @@ CAME_LATER: dict[str, Any] = {
     "teacher.ray": None,
     "judge.context": "state",
     "rollout.perturb": 0,
+    "env.task_types": None,
     "teacher.spoil": None,
     "teacher.spoil_turns": "after_mistake",
     "teacher.spoil_share": 0.5,

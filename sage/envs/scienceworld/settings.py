@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sage.config.registry import Settings, environments
 from sage.envs.settings import EnvSettings
@@ -34,6 +34,8 @@ class ScienceWorldSettings(EnvSettings):
     """The package's: `easy`, or some of teleportAction, openDoors, openContainers, noElectricalAction,
     selfWateringFlowerPots, separated by commas; empty for none. Part of every task's hash."""
     per_task: PerTask
+    task_types: list[str] | None
+    """Only these of the 30 tasks (`find-plant`, …), in every split; null takes all."""
     observation: Literal["full", "brief"]
     """`full` is the package's text; `brief` leaves out air, the agent, open doors, empty containers and
     articles, for models with a small context."""
@@ -41,6 +43,21 @@ class ScienceWorldSettings(EnvSettings):
     """List the valid actions at every turn, for prompts that show them; a step takes 20 times as long."""
     distances: bool
     """Record the gold path's distance to the goal around every turn (`simplifications: easy` only)."""
+
+    @field_validator("task_types")
+    @classmethod
+    def _known_and_in_order(cls, names: list[str] | None) -> list[str] | None:
+        if names is None:
+            return None
+        from sage.envs.scienceworld.tasks import VARIATIONS
+
+        if unknown := sorted(set(names) - set(VARIATIONS)):
+            raise ValueError(
+                f"{', '.join(unknown)}: no task of ScienceWorld; there are {', '.join(VARIATIONS)}."
+            )
+        if not names:
+            raise ValueError("An empty list has no tasks; null takes all 30.")
+        return [name for name in VARIATIONS if name in names]
 
     def prepare(self) -> None:
         from sage.envs.scienceworld.jvm import find_java, package_version
@@ -52,7 +69,8 @@ class ScienceWorldSettings(EnvSettings):
         from sage.envs.scienceworld.jvm import package_version
         from sage.envs.scienceworld.tasks import list_tasks
 
-        return list_tasks(split, self.per_task.model_dump(), self.simplifications, package_version())
+        caps, version = self.per_task.model_dump(), package_version()
+        return list_tasks(split, caps, self.simplifications, version, self.task_types)
 
     def manifest_digest(self, splits: Sequence[str]) -> str:
         from sage.envs.manifest import manifest_digest

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sage.envs.manifest import MissingData
 from sage.episode import Task
@@ -71,8 +71,15 @@ def chosen(task: str, split: str, cap: int) -> list[int]:
     return there[:cap]
 
 
-def list_tasks(split: str, caps: Mapping[str, int], simplifications: str, version: str) -> list[Task]:
-    """The split's tasks, by name and variation. Raises MissingData for a split that is not there."""
+def list_tasks(
+    split: str,
+    caps: Mapping[str, int],
+    simplifications: str,
+    version: str,
+    task_types: Iterable[str] | None = None,
+) -> list[Task]:
+    """The split's tasks of `task_types` (None: all), by name and variation. Raises MissingData for a split
+    that is not there."""
     if not caps.get(split):
         there = ", ".join(name for name in SPLITS if caps.get(name))
         raise MissingData(f"ScienceWorld has no split {split!r} here; its splits are: {there}.")
@@ -85,7 +92,7 @@ def list_tasks(split: str, caps: Mapping[str, int], simplifications: str, versio
             source="official",
             sha256=_digest(task, variation, simplifications, version),
         )
-        for task in VARIATIONS
+        for task in (VARIATIONS if task_types is None else task_types)
         for variation in chosen(task, split, caps[split])
     ]
 

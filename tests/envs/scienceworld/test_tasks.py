@@ -12,6 +12,7 @@ from sage.config.schema import RunConfig
 from sage.envs.manifest import MissingData
 from sage.envs.scienceworld import jvm
 from sage.envs.scienceworld.tasks import VARIATIONS, chosen, list_tasks, parse_id, variations
+from sage.errors import ConfigError
 
 CAPS = {"train": 10, "dev": 5, "test": 5}
 
@@ -74,3 +75,22 @@ def test_the_config_makes_the_papers_evaluation_set() -> None:
 def test_simplifications_change_the_manifest() -> None:
     digests = {config(f"env.simplifications='{s}'").env.manifest_digest(["test"]) for s in ("easy", "")}
     assert len(digests) == 2
+
+
+def test_some_kinds_of_tasks_alone_in_whatever_order_they_are_named() -> None:
+    few = config("env.task_types=[find-plant,boil]")
+    assert {task.task_type for task in few.env.tasks("train")} == {"boil", "find-plant"}
+    assert [task.id for task in few.env.tasks("test")] == [
+        *(f"boil/{n}" for n in range(21, 26)),
+        *(f"find-plant/{n}" for n in range(225, 230)),
+    ]
+    again = config("env.task_types=[boil,find-plant,boil]")
+    assert few.digest_fields() == again.digest_fields() != config().digest_fields()
+    assert "task_types" not in config().digest_fields()["env"]  # runs from before it are what they were
+
+
+def test_an_unknown_kind_of_task_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"find-plants: no task .* there are boil, .*find-plant,"):
+        config("env.task_types=[find-plants]")
+    with pytest.raises(ConfigError, match="null takes all 30"):
+        config("env.task_types=[]")

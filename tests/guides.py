@@ -28,7 +28,8 @@ SERVERS = {
 }
 """Commands that go on until they are stopped -> their address, None where they print it."""
 _TRAINS = re.compile(
-    r"^(?:[A-Z]+=\S+ )*python -m sage(?:$| (?!(?:list|check|view|confirm|teacher|task=pretrain)\b)(?!.*--help))"
+    r"^(?:[A-Z]+=\S+ )*python -m sage(?:$"
+    r"| (?!(?:list|check|view|confirm|teacher|task=pretrain)\b)(?!.*--help))"
 )
 
 

@@ -20,10 +20,16 @@ GAME = ["env", "split", "source", "task", "rollout"]
 
 
 def check_baseline(baseline: str, methods: Iterable[str], where: str = "") -> None:
-    """Refuse a baseline of which there is no run, with the methods there are and the nearest."""
+    """Refuse a baseline of which there is no run, with the methods there are and the nearest, and one that is
+    the name of several recipes."""
     known = sorted(set(methods))
     if baseline in known:
         return
+    if several := [name for name in known if name.startswith(f"{baseline}[")]:
+        raise Refusal(
+            f"{baseline!r} is the name of {len(several)} recipes here; give the whole name of one as the "
+            f"baseline, or run folders that hold one of them: {'; '.join(several)}."
+        )
     shown = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
     near = difflib.get_close_matches(baseline.lower(), [name.lower() for name in known], 1, cutoff=0.6)
     nearest = next((f", and the nearest is {name}" for name in known if [name.lower()] == near), "")

@@ -103,3 +103,13 @@ def test_seeds_of_one_recipe_keep_one_name(runs: Path) -> None:
     other = [p for p in sorted(runs.glob("*/attempt_1")) if load([p]).runs["method"].iloc[0] == "sage_opd"]
     shutil.rmtree(runs / other[0].parent.name)
     assert (load([runs]).runs["method"] == "sage_opd").sum() == 2
+
+
+def test_a_baseline_that_is_several_recipes_is_refused_with_their_names(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(runs), "--baseline", "opd"]) == 2
+    said = capsys.readouterr().err
+    assert "refused: 'opd' is the name of 2 recipes here; give the whole name of one as the baseline" in said
+    assert "opd[trainer.steps=99]" in said
+    assert main(["compare", str(runs), "--baseline", "opd[trainer.steps=99]"]) == 0

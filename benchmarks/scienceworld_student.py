@@ -3,8 +3,8 @@
     python benchmarks/scienceworld_student.py half_taught --share 0.7
     python -m sage env=scienceworld student.path=half_taught
 
-Both come from one ancestor (docs/evidence/tiny_models.md), so a mixture of their weights is a model in between.
-The folder has the student's tokenizer and settings, and weights (1 − share) student + share teacher.
+Both come from one ancestor (docs/evidence/tiny_models.md), so a mixture of their weights is a model between
+them. The folder has the student's tokenizer and settings, and weights (1 − share) student + share teacher.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def _sentence(plan: Plan, seeds: int, is_planned: bool, over: bool, seen: pd.Dat
         return f"{head} The study goes on to {planned.after[number]} seeds."
     stops = "stops here" if seeds < total else "is over"
     shown = (seen["decision"] == SHOWN).sum()
-    return f"{head} Decided: the study {stops}, {shown} of {len(seen)} differences shown."
+    return f"{head} Decided: the study {stops}, {shown} of {len(seen)} hypotheses shown."
 
 
 def _looks(plan: Plan, ledger: run_ledger.RunLedger) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ def test_a_study_stops_where_its_margin_is_excluded(tmp_path: Path):
         study.add(seed, gap)
     seen, sentence = study.look()
     assert list(seen["decision"]) == ["its margin is excluded"]
-    assert "Decided: the study stops here, 0 of 1 differences shown." in sentence
+    assert "Decided: the study stops here, 0 of 1 hypotheses shown." in sentence
     assert seen.iloc[0]["p_margin"] < 0.05
     # The look after three seeds was not taken in its time.
     assert (
@@ -141,7 +141,7 @@ def test_the_last_look_ends_a_study_that_shows_nothing(tmp_path: Path):
             study.look()
     seen, sentence = study.look()
     assert list(seen["decision"]) == ["not shown at the last look"]
-    assert "the study is over, 0 of 1 differences shown" in sentence
+    assert "the study is over, 0 of 1 hypotheses shown" in sentence
     assert study.conditions()["met"].all()
 
 

@@ -96,7 +96,7 @@ def test_a_study_whose_methods_are_alike_stops_where_the_margin_is_excluded(tmp_
     code, out, err = place.sage("-m")
     assert (code, err) == (0, "")
     assert place.looks()[-1] == (3, True)
-    assert "1 its margin is excluded. Decided: the study stops here, 0 of 1 differences shown." in out
+    assert "1 its margin is excluded. Decided: the study stops here, 0 of 1 hypotheses shown." in out
 
 
 def test_where_a_run_fails_nothing_is_looked_at_and_nothing_later_is_played(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What selecting turns gains along the axes of `study=when_it_matters`: a table, a picture with intervals.
 
-    python benchmarks/when_it_matters.py runs/ --plot docs/evidence/results/when_it_matters.png
+    python benchmarks/when_it_matters.py runs/ --plot when_it_matters.png
 
 The gain of a method is the mean over seeds of its games won minus those of `opd` with the same seed and
 settings; its interval is Student's over seeds (the pair is the unit), no narrower than the games leave to

@@ -2,8 +2,9 @@
 
 Commands and files are taken from the pages. With SAGE_GUIDES_FRESH (`nox -s guides`) README's first line
 makes the environment. Without, it is a new one beside that of the tests, whose packages need not be fetched
-again, and README's first line is left out. What else is left out, and what is shortened: tests/guides.py. One
-folder for all pages: what one has run the next may look at, as a reader's would.
+again, and README's first line is left out. What else is left out, and what is shortened: tests/guides.py.
+Each page begins with the runs that README and the first run have left, and not with those of the pages before
+it: a reader who compares two methods does not have every page's variants of them beside each other.
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ class Reader:
         }
         self.environment = {**kept, "PATH": os.pathsep.join(path), "HOME": str(self.home)}
         self.environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def turn_to(self, page: Path) -> None:
+        """Begin a page, with the runs that README and the first run have left."""
+        runs, kept = self.clone / "runs", self.home / "runs_of_the_first_pages"
+        if page.stem in ("README", "first_run") or not (runs.exists() or kept.exists()):
+            return
+        if not kept.exists():
+            shutil.copytree(runs, kept)
+        shutil.rmtree(runs, ignore_errors=True)
+        shutil.copytree(kept, runs)
 
     def follow(self, block: Block) -> None:
         """Do what a block says."""
@@ -143,5 +154,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_what_a_page_says_can_be_typed_word_by_word(page: Path, reader: Reader) -> None:
     print(f"\n{page.relative_to(ROOT)}", flush=True)
+    reader.turn_to(page)
     for block in blocks(page):
         reader.follow(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sage.config.load import load
 from sage.errors import ConfigError
@@ -193,6 +195,20 @@ def test_a_logger_that_the_run_does_not_have_is_refused(
 ) -> None:
     assert main([str(finished.path), "--logger", "nope"]) == 1
     assert "config.yaml has no tracking.loggers.nope." in capsys.readouterr().err
+
+
+def test_a_run_that_was_made_without_it_is_sent_where_the_shipped_option_says(
+    finished: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bare" / finished.path.parent.name / finished.path.name
+    shutil.copytree(finished.path, bare)
+    config = yaml.safe_load((bare / "config.yaml").read_text())
+    config["tracking"]["loggers"] = {}
+    (bare / "config.yaml").write_text(yaml.safe_dump(config))
+    (bare / "logger_tensorboard.json").unlink(missing_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert main([str(bare), "--logger", "tensorboard"]) == 0
+    assert list((tmp_path / "tensorboard").rglob("events.*"))
 
 
 def test_what_was_cut_off_is_made_up_for(finished: RunDir, tmp_path: Path) -> None:

@@ -13,9 +13,13 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from sage.config.components import register_components
+import yaml
+
+from sage.config.components import conf_dir, register_components
 from sage.config.registry import loggers
 from sage.locks import locked
 from sage.records.files import Unreadable, read_object
@@ -96,9 +100,10 @@ class StepwiseExport:
 
 
 def logger_of(run: RunDir, label: str) -> Logger:
-    """The logger as the run's own config has it. Raises Unreadable where it has none of that name."""
+    """The logger as the run's own config has it, else as `conf/tracking/<label>.yaml` does. Raises Unreadable
+    where neither has one of that name."""
     config = read_config(run.path)
-    settings = (tracking_of(run.path).get("loggers") or {}).get(label)
+    settings = (tracking_of(run.path).get("loggers") or {}).get(label) or _shipped(label)
     if settings is None:
         raise Unreadable(f"{run.path / 'config.yaml'} has no tracking.loggers.{label}")
     register_components(config.get("plugins") or ())
@@ -106,6 +111,15 @@ def logger_of(run: RunDir, label: str) -> Logger:
     if not isinstance(logger, Logger):
         raise Unreadable(f"tracking.loggers.{label}: {type(logger).__name__} is no Logger")
     return logger
+
+
+def _shipped(label: str) -> Mapping[str, Any] | None:
+    """For runs that were made without it; None where no option of that name ships."""
+    options = {path.stem: path for path in (conf_dir() / "tracking").glob("*.yaml")}
+    if label not in options:
+        return None
+    read = yaml.safe_load(options[label].read_text(encoding="utf-8"))
+    return (read.get("loggers") or {}).get(label)
 
 
 def explain(error: Exception, label: str) -> str:
@@ -123,7 +137,8 @@ def explain(error: Exception, label: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exits 1 where any run directory could not be exported."""
     parser = export_parser("python -m sage.records.loggers.export", __doc__)
-    parser.add_argument("--logger", required=True, help="a name below tracking.loggers of the run's config")
+    told = "a name below tracking.loggers of the run's config, or one that ships"
+    parser.add_argument("--logger", required=True, help=told)
 
     def ways(options: argparse.Namespace) -> Ways:
         label = options.logger

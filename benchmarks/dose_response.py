@@ -8,7 +8,6 @@ run means (the run is the unit), which has no less spread than the games leave t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,23 +20,21 @@ from analysis.figures import COLOURS, save
 from analysis.intervals import t_interval
 from analysis.load import load
 from analysis.runmeans import RunMeans, least_variance
+from benchmarks.study_table import check_alike, last_evaluation, table_and_picture
 
 DOSE, OTHER = "teacher.spoil", "teacher.spoil_with"
 
 
 def ends(inputs: Sequence[str], split: str) -> pd.DataFrame:
-    """One row a run and game of the last evaluation of `split`: line, dose, run, task, won."""
+    """One row a run and game of the last evaluation of `split`: line, dose, run, task, won. Raises Refusal
+    for runs of several studies, and where none has a dose."""
     records = load(inputs)
-    episodes = records.episodes[
-        (records.episodes["split"] == split) & (records.episodes["phase"] == "eval") & records.episodes["ok"]
-    ].copy()
     dosed = {run: flat for run, flat in records.configs.items() if flat.get(DOSE) is not None}
-    for key in ("divergence.name", "teacher.spoil_turns", "trainer.steps", "env.name"):
-        if len(values := {str(flat.get(key)) for flat in dosed.values()}) > 1:
-            raise Refusal(f"The runs differ in {key} ({', '.join(sorted(values))}): name those of one study.")
-    last = episodes.groupby("run")["step"].transform("max")
-    episodes = episodes[episodes["step"] == last]
-    episodes = episodes[episodes["run"].isin(dosed)]
+    check_alike(dosed.values(), ("divergence.name", "teacher.spoil_turns", "trainer.steps", "env.name"))
+    episodes = last_evaluation(records, split)
+    episodes = episodes[episodes["run"].isin(dosed)].copy()
+    if episodes.empty:
+        raise Refusal(f"No finished run with {DOSE} has an evaluation on {split} there.")
     episodes["dose"] = episodes["run"].map(lambda run: float(dosed[run][DOSE]))
     episodes["line"] = episodes["run"].map(
         lambda run: f"{dosed[run]['method']}, {dosed[run].get(OTHER) or 'untrained'}"
@@ -82,25 +79,7 @@ def plot(found: pd.DataFrame, split: str, path: Path) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", help="run folders")
-    parser.add_argument("--split", default="valid_unseen")
-    parser.add_argument("--plot", type=Path, help="where the picture goes")
-    args = parser.parse_args(words)
-    try:
-        episodes = ends(args.runs, args.split)
-    except Refusal as error:
-        print(error, file=sys.stderr)
-        return 2
-    if episodes.empty:
-        print(f"No finished run with {DOSE} has an evaluation on {args.split} there.", file=sys.stderr)
-        return 2
-    found = table(episodes)
-    print(found.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-    if args.plot:
-        plot(found, args.split, args.plot)
-        print(f"Picture: {args.plot}")
-    return 0
+    return table_and_picture(words, __doc__, lambda runs, split: table(ends(runs, split)), plot)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ chance. `more` is the gain there minus the gain at the origin, seed by seed: wha
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from analysis.figures import COLOURS, save
 from analysis.intervals import t_interval
 from analysis.load import load
 from analysis.runmeans import RunMeans, least_variance_of_pairs
+from benchmarks.study_table import check_alike, last_evaluation, table_and_picture
 
 AXES = {
     "teacher.path": "teacher",
@@ -36,9 +36,7 @@ BASELINE = "opd"
 def _places(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     """Axis and value of each run; the origin, which has the most frequent value of every axis, is ("", "").
     Raises Refusal where runs differ in more than the axes and the method, or lie off two axes."""
-    for key in SAME:
-        if len(values := {str(flat.get(key)) for flat in configs.values()}) > 1:
-            raise Refusal(f"The runs differ in {key} ({', '.join(sorted(values))}): name those of one study.")
+    check_alike(configs.values(), SAME)
     settings = pd.DataFrame.from_dict(
         {run: {key: str(flat.get(key)) for key in AXES} for run, flat in configs.items()}, orient="index"
     )
@@ -59,10 +57,7 @@ def gains(inputs: Sequence[str], split: str) -> pd.DataFrame:
     if not records.configs:
         raise Refusal("No finished run is there.")
     places = _places(records.configs)
-    episodes = records.episodes[(records.episodes["phase"] == "eval") & records.episodes["ok"]]
-    episodes = episodes[episodes["split"] == split]
-    episodes = episodes[episodes["step"] == episodes.groupby("run")["step"].transform("max")]
-    won = episodes.groupby(["run", "task"])["won"].mean().astype(float)
+    won = last_evaluation(records, split).groupby(["run", "task"])["won"].mean().astype(float)
     played = set(won.index.get_level_values("run"))
     runs = {
         (*places[run], flat["method"], flat["seed"]): won.loc[run]
@@ -139,21 +134,7 @@ def plot(found: pd.DataFrame, split: str, path: Path) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", help="run folders")
-    parser.add_argument("--split", default="valid_unseen")
-    parser.add_argument("--plot", type=Path, help="where the picture goes")
-    args = parser.parse_args(words)
-    try:
-        found = table(gains(args.runs, args.split))
-    except Refusal as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(found.to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep=""))
-    if args.plot:
-        plot(found, args.split, args.plot)
-        print(f"Picture: {args.plot}")
-    return 0
+    return table_and_picture(words, __doc__, lambda runs, split: table(gains(runs, split)), plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""benchmarks/scienceworld_student.py: a mixture of two shipped models' weights, by hand, that loads."""
+"""pretrain/mixture.py: a mixture of two shipped models' weights, by hand, that loads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.scienceworld_student import main
+from pretrain.mixture import main
 from sage.policy.models.folder import resolve_path
 
 

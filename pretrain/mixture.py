@@ -1,6 +1,6 @@
 """A ScienceWorld student that can read names: a mixture of the shipped student's and teacher's weights.
 
-    python benchmarks/scienceworld_student.py half_taught --share 0.7
+    python -m pretrain.mixture half_taught --share 0.7
     python -m sage env=scienceworld student.path=half_taught
 
 Both come from one ancestor (docs/evidence/tiny_models.md), so a mixture of their weights is a model between

@@ -13,6 +13,8 @@ import pandas as pd
 from analysis.errors import Refusal
 from analysis.records import Records
 
+PICTURES = (".png", ".svg", ".pdf")
+
 
 def check_alike(configs: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> None:
     """Raises Refusal where runs differ in one of the settings `keys`."""
@@ -43,12 +45,16 @@ def table_and_picture(
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     args = parser.parse_args(words)
     try:
+        if args.plot and not args.plot.parent.is_dir():
+            raise Refusal(f"--plot {args.plot}: there is no folder {args.plot.parent}.")
+        if args.plot and args.plot.suffix not in PICTURES:
+            raise Refusal(f"--plot {args.plot}: a picture ends in one of {', '.join(PICTURES)}.")
         found = table(args.runs, args.split)
+        print(found.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+        if args.plot:
+            plot(found, args.split, args.plot)
+            print(f"Picture: {args.plot}")
     except Refusal as error:
         print(error, file=sys.stderr)
         return 2
-    print(found.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-    if args.plot:
-        plot(found, args.split, args.plot)
-        print(f"Picture: {args.plot}")
     return 0

@@ -59,19 +59,30 @@ def gains(inputs: Sequence[str], split: str) -> pd.DataFrame:
     places = _places(records.configs)
     won = last_evaluation(records, split).groupby(["run", "task"])["won"].mean().astype(float)
     played = set(won.index.get_level_values("run"))
-    runs = {
-        (*places[run], flat["method"], flat["seed"]): won.loc[run]
-        for run, flat in records.configs.items()
-        if run in played
-    }
-    found = []
+    runs: dict[tuple[str, str, str, int], pd.Series] = {}
+    for run, flat in records.configs.items():
+        place = (*places[run], str(flat["method"]), int(flat["seed"]))
+        if place in runs:
+            raise Refusal(
+                f"Run {run} is not the only one of {place[2]} with seed {place[3]} at its place; runs may "
+                "differ in the axes, the method and the seed alone: name those of one study."
+            )
+        if run in played:
+            runs[place] = won.loc[run]
+    found, alone = [], []
     for (axis, value, method, seed), mine in runs.items():
+        if method == BASELINE:
+            continue
         partner = runs.get((axis, value, BASELINE, seed))
-        if method != BASELINE and partner is not None:
+        if partner is None:
+            alone.append(f"{method} with seed {seed}")
+        else:
             gain = (mine - partner).dropna().rename("gain").reset_index()
             found.append(gain.assign(axis=axis, value=value, method=method, seed=seed))
     if not found:
         raise Refusal(f"No run has a partner {BASELINE} with its seed and settings and games of {split}.")
+    if alone:
+        print(f"Left out, for want of a partner {BASELINE}: {', '.join(alone)}.", file=sys.stderr)
     return pd.concat(found, ignore_index=True)
 
 
@@ -108,13 +119,16 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(found: pd.DataFrame, split: str, path: Path) -> None:
-    """A panel an axis, the origin at its left; a line a method, with its intervals."""
+    """A panel an axis, the origin at its left; a line a method, with its intervals. Raises Refusal where
+    there is the origin alone."""
     from matplotlib.figure import Figure
 
     axes = [name for name in AXES.values() if (found["axis"] == name).any()]
-    figure = Figure(figsize=(3.4 * max(1, len(axes)), 3.8), layout="constrained")
-    panels = figure.subplots(1, max(1, len(axes)), sharey=True, squeeze=False)[0]
-    for panel, name in zip(panels, axes, strict=False):
+    if not axes:
+        raise Refusal("There are runs at the origin alone: no axis to draw.")
+    figure = Figure(figsize=(3.4 * len(axes), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
+    for panel, name in zip(panels, axes, strict=True):
         for number, method in enumerate(sorted(found["method"].unique())):
             here = found[(found["method"] == method) & found["axis"].isin(["origin", name])]
             here = here.sort_values("axis", key=lambda axis: axis != "origin")

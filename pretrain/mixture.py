@@ -10,6 +10,7 @@ them. The folder has the student's tokenizer and settings, and weights (1 − sh
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ WEIGHTS = "model.safetensors"
 
 
 def mix(student: Path, teacher: Path, share: float, out: Path) -> None:
-    """Write the mixture into the new folder `out`. Raises FileExistsError where it is there."""
+    """Write the mixture into the new folder `out`, without the student's card, which is not of it. Raises
+    OSError where the folder cannot be made."""
     weights, others = load_file(student / WEIGHTS), load_file(teacher / WEIGHTS)
-    shutil.copytree(student, out)
+    shutil.copytree(student, out, ignore=shutil.ignore_patterns("README.md", WEIGHTS))
     mixed = {
         name: ((1 - share) * tensor.float() + share * others[name].float()).to(tensor.dtype).contiguous()
         for name, tensor in weights.items()
@@ -40,11 +42,14 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     if not 0 <= args.share <= 1:
         parser.error(f"--share {args.share:g} is no share; it lies between 0 and 1.")
-    if args.out.exists():
+    if os.path.lexists(args.out):
         parser.error(f"{args.out} is there already; name a new folder.")
     names = ("sage://tiny-student/scienceworld", "sage://tiny-teacher/scienceworld")
     student, teacher = (Path(resolve_path(name)) for name in names)
-    mix(student, teacher, args.share, args.out)
+    try:
+        mix(student, teacher, args.share, args.out)
+    except OSError as error:
+        parser.error(f"{args.out} cannot be made: {error.strerror or error}.")
     print(f"{args.out}: {1 - args.share:g} of the student, {args.share:g} of the teacher")
     return 0
 

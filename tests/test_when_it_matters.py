@@ -77,3 +77,29 @@ def test_a_picture_is_made_and_a_run_off_two_axes_is_refused(
     assert "off the origin in rollout.perturb and trainer.steps" in capsys.readouterr().err
     assert main([str(axes(tmp_path / "three")), "--split", "no_such"]) == 2
     assert "partner opd" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_place_are_refused_and_one_without_a_partner_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(axes(tmp_path / "one", opd_else=0))]) == 2
+    assert "is not the only one of opd with seed" in capsys.readouterr().err
+    folder = axes(tmp_path / "two")
+    for path in folder.glob("*/attempt_1/config.yaml"):
+        config = yaml.safe_load(path.read_text())
+        if config["method"] == "opd" and config["trainer"]["steps"] == 18 and config["seed"] == 1:
+            config["rollout"]["perturb"] = 4
+            config["trainer"]["steps"] = 6
+            config["seed"] = 9
+            path.write_text(yaml.safe_dump(config))
+    assert main([str(folder)]) == 0
+    assert "Left out, for want of a partner opd: sage_opd with seed 1." in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_made_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = {"none/p.png": "there is no folder", "p.xyz": "ends in one of"}
+    for where, said in cases.items():
+        assert main([str(tmp_path / "nothing"), "--plot", str(tmp_path / where)]) == 2
+        assert said in capsys.readouterr().err

@@ -24,6 +24,7 @@ def test_each_weight_lies_between_the_two_models(tmp_path: Path) -> None:
     for name, tensor in mixed.items():
         exact = 0.75 * student[name].double() + 0.25 * teacher[name].double()
         torch.testing.assert_close(tensor, exact.to(tensor.dtype))
+    assert not (out / "README.md").exists()  # the student's card, which is not of it
     assert (out / "tokenizer.json").read_bytes() == (
         Path(resolve_path("sage://tiny-student/scienceworld")) / "tokenizer.json"
     ).read_bytes()
@@ -32,8 +33,14 @@ def test_each_weight_lies_between_the_two_models(tmp_path: Path) -> None:
 def test_a_share_that_is_none_and_a_folder_that_is_there_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    new, there = str(tmp_path / "new"), str(tmp_path)
-    for words, said in (([new, "--share", "7"], "no share"), ([there], "there already")):
+    new, there, file = str(tmp_path / "new"), str(tmp_path), tmp_path / "file"
+    file.touch()
+    below = [str(file / "below")]
+    for words, said in (
+        ([new, "--share", "7"], "no share"),
+        ([there], "there already"),
+        (below, "cannot be made"),
+    ):
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == 2

@@ -197,6 +197,19 @@ def test_a_logger_that_the_run_does_not_have_is_refused(
     assert "config.yaml has no tracking.loggers.nope." in capsys.readouterr().err
 
 
+def test_a_name_that_is_no_logger_leaves_nothing_behind_and_no_run_is_said(
+    finished: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(finished.path.parent.parent.rglob("*"))
+    for name in ("../x", "a/../../../zz", "TensorBoard", ""):
+        assert main([str(finished.path), "--logger", name]) == 1
+        assert f"{name!r} is no logger that ships (tensorboard)" in capsys.readouterr().err
+    assert sorted(finished.path.parent.parent.rglob("*")) == before
+    with pytest.raises(SystemExit, match="2"):
+        main(["--logger", "tensorboard"])
+    assert "name an attempt folder" in capsys.readouterr().err
+
+
 def test_a_run_that_was_made_without_it_is_sent_where_the_shipped_option_says(
     finished: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +265,7 @@ def test_a_logger_from_outside_is_fed_by_a_multirun(tmp_path: Path) -> None:
     line = ["-m", "sage", "-m", "--config-dir", str(OUTSIDE), "plugins=[tests.outside.plugin]", "env=dummy"]
     line += ["env.peak=1", "seed=0,1", "tracking=lines"]
     search = os.pathsep.join([str(OUTSIDE.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    given = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": search}}
+    given: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": search}}
     ended = subprocess.run([sys.executable, *line], capture_output=True, text=True, check=False, **given)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     files = sorted((tmp_path / "lines").glob("*.jsonl"))

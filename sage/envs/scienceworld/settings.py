@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -52,11 +53,14 @@ class ScienceWorldSettings(EnvSettings):
         from sage.envs.scienceworld.tasks import VARIATIONS
 
         if unknown := sorted(set(names) - set(VARIATIONS)):
+            near = difflib.get_close_matches(unknown[0].lower().strip(), VARIATIONS, 1)
+            nearest = f" (the nearest is {near[0]})" if near else ""
             raise ValueError(
-                f"{', '.join(unknown)}: no task of ScienceWorld; there are {', '.join(VARIATIONS)}."
+                f"env.task_types has {', '.join(unknown)}: no task of ScienceWorld{nearest}; there are "
+                f"{', '.join(VARIATIONS)}."
             )
         if not names:
-            raise ValueError("An empty list has no tasks; null takes all 30.")
+            raise ValueError("env.task_types: an empty list has no tasks; null takes all 30.")
         return [name for name in VARIATIONS if name in names]
 
     def prepare(self) -> None:

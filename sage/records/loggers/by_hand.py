@@ -41,6 +41,8 @@ def run_export(
 ) -> int:
     """The exit code: 1 where any run directory could not be exported."""
     options = parser.parse_args(arguments)
+    if not (options.serve or options.run_dir):
+        parser.error("name an attempt folder: runs/<digest12>/attempt_<n>")
     guard_streams()
     ways = ways_of(options)
     if options.serve:

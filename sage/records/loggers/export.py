@@ -13,7 +13,6 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ class StepwiseExport:
 
     def __init__(self, run_dir: Path, label: str) -> None:
         self.run, self._label = RunDir(run_dir), label
+        self._logger: Logger | None = None
         self._destination: Destination | None = None
         self._last_step = -1
         self._sent: set[Point] = set()
@@ -50,17 +50,18 @@ class StepwiseExport:
         present = sorted(os.listdir(parts)) if parts.exists() else []
         if not final and present == self._seen:
             return labels.key(self.run)
+        self._logger = self._logger or logger_of(self.run, self._label)  # before a file has the label's name
         with locked(self.run.path / f".{note_name(self._label)}.lock"):
             try:
-                self._send(final)
+                self._send(final, self._logger)
             except BaseException:
                 self._destination = None  # nobody knows what has arrived: begin again
                 raise
         self._seen = present
         return labels.key(self.run)
 
-    def _send(self, final: bool) -> None:
-        destination = self._begun()
+    def _send(self, final: bool, logger: Logger) -> None:
+        destination = self._begun(logger)
         new = [point for point in curves.points(self.run, self._last_step) if point not in self._sent]
         destination.send(new)
         self._sent.update(new)
@@ -78,10 +79,9 @@ class StepwiseExport:
         note = {"step": step, "time": curves.step_times(self.run).get(step), "complete": complete}
         self.run.write_json(note_name(self._label), note)
 
-    def _begun(self) -> Destination:
+    def _begun(self, logger: Logger) -> Destination:
         """The destination, with the run found or made."""
         if self._destination is None or not self._destination.is_alive():
-            logger = logger_of(self.run, self._label)
             destination = logger.open()
             self._sent = set()
             self._last_step = destination.begin(self._about())
@@ -103,9 +103,12 @@ def logger_of(run: RunDir, label: str) -> Logger:
     """The logger as the run's own config has it, else as `conf/tracking/<label>.yaml` does. Raises Unreadable
     where neither has one of that name."""
     config = read_config(run.path)
-    settings = (tracking_of(run.path).get("loggers") or {}).get(label) or _shipped(label)
+    settings = (tracking_of(run.path).get("loggers") or {}).get(label) or _shipped().get(label)
     if settings is None:
-        raise Unreadable(f"{run.path / 'config.yaml'} has no tracking.loggers.{label}")
+        raise Unreadable(
+            f"{label!r} is no logger that ships ({', '.join(sorted(_shipped()))}), and "
+            f"{run.path / 'config.yaml'} has no tracking.loggers.{label}"
+        )
     register_components(config.get("plugins") or ())
     logger = loggers.build(settings)
     if not isinstance(logger, Logger):
@@ -113,13 +116,12 @@ def logger_of(run: RunDir, label: str) -> Logger:
     return logger
 
 
-def _shipped(label: str) -> Mapping[str, Any] | None:
-    """For runs that were made without it; None where no option of that name ships."""
-    options = {path.stem: path for path in (conf_dir() / "tracking").glob("*.yaml")}
-    if label not in options:
-        return None
-    read = yaml.safe_load(options[label].read_text(encoding="utf-8"))
-    return (read.get("loggers") or {}).get(label)
+def _shipped() -> dict[str, Any]:
+    """Settings of the loggers that ship, by name: for runs that were made without them."""
+    found: dict[str, Any] = {}
+    for option in (conf_dir() / "tracking").glob("*.yaml"):
+        found |= (yaml.safe_load(option.read_text(encoding="utf-8")) or {}).get("loggers") or {}
+    return found
 
 
 def explain(error: Exception, label: str) -> str:

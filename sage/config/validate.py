@@ -57,4 +57,6 @@ def _problem(problem: ErrorDetails) -> str:
         return f"{where}={value} is not one of {', '.join(words)}{nearest(str(value), words)}"
     if kind == "value_error":
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
+    if kind in ("list_type", "tuple_type") and isinstance(value, str):
+        return f"{where}={value} is one value where a list is expected: write '{where}=[{value}]'"
     return f"{where}={value!r} is refused: {problem['msg'][:1].lower()}{problem['msg'][1:]}"

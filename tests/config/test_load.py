@@ -95,7 +95,7 @@ REFUSALS = {
     "env.name=alfred": "env.name='alfred' is not known; known are",
     "seed=-1": "seed=-1 is refused: input should be greater than or equal to 0.",
     "seed=one": "seed='one' is refused: input should be a valid integer",
-    "evaluation.splits=valid_unseen": "is one value where a list is expected: write 'evaluation.splits=[valid_unseen]'.",
+    "evaluation.splits=valid_unseen": "where a list is expected: write 'evaluation.splits=[valid_unseen]'.",
     "seed=0,1": "'seed=0,1' names several values: put -m in front to run each of them",
     "seed": "The argument 'seed' is not understood; settings are changed by key=value.",
     "rollout.temperature=[1": "The argument 'rollout.temperature=[1' is not understood",

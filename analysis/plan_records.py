@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -62,7 +62,7 @@ def configs(arms: Arms) -> Finding:
     }
     if not flats or not all(flat for *_, flat in flats.values()):
         return Finding(UNKNOWN, "these records have no settings")
-    within, between = _differing(flats.values())
+    within, between = differing_settings(flats.values())
     if within:
         wrong = [f"runs of one arm differ in {key}" for key in sorted(within)]
         return all_of([], wrong, "run all seeds of an arm alike")
@@ -79,18 +79,20 @@ def configs(arms: Arms) -> Finding:
     wrong = [
         f"the arms differ in {key} ({_values(flats, key)}), which the plan does not declare"
         for key in sorted(between)
-        if not _is_of(key, allowed)
+        if not is_of(key, allowed)
     ]
     return all_of(arms.used["run"], wrong, "run the arms alike, or declare the difference in a new plan")
 
 
-def _differing(flats: Iterable[tuple[str, str, dict[str, Any]]]) -> tuple[set[str], set[str]]:
+def differing_settings(
+    flats: Iterable[tuple[str, str, Mapping[str, Any]]],
+) -> tuple[set[str], set[str]]:
     """Settings in which runs of one (method, env) differ, and those in which methods of one environment do;
-    a setting of the first kind is not in the second."""
+    a setting of the first kind is not in the second. Takes (method, env, settings) of each run."""
     flats, within, between = list(flats), set(), set()
     for env in {env for _, env, _ in flats}:
         here = [(method, flat) for method, where, flat in flats if where == env]
-        for key in {key for _, flat in here for key in flat if not _is_of(key, ALWAYS_DIFFERENT)}:
+        for key in {key for _, flat in here for key in flat if not is_of(key, ALWAYS_DIFFERENT)}:
             values: dict[str, set[str]] = {}
             for method, flat in here:
                 values.setdefault(method, set()).add(repr(flat.get(key, "(not there)")))
@@ -105,7 +107,8 @@ def _today(setting: str) -> str:
     return new_name(setting) or setting
 
 
-def _is_of(key: str, prefixes: Iterable[str]) -> bool:
+def is_of(key: str, prefixes: Iterable[str]) -> bool:
+    """Whether a setting is one of `prefixes`, or of a group of that name."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 

@@ -20,26 +20,49 @@ from analysis.figures import COLOURS, save
 from analysis.intervals import t_interval
 from analysis.load import load
 from analysis.runmeans import RunMeans, least_variance
-from benchmarks.study_table import check_alike, last_evaluation, table_and_picture
+from benchmarks.study_table import (
+    check_alike,
+    check_gaps,
+    check_points,
+    last_evaluation,
+    results,
+    say,
+    setting,
+    settings_of,
+    table_and_picture,
+)
 
 DOSE, OTHER = "teacher.spoil", "teacher.spoil_with"
+NOTE = (
+    "Intervals: 95 %, uncorrected, Student's t over the runs of a point. The plan's own verdicts are of a "
+    "seed-blocked ANOVA with Holm's correction: "
+    "python -m analysis plan check conf/plan/positive_control.yaml --records RUNS"
+)
 
 
 def ends(inputs: Sequence[str], split: str) -> pd.DataFrame:
-    """One row a run and game of the last evaluation of `split`: line, dose, run, task, won. Raises Refusal
-    for runs of several studies, and where none has a dose."""
+    """One row a run and ok game of the last evaluation of `split`: line, dose, run, task, won. Raises Refusal
+    for runs of several studies, for two of one line, dose and seed, where a run lacks too many games, and
+    where none has a dose."""
     records = load(inputs)
-    dosed = {run: flat for run, flat in records.configs.items() if flat.get(DOSE) is not None}
-    check_alike(dosed.values(), ("divergence.name", "teacher.spoil_turns", "trainer.steps", "env.name"))
-    episodes = last_evaluation(records, split)
-    episodes = episodes[episodes["run"].isin(dosed)].copy()
+    configs = settings_of(records)
+    dosed = {run: flat for run, flat in configs.items() if flat.get(DOSE) is not None}
+    nothing = Refusal(f"No finished run with {DOSE} has an evaluation on {split} there.")
+    if not dosed:
+        raise nothing
+    if len(dosed) < len(configs):
+        say(f"Left out, for want of {DOSE}: {', '.join(sorted(set(configs) - set(dosed)))}.")
+    check_alike(dosed, (DOSE, OTHER))
+    lines = {run: f"{flat['method']}, {setting(flat, OTHER)}" for run, flat in dosed.items()}
+    check_points(dosed, {run: f"{line} at dose {float(dosed[run][DOSE]):g}" for run, line in lines.items()})
+    episodes = last_evaluation(records, split, dosed)
     if episodes.empty:
-        raise Refusal(f"No finished run with {DOSE} has an evaluation on {split} there.")
-    episodes["dose"] = episodes["run"].map(lambda run: float(dosed[run][DOSE]))
-    episodes["line"] = episodes["run"].map(
-        lambda run: f"{dosed[run]['method']}, {dosed[run].get(OTHER) or 'untrained'}"
-    )
-    return episodes
+        raise nothing
+    for run, won in results(episodes).iterrows():
+        check_gaps({str(run): won.isna()}, f"{lines[str(run)]} with seed {dosed[str(run)]['seed']}")
+    dose = episodes["run"].map(lambda run: float(dosed[run][DOSE]))
+    episodes = episodes.assign(dose=dose, line=episodes["run"].map(lines))
+    return episodes[episodes["ok"].astype(bool)].copy()
 
 
 def table(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -74,12 +97,13 @@ def plot(found: pd.DataFrame, split: str, path: Path) -> None:
     axis.set_xlabel("dose: share of the other model's logits on spoilt turns")
     axis.set_ylabel(f"games won, {split}")
     axis.set_ylim(0, None)
+    axis.set_title("bars: 95 % intervals, uncorrected, Student's t over runs", fontsize="small")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    return table_and_picture(words, __doc__, lambda runs, split: table(ends(runs, split)), plot)
+    return table_and_picture(words, __doc__, lambda runs, split: table(ends(runs, split)), plot, NOTE)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ Random weights, so nothing is downloaded; the configurations are in tests/famili
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 import warnings
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -28,6 +30,8 @@ PAGE = Path(__file__).with_name("evidence") / "model_families.md"
 
 HEAD = """\
 # Model families: is what plays what is trained?
+
+**Question:** Does what plays equal what is trained, family by family? · Measured {when}.
 
 Measured by `PYTHONPATH=. python docs/make_families.py`: transformers {transformers}, torch {torch},
 float32, one thread, {machine}. One small model of each family with random weights (seed 0) from
@@ -71,6 +75,14 @@ def _trains(lm: LanguageModel) -> str:
         return f"refused: {error}"
 
 
+def when() -> str:
+    """Today, and the commit whose code is here."""
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, cwd=PAGE.parent, capture_output=True, text=True, check=True).stdout.strip()
+    today = date.today()
+    return f"{today.day} {today:%B %Y} with the code of commit `{commit}`"
+
+
 def main() -> int:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
@@ -81,6 +93,7 @@ def main() -> int:
         shortest=plain.HEAD + plain.TAIL + 1,
         longest=plain.SHORT,
         machine=f"{platform.machine()}, Python {platform.python_version()}",
+        when=when(),
     )
     PAGE.write_text(head + "\n".join(map(row, FAMILIES)) + "\n", encoding="utf-8")
     return 0

@@ -39,6 +39,9 @@ _SHARED = "benchmarks.md#judging"
 HEAD = f"""\
 # The paper's table 1: memory and hours, reckoned
 
+**Question:** What memory and how many hours would the paper's table 1 take? \
+· Reckoned 27 November 2026, recorded in commit `527e3c1`.
+
 Written by `python docs/make_paper_scale.py`; a test keeps it current. **No run of this size was made here.**
 The memory is what `python -m sage check --memory 80` plans. The hours are arithmetic on speeds that were
 measured on one H100 80 GB (November 2026, torch 2.11 for CUDA 13, transformers 5.17, bfloat16, random

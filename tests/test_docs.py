@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,36 @@ def test_every_page_that_is_named_in_code_or_prose_exists() -> None:
         named = re.findall(r"\bdocs/[\w/]+\.(?:md|png|py|ipynb)\b", text)
         dead += [f"{file}: {name}" for name in named if not (ROOT / name).exists()]
     assert not dead, dead
+
+
+EVIDENCE = sorted((ROOT / "docs" / "evidence").rglob("*.md"))
+_MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
+_ASKED = re.compile(
+    r"# [^\n]+\n\n\*\*Question:\*\* [^\n]+\? · "
+    rf"[^\n]*\b\d{{1,2}} (?:{_MONTH}) 20\d\d\b[^\n]*\bcommits? `[0-9a-f]{{7,40}}`[^\n]*\.\n"
+)
+
+
+@cache
+def _commits() -> frozenset[str]:
+    """All that lead to this one; none where the history is not here, or not whole."""
+    if not (ROOT / ".git").exists():
+        return frozenset()
+    shallow = ["git", "rev-parse", "--is-shallow-repository"]
+    if subprocess.run(shallow, cwd=ROOT, capture_output=True, text=True).stdout.strip() != "false":
+        return frozenset()
+    known = subprocess.run(["git", "rev-list", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return frozenset(known.stdout.split())
+
+
+@pytest.mark.parametrize("page", EVIDENCE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_evidence_begins_with_its_question_the_date_and_the_commit(page: Path) -> None:
+    begin = _ASKED.match(page.read_text(encoding="utf-8"))
+    assert begin, "below the title: **Question:** … ? · Measured 3 May 2027, recorded in commit `0123abc`."
+    if not _commits():
+        return
+    for named in re.findall(r"`([0-9a-f]{7,40})`", begin[0]):
+        assert any(commit.startswith(named) for commit in _commits()), f"no commit here begins with {named}"
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "guide").glob("*.md")), ids=lambda page: page.stem)

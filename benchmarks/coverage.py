@@ -336,7 +336,7 @@ def section(title: str, table: pd.DataFrame, reps: int) -> str:
     """A study as it stands in the page."""
     error = 1.96 * np.sqrt(0.95 * 0.05 / reps)
     note = f"{reps:,} studies a cell; a printed 0.95 is known to ±{error:.3f}."
-    return f"### {title}\n\n{note}\n\n{markdown(table.round(3))}"
+    return f"## {title}\n\n{note}\n\n{markdown(table.round(3))}"
 
 
 def write_block(page: Path, name: str, text: str) -> None:

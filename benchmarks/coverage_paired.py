@@ -1,7 +1,8 @@
 """Coverage and false positives of the paired and the blocked design, printed and written into
 docs/evidence/coverage.md.
 
-    nice -n 15 python benchmarks/coverage_paired.py --reps 8000 --write docs/evidence/coverage.md
+    nice -n 15 python benchmarks/coverage_paired.py --reps 6000 --write docs/evidence/coverage.md
+    python benchmarks/coverage_paired.py --study paired_alike --reps 200000 --write docs/evidence/coverage.md
     nice -n 15 python benchmarks/coverage_paired.py --reps 400                               # a look
 
 Cells are correlation 0, 0.5, 0.9 × 3, 5, 10 runs × sd over runs 0, 0.04, 0.08 × with and without run × game
@@ -61,14 +62,17 @@ def paired_tests(means: np.ndarray, games: int) -> tuple[np.ndarray, np.ndarray,
     return gaps.mean(axis=1), np.sqrt(variance / pairs), pairs - 1
 
 
-def blocked_tests(means: np.ndarray, games: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(differences, standard errors, dfs, pooled standard errors) of arm 1 against arm 0 in all studies."""
+def blocked_tests(
+    means: np.ndarray, games: int, pair: tuple[int, int] = (1, 0)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(differences, standard errors, dfs, pooled standard errors) of the first arm of `pair` against the
+    second in all studies; at most ten arms, whose names are then in order."""
     _, arms, runs = means.shape
     there = ~np.isnan(means[0]).ravel()
     methods = tuple(str(name) for name in np.repeat([f"m{i}" for i in range(arms)], runs)[there])
     layout = layout_of(methods, tuple(int(s) for s in np.tile(np.arange(runs), arms)[there]))
     y = means.reshape(len(means), -1)[:, there]
-    a = layout.weights("m1", "m0")
+    a = layout.weights(*(f"m{arm}" for arm in pair))
     assert layout.unmix is not None  # there is more than one method
     rest = y @ layout.residual_maker
     pooled = (rest**2).sum(axis=1) / layout.df * (a @ a)
@@ -76,9 +80,9 @@ def blocked_tests(means: np.ndarray, games: int) -> tuple[np.ndarray, np.ndarray
     counts = layout.member.sum(axis=1) - 1
     total = own.sum(axis=1)
     df = total**2 / np.maximum((own**2 / counts).sum(axis=1), 1e-300)
-    df = np.clip(df, counts[:2].min(), counts[:2].sum())
+    df = np.clip(df, counts[list(pair)].min(), counts[list(pair)].sum())
     is_own = total > pooled * (1 + 1e-9)
-    gaps = means[:, 1] - means[:, 0]
+    gaps = means[:, pair[0]] - means[:, pair[1]]
     gaps = gaps[:, ~np.isnan(gaps[0])]
     of_pairs = gaps.var(axis=1, ddof=1) / 2 * (a @ a)
     df = np.where(of_pairs > total, np.minimum(df, gaps.shape[1] - 1), df)
@@ -212,7 +216,7 @@ def odd_designs(reps: int) -> pd.DataFrame:
 def alike_pairs(reps: int) -> pd.DataFrame:
     """Pairs that differ on few games only: false positives, and false equivalence at a margin of 0.05."""
     rows = []
-    for runs in (3, 5):
+    for runs in (3, 5, 10):
         for games in (12, 134):
             for differing in (0.005, 0.02, 0.08, 0.3):
                 rng = np.random.default_rng([16, runs, games, int(1000 * differing)])

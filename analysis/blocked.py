@@ -4,12 +4,12 @@ Model  mean[method, seed] = method + seed + rest.  A seed's luck that all method
 comparison, and the rest's spread is estimated from all methods together, with (methods − 1)(seeds − 1)
 degrees of freedom where no run is missing (Fisher 1935; least squares where some are).
 
-Pooling is only right where the rest spreads alike. A method with twice the spread of nine others would be
-found different from its equal in 15 to 28 % of the studies. So where the rest of the two compared methods is
-larger than the pooled one, their own is taken, with Satterthwaite's degrees of freedom: of each method the
-unbiased estimate from the squared residuals (Grubbs 1948; Rao's MINQUE for missing runs), and together not
-less than their pairs show, with the pairs' degrees of freedom then, since a method that spreads more also
-answers more to the seed. Two methods alone are the paired t test.
+Pooling is only right where the rest spreads alike. A method with twice the spread of the others would be
+found different from its equal too often (docs/evidence/coverage.md, "always pooled"). So where the rest of
+the two compared methods is larger than the pooled one, their own is taken, with Satterthwaite's degrees of
+freedom: of each method the unbiased estimate from the squared residuals (Grubbs 1948; Rao's MINQUE for
+missing runs), and together not less than their pairs show, with the pairs' degrees of freedom then, since a
+method that spreads more also answers more to the seed. Two methods alone are the paired t test.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ def checkpoints(records: Records, question: Question) -> pd.DataFrame:
     """Every pair of single checkpoints with the same seed: McNemar and Newcombe's paired interval.
 
     Exploratory by nature: each row speaks of two checkpoints. Pooling these games over runs rejects a true
-    null of the recipe 11 to 17 % of the time, so nothing here is pooled.
+    null of the recipe too often (docs/evidence/coverage.md, "McNemar pooled"), so nothing here is pooled.
     """
     baseline, rows = question.against, []
     for group in each_split(select(records, question)):

@@ -157,7 +157,7 @@ class Paired:
         a, b = table.pairs(method, baseline)
         difference, se, df = self.crossed(table, method, baseline)
         drawn = resample_rows(means[:, a] - means[:, b], np.random.default_rng(seed))
-        # The draws' shape is luck with so few pairs: with it 3 pairs cover 0.90 to 0.93, 2 pairs 0.87.
+        # The draws' shape is luck with so few pairs: an interval with it covers too little.
         return calibrated(difference, drawn, se**2, df, level, shaped=False)
 
     def permuted(self, table: Cells, method: str, baseline: str) -> float:
@@ -212,9 +212,9 @@ def error_at_margin(
 
     Two methods whose pairs differ by the margin m end otherwise on at least that share of the games, all in
     one direction where it is least: a skewed count, of which few pairs show too small a spread too often
-    (false equivalence in up to 6.5 % of the studies at 5 %). So of pairs the variance is never below the
-    binomial one of that share, Σ w² m (1 − m) a pair. Wins and losses only; independent runs and graded
-    results keep their own.
+    (false equivalence in more than 5 % of the studies: docs/evidence/coverage.md, "Pairs that hardly
+    differ"). So of pairs the variance is never below the binomial one of that share, Σ w² m (1 − m) a pair.
+    Wins and losses only; independent runs and graded results keep their own.
     """
     if design.name == "independent" or table.grain != 1 or not 0 < margin < 1:
         return se

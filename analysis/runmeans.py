@@ -17,8 +17,7 @@ A difference of two runs that share a seed has the second term alone, twice (hal
     Σ_g w_g² grain² / (G + 1)
 
 about one game. The first would take its variance over pairs for each game, which is all that pairs differ
-by where their runs end alike: the test would then find nothing (0 to 0.4 % false positives at 5 %,
-docs/evidence/coverage.md).
+by where their runs end alike: the test would then find nothing.
 
 This is the one place of that floor: every procedure that uses run means takes them as a `RunMeans`.
 """

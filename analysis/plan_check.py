@@ -80,6 +80,8 @@ KEEP = (
     "difference",
     "low",
     "high",
+    "interval_level",
+    "interval_of",
     "bounds_low",
     "bounds_high",
     "test",

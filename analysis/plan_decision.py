@@ -38,6 +38,8 @@ COLUMNS = (
     "decision",
 )
 SHOWN, FUTILE, OPEN, LAST = "shown", "its margin is excluded", "open", "not shown at the last look"
+REPEATED = "this benchmark, at all looks together"
+"""What the interval of a plan with looks is of: its level is kept by the intervals of all looks at once."""
 E_VALUE_LEVEL = 0.05
 """Of the interval beside an e-value, which 1/0.05 = 20 excludes."""
 
@@ -97,6 +99,7 @@ def _at_look(plan: Plan, looks: Looks, rows: list[dict[str, Any]]) -> dict[str, 
             "look": f"{len(rows)} of {len(looks.after)}",
             "seeds_seen": seeds,
             "level_now": level,
+            "interval_of": REPEATED,
             "low": row["difference"] - half,
             "high": row["difference"] + half,
             "estimate": looks.estimate(row["difference"], row["se"] * np.sqrt(seeds)),

@@ -25,10 +25,13 @@ from sage.records import run_ledger
 
 EVENT = "look"
 SEEN = (
-    *("hypothesis", "env", "split", "look", "seeds_seen", "difference", "low", "high", "estimate"),
+    *("hypothesis", "env", "split", "look", "seeds_seen", "difference", "low", "high"),
+    *("interval_level", "interval_of", "estimate"),
     *("p_tested", "p_holm", "p_margin", "e_value", "e_low", "e_high", "decision"),
 )
 UNPLANNED = "no look is planned here"
+NOT_UNPLANNED = ("low", "high", "interval_level", "interval_of", "p_tested")
+"""Holds at planned looks alone."""
 SAME_LEVEL = 0.03
 """Relative: another version of numpy may draw the simulated studies anew."""
 
@@ -97,7 +100,7 @@ def _unplanned(plan: Plan, records: Records, seeds: int) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     if not len(frame):
         raise Refusal("No hypothesis of the plan has episodes on its splits.")
-    return frame[[name for name in SEEN if name in frame and name not in ("low", "high", "p_tested")]]
+    return frame[[name for name in SEEN if name in frame and name not in NOT_UNPLANNED]]
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

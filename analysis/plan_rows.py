@@ -25,11 +25,14 @@ TESTS = {
 }
 """Of each estimand: the test ("": that of the design), and its columns of a comparison: p, that of
 equivalence, and both at the bounds of the episodes that are not ok."""
+NEW_GAMES_INTERVAL = "new games"
+"""What the interval of a comparison is of, whatever the test is of: runs and games both random."""
 P_COLUMNS = ("p_tested", "p_tested_if_lost", "p_tested_if_won")
 
 
 def planned_rows(plan: Plan, records: Records) -> list[dict[str, Any]]:
-    """A row of `compare` for each hypothesis, environment and split, with `P_COLUMNS`."""
+    """A row of `compare` for each hypothesis, environment and split, with `P_COLUMNS`, and what its `low` and
+    `high` are: `interval_level`, 1 − alpha without any correction, and `interval_of`."""
     content = plan.content
     planned = only_planned(plan, records)
     design = content.get("design", "independent")
@@ -55,6 +58,8 @@ def planned_rows(plan: Plan, records: Records) -> list[dict[str, Any]]:
             "hypothesis": hypothesis["name"],
             "direction": hypothesis["direction"],
             "planned_margin": float(hypothesis["margin"]),
+            "interval_level": question.level,
+            "interval_of": NEW_GAMES_INTERVAL,
         }
         rows += [
             names | _chosen(row, plan, equivalent, row["estimand"] == RECIPE)

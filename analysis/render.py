@@ -8,6 +8,9 @@ from typing import Any
 import pandas as pd
 
 P_COLUMNS = ("p", "p_", "q_")
+LEVEL, ABOUT = "interval_level", "interval_of"
+"""Columns that say the level of `low` and `high` (a fraction), and what they are an interval of. Where all
+rows agree the heads say it instead."""
 
 
 def shown(value: Any, column: str = "") -> str:
@@ -56,15 +59,32 @@ def numeric_columns(frame: pd.DataFrame) -> list[bool]:
     ]
 
 
+def which_interval(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The frame without `LEVEL` and `ABOUT`, and `, 99 %, new games`, what to write behind the name of `low`
+    and `high`; the frame as it is and nothing where it has no such columns, or rows differ in them."""
+    if not len(frame) or not {LEVEL, ABOUT} <= set(frame) or len(frame[[LEVEL, ABOUT]].drop_duplicates()) > 1:
+        return frame, ""
+    level, about = frame[[LEVEL, ABOUT]].iloc[0]
+    return frame.drop(columns=[LEVEL, ABOUT]), f", {100 * level:.4g} %, {about}"
+
+
+def _with_heads(frame: pd.DataFrame) -> pd.DataFrame:
+    """Bounds apart, each with the level in its head."""
+    frame, which = which_interval(frame)
+    return frame.rename(columns={end: f"{end}{which}" for end in ("low", "high")})
+
+
 def with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[bool]]:
     """Bounds `x_low` and `x_high` (or `low` and `high`) as one column of text; which columns align right."""
+    frame, which = which_interval(frame)
     numeric = dict(zip(frame.columns, numeric_columns(frame), strict=True))
     result, right = {}, []
     for name in frame.columns:
         stem, bound = name[: -len("low")], name.rpartition("_")[2]
         if bound == "low" and f"{stem}high" in frame:
             bounds = zip(frame[name], frame[f"{stem}high"], strict=True)
-            result[f"{stem[:-1]} interval".strip()] = [_interval(low, high) for low, high in bounds]
+            head = f"{stem[:-1]} interval" if stem else f"interval{which}"
+            result[head] = [_interval(low, high) for low, high in bounds]
             right.append(True)
         elif not (bound == "high" and f"{name[: -len('high')]}low" in frame):
             result[name] = frame[name]
@@ -113,6 +133,7 @@ def markdown_text(text: str) -> str:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A GitHub table."""
+    frame = _with_heads(frame)
     header, rows = cells_of(frame)
     rule = ["---:" if right else "---" for right in numeric_columns(frame)]
     lines = [[markdown_text(cell) for cell in line] for line in (header, *rows)]
@@ -145,6 +166,7 @@ LATEX = {
 
 def latex(frame: pd.DataFrame, caption: str = "", label: str = "") -> str:
     """A booktabs table environment; needs `\\usepackage{booktabs}`."""
+    frame = _with_heads(frame)
     header, rows = cells_of(frame)
 
     def line(values: list[str]) -> str:

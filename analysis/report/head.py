@@ -108,7 +108,7 @@ def _alone(runs: list[dict[str, Any]]) -> str:
 def _planned_line(row: dict[str, Any]) -> str:
     return (
         f"Planned: {row['hypothesis']} ({row['method']} against {row['baseline']} on {row['split']}): "
-        f"{row['verdict']}, {signed(row['difference'])}{_interval(row)}; {row['status']}."
+        f"{row['verdict']}, {signed(row['difference'])}{_planned_interval(row)}; {row['status']}."
     )
 
 
@@ -117,6 +117,12 @@ def _compared_line(row: dict[str, Any]) -> str:
         f"{row['method']} on {row['env']} {row['split']}: {row['verdict']}. Difference "
         f"{signed(row['difference'])}{_interval(row)}, {row['runs']} and {row['runs_baseline']} runs."
     )
+
+
+def _planned_interval(row: dict[str, Any]) -> str:
+    """The same with its level, which is that of the plan and not of the page."""
+    said = _interval(row)
+    return said and f"{said} ({100 * row['interval_level']:.4g} %, {row['interval_of']})"
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from scipy import stats
@@ -15,6 +16,8 @@ from analysis.plan import detectables, read_plan
 from analysis.plan_check import check, confirmatory
 from analysis.power import detectable, plannable
 from analysis.power_designs import Assumed, detectable_table, needed_in, needed_table, plannable_in, power_in
+from analysis.render import render
+from analysis.report.table import as_table
 from tests.analysis.planned import PLAN, write_plan, write_planned
 
 ASSUMED = PLAN["assumptions"] | {"correlation": 0.8}
@@ -54,6 +57,40 @@ def test_a_paired_plan_is_tested_by_its_pairs_and_confirmatory(tmp_path, design)
     means = records.episodes.groupby(["method", "seed"])["won"].mean().unstack(0)
     assert row["p_tested"] == pytest.approx(stats.ttest_rel(means["sage_opd"], means["opd"]).pvalue)
     assert (row["test"], row["status"]) == (design_of(design).title, "confirmatory")
+
+
+def test_planned_differences_say_the_level_of_their_interval_in_every_form(tmp_path, capsys):
+    plan, runs = write_planned(tmp_path, design="paired", assumptions=ASSUMED, alpha=0.01)
+    frame = confirmatory(read_plan(plan), load([runs]), draws=200)
+    assert "interval, 99 %, new games  [" in render(frame, "text")
+    assert "| low, 99 %, new games | high, 99 %, new games |" in render(frame, "md")
+    assert r"low, 99 \%, new games & high, 99 \%, new games &" in render(frame, "tex")
+    assert "interval, 99 %, new games" in [column.words for column in as_table(frame).columns]
+    assert (frame["interval_level"].iloc[0], frame["interval_of"].iloc[0]) == (0.99, "new games")
+    for form in ("text", "md", "tex"):
+        assert "interval_level" not in render(frame, form)
+    rows = pd.concat([frame, frame.assign(interval_level=0.9)], ignore_index=True)
+    assert "interval_level" in render(rows, "md")  # rows that differ say it each
+
+    out = tmp_path / "report"
+    line = [
+        "report",
+        str(runs),
+        "--plan",
+        str(plan),
+        "--baseline",
+        "opd",
+        "--draws",
+        "200",
+        "--out",
+        str(out),
+    ]
+    assert main(line) == 0
+    assert ">interval, 99 %, new games<" in (out / "report.html").read_text()
+    page = (out / "report.md").read_text()
+    assert "low, 99 %, new games" in page
+    assert "(99 %, new games); confirmatory" in page
+    capsys.readouterr()
 
 
 def test_a_paired_plan_of_new_games_takes_pairs_and_games(tmp_path):

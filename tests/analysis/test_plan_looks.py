@@ -18,6 +18,7 @@ from analysis.load import load
 from analysis.plan import foreseen, freeze, frozen_record, read_plan
 from analysis.plan_check import check, confirmatory
 from analysis.plan_look import look
+from analysis.render import render
 from sage.records import run_ledger
 from tests.analysis.planned import GAMES, PLAN, write_plan, write_run
 
@@ -109,6 +110,7 @@ def test_a_study_stops_at_the_look_that_shows_its_effect_and_its_plan_checks(tmp
     assert row["e_value"] == pytest.approx(e_value(test.statistic, 4))
     ends = test.confidence_interval(1 - looks.levels(0.05)[1])
     assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high))
+    assert "interval, 95 %, this benchmark, at all looks together" in render(seen, "text")
     assert 0 < row["estimate"] <= row["difference"]
     conditions = study.conditions()
     assert conditions["met"].all(), conditions[~conditions["met"]][["verdict", "detail"]]

@@ -1,4 +1,4 @@
-"""Take the pictures of docs/guide/tracking.md and docs/evidence/pages.md, in a headless Chromium.
+"""Take the pictures of docs/guide/tracking.md, README.md and docs/evidence/pages.md, in a headless Chromium.
 
 python docs/make_tracking_pictures.py mlflow RUNS     # RUNS: a folder with runs of opd and of sage_opd
 python docs/make_tracking_pictures.py report RUNS     # the page of `analysis report`, wide and narrow
@@ -10,45 +10,29 @@ MLflow's pictures come from a store and a server of their own, which are gone af
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from pictures import DRAWN, EVIDENCE, GUIDE, LOADED, ROOT, mlflow_server, no_assistant, served, take
 
-from sage.records.mlflow.store import WORKFLOW  # noqa: E402
-from tests.browser.devtools import Page, browser  # noqa: E402
-
-GUIDE, EVIDENCE = (ROOT / "docs" / shelf for shelf in ("guide", "evidence"))
-LOADED = "document.readyState === 'complete'"
-PATIENCE_S = 600.0
-DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length >= {}"
+from sage.records.mlflow.store import WORKFLOW
+from tests.browser.devtools import Page, browser
 
 
 def mlflow(runs: Path, page: Page, scratch: Path) -> None:
     """The list of runs, the saved view, the comparison, a run's curves and its table of turns."""
     attempts = sorted(map(str, runs.glob("*/attempt_*")))
-    store = f"sqlite:///{scratch / 'mlflow.db'}"
-    command = [sys.executable, "-m", "sage.records.mlflow.export", *attempts, "--uri", store]
-    subprocess.run(command, check=True, cwd=ROOT)
-    with served(store) as address:
+    with mlflow_server(f"sqlite:///{scratch / 'mlflow.db'}", scratch / "artifacts") as address:
+        command = [sys.executable, "-m", "sage.records.mlflow.export", *attempts, "--uri", address]
+        subprocess.run(command, check=True, cwd=ROOT)
         found = ask(address, "runs/search", {"experiment_ids": ["1"]})["runs"]
         ids = [run["info"]["run_id"] for run in found]
         page.resize(1400, 860)
-        page.open(f"{address}/static-files/manifest.json", LOADED)
-        closed = {"mlflow.assistant.panelOpen_v1": "false"}
-        closed["mlflow.assistant.fab.autoOpenedOnFirstLoad_v1"] = "true"
-        for key, value in closed.items():
-            page.value(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)}); 0")
+        no_assistant(page, address)
         experiment = f"{address}/#/experiments/1"
         shown = "document.body?.innerText.includes('s0-')"
         take(page, f"{experiment}/runs?{WORKFLOW}", shown, GUIDE / "mlflow_runs.png")
@@ -65,57 +49,30 @@ def mlflow(runs: Path, page: Page, scratch: Path) -> None:
 
 
 def report(runs: Path, page: Page, scratch: Path) -> None:
-    """The report on a wide and on a narrow screen."""
+    """The report on a wide screen, down to the end of its first figure, and on a narrow one."""
     made = scratch / "report"
     command = [sys.executable, "-m", "analysis", "report", str(runs), "--baseline", "opd", "--out", str(made)]
     subprocess.run(command, check=True, cwd=ROOT)
-    for width, height, name in ((1400, 1000, "report_wide.png"), (420, 900, "report_narrow.png")):
+    wide, narrow = GUIDE / "report_wide.png", EVIDENCE / "report_narrow.png"
+    address = (made / "report.html").as_uri()
+    page.resize(1400, 900)
+    page.open(address, LOADED)
+    first = page.value("Math.ceil(document.querySelector('figure').getBoundingClientRect().bottom)")
+    for width, height, picture in ((1400, first + 2, wide), (420, 900, narrow)):
         page.resize(width, height)
-        take(page, (made / "report.html").as_uri(), LOADED, EVIDENCE / name)
+        take(page, address, LOADED, picture)
         beyond = page.value("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         if beyond > 0:
             print(f"the report is {beyond} pixels wider than {width}")
 
 
 def site(folder: Path, page: Page, scratch: Path) -> None:
-    """The front page of the docs."""
+    """The front page of the docs, as a server gives it: from a file its scripts do not start."""
     page.resize(1400, 900)
-    take(page, (folder / "index.html").resolve().as_uri(), LOADED, EVIDENCE / "site_front.png")
-
-
-def take(page: Page, address: str, ready: str, picture: Path) -> None:
-    """A picture of the page once it shows what it is about, and nothing moves."""
-    page.open(address, "document.body && document.body.innerText.length > 0")
-    page.wait(ready, PATIENCE_S)
-    spinning = "document.querySelector('[class*=spinner], .anticon-spin, [aria-busy=true]')"
-    page.wait(f"!({spinning})", PATIENCE_S)
-    time.sleep(2)
-    page.screenshot(picture)
-    print(picture.name, page.value("location.href")[:200], flush=True)
-
-
-@contextmanager
-def served(store: str) -> Iterator[str]:
-    """The address of an MLflow server of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", store]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    process = subprocess.Popen(command, env={**os.environ, **quiet}, start_new_session=True)
-    try:
-        address, end = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=30)
-                break
-            except OSError:
-                time.sleep(1)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
+    words = ("{port}", "--bind", "127.0.0.1", "--directory", str(folder))
+    with served("http.server", *words) as address:
+        ready = f"{LOADED} && document.querySelector('input.md-search__input')"
+        take(page, f"{address}/index.html", ready, EVIDENCE / "site_front.png")
 
 
 def ask(address: str, method: str, body: dict[str, object]) -> dict[str, list[dict[str, dict[str, str]]]]:

@@ -27,20 +27,31 @@ def take(page: Page, address: str) -> None:
         link = f"[...document.querySelectorAll('.runs a')].find((a) => a.text === '{method}')"
         page.value(f"{link}.closest('tr').querySelector('input').click()")
     page.wait("document.querySelectorAll('.plot canvas').length >= 5")
-    page.screenshot(PICTURES / "view_runs.png")
+    whole(page, "view_runs.png")
     pair = page.value("document.querySelector('a[href^=\"#/pair/\"]').getAttribute('href')")
     page.go(pair)
     page.wait("document.querySelectorAll('tbody tr').length > 0")
-    page.screenshot(PICTURES / "view_pair.png")
+    whole(page, "view_pair.png")
     page.value("document.querySelector('tbody a').click()")
     page.wait("document.querySelector('.parting')")
-    page.screenshot(PICTURES / "view_parting.png")
+    whole(page, "view_parting.png")
     trained(page, pair.split("/")[3])
+    judged = "[...document.querySelectorAll('details')].find((one) => one.innerText.includes('The judge'))"
+    page.resize(1400, page.value(f"Math.floor({judged}.getBoundingClientRect().top)"))
     page.screenshot(PICTURES / "view_tokens.png")
     page.resize(420, 900, dark=True)
     page.open(page.value("location.href"))
     page.wait("document.querySelector('.tokens')")
     page.screenshot(PICTURES / "view_narrow.png")
+
+
+def whole(page: Page, name: str) -> None:
+    """A picture as high as the page is, and again a window of the usual size."""
+    page.resize(1400, 300)
+    page.resize(1400, page.value("document.documentElement.scrollHeight"))
+    page.wait("[...document.querySelectorAll('.plot')].every((one) => one.querySelector('canvas'))")
+    page.screenshot(PICTURES / name)
+    page.resize(1400, 860)
 
 
 def trained(page: Page, key: str) -> None:

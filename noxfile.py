@@ -6,6 +6,7 @@
     nox -s guides           README and guide typed word by word, in an environment that their first line makes
     nox -s browser          pages in a real Chromium, where one is installed
     nox -s rliable          statistics against the rliable package, in an environment of its own
+    nox -s loggers          Weights & Biases and Trackio, offline, in an environment of its own
     nox -s vllm             the vLLM engine against ours, in an environment of its own
     nox -s served           a teacher on a real vLLM server against the same one here, in its own environment
     nox -s real             two real models of yours: checked, trained for a step, resumed
@@ -107,6 +108,14 @@ def rliable(session: nox.Session) -> None:
     session.install("rliable", "pandas<3", "numpy", "scipy", "pyarrow", "pyyaml", "pytest")
     session.env["PYTHONPATH"] = str(HERE)
     session.run("python", "-m", "pytest", "-q", "-o", "addopts=", "tests/rliable", *session.posargs)
+
+
+@nox.session
+def loggers(session: nox.Session) -> None:
+    """Weights & Biases and Trackio, offline. Trackio needs an older pillow than constraints.txt has."""
+    session.install("--editable", f"{HERE}[wandb,trackio]", "pytest")
+    tests = ("-o", "addopts=", "tests/records/test_wandb.py", "tests/records/test_trackio.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 def install_vllm(session: nox.Session) -> None:

@@ -34,8 +34,8 @@ ENVIRONMENT = (
 _RUN_MADE = ("*.db", "*.db-*", "*.db.lock", "*.sqlite", "*.sqlite-*", "*.sqlite3", "*.tfevents.*")
 """Files that a run leaves in the current directory: MLflow's store, Optuna's, the judge's cache, locks,
 TensorBoard's."""
-_RUN_HOMES = ("ledger.jsonl", "report.html", "studies.db")
-"""A folder with one of these holds runs or a report."""
+_RUN_HOMES = ("ledger.jsonl", "report.html", "studies.db", "latest-run")
+"""A folder with one of these holds runs, a report or Weights & Biases' runs."""
 _UNTRACKED_SUFFIXES = {".py", ".yaml", ".yml", ".toml"}
 _UNTRACKED_BYTES = 200_000
 

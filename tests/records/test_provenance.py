@@ -35,7 +35,8 @@ def test_a_clean_checkout(repository: Path) -> None:
 def test_what_a_run_itself_makes_does_not_make_a_checkout_dirty(repository: Path) -> None:
     for file in ("runs/ledger.jsonl", "runs/ab/attempt_1/config.yaml", "mlflow.db", "mlflow.db.lock",
                  "elsewhere/ledger.jsonl", "elsewhere/ab/attempt_1/code.diff", "report/report.html",
-                 "report/tables/a.csv"):  # fmt: skip
+                 "report/tables/a.csv", "wandb/latest-run/a.wandb",
+                 "wandb/run-1-a/files/config.yaml"):  # fmt: skip
         (repository / file).parent.mkdir(parents=True, exist_ok=True)
         (repository / file).write_text("x")
     code, diff = provenance.code_state(repository / "package")

@@ -203,7 +203,7 @@ def test_a_name_that_is_no_logger_leaves_nothing_behind_and_no_run_is_said(
     before = sorted(finished.path.parent.parent.rglob("*"))
     for name in ("../x", "a/../../../zz", "TensorBoard", ""):
         assert main([str(finished.path), "--logger", name]) == 1
-        assert f"{name!r} is no logger that ships (tensorboard)" in capsys.readouterr().err
+        assert f"{name!r} is no logger that ships (tensorboard, trackio, wandb)" in capsys.readouterr().err
     assert sorted(finished.path.parent.parent.rglob("*")) == before
     with pytest.raises(SystemExit, match="2"):
         main(["--logger", "tensorboard"])

@@ -68,7 +68,7 @@ def report(runs: Path, page: Page, scratch: Path) -> None:
 
 def site(folder: Path, page: Page, scratch: Path) -> None:
     """The front page of the docs, as a server gives it: from a file its scripts do not start."""
-    page.resize(1400, 900)
+    page.resize(1400, 1010)
     words = ("{port}", "--bind", "127.0.0.1", "--directory", str(folder))
     with served("http.server", *words) as address:
         ready = f"{LOADED} && document.querySelector('input.md-search__input')"

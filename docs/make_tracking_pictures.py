@@ -41,11 +41,27 @@ def mlflow(runs: Path, page: Page, scratch: Path) -> None:
         both = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(['1']))}"
         compared = f"{address}/#/compare-runs?{both}&{WORKFLOW}"
         take(page, compared, DRAWN.format(1), GUIDE / "mlflow_compare.png")
-        run = f"{experiment}/runs/{ids[0]}"
+        judged = next(run["info"] for run in found if run["info"]["run_name"].startswith("sage_opd"))
+        run = f"{experiment}/runs/{judged['run_id']}"
         curves = f"{run}/model-metrics?{WORKFLOW}"
         take(page, curves, DRAWN.format(3), GUIDE / "mlflow_run.png")
         rows = "document.querySelectorAll('table tr, [role=row]').length > 3"
-        take(page, f"{run}/artifacts/turns.json?{WORKFLOW}", rows, GUIDE / "mlflow_turns.png")
+        page.resize(1800, 860)
+        turns = f"{run}/artifacts/turns.json?{WORKFLOW}"
+        take(page, turns, rows, GUIDE / "mlflow_turns.png", then=choose_columns)
+
+
+def choose_columns(page: Page) -> None:
+    """Of the table of turns, by its settings: those for which there is room."""
+    page.click("[aria-label='Toggle sidebar']")
+    items = "[...document.querySelectorAll('[role=menuitemcheckbox]')]"
+    for column in ("thought", "effective_weight", "failure", "judge_reply", "status", "task", "rollout"):
+        item = f"{items}.find((i) => i.innerText === '{column}')"
+        if not page.value(f"!!{item}"):
+            page.click("[data-component-id='mlflow.run.artifact_view.table_settings']")
+            page.wait(item)
+        page.value(f"{item}.click()")
+    page.press("Escape")
 
 
 def report(runs: Path, page: Page, scratch: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,14 +24,14 @@ DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length >= {}"
 PATIENCE_S = 600.0
 
 
-def take(page: Page, address: str, ready: str, picture: Path, then: Sequence[str] = ()) -> None:
-    """A picture of the page once it shows what it is about (`ready`), each of `then` has been done on it, and
-    nothing moves."""
+def take(
+    page: Page, address: str, ready: str, picture: Path, then: Callable[[Page], None] = lambda page: None
+) -> None:
+    """A picture of the page once it shows what it is about (`ready`), `then` has been done on it, and nothing
+    moves."""
     page.open(address, "document.body && document.body.innerText.length > 0")
     page.wait(ready, PATIENCE_S)
-    for action in then:
-        page.value(action)
-        time.sleep(1)
+    then(page)
     spinning = "document.querySelector('[class*=spinner], .anticon-spin, [aria-busy=true]')"
     page.wait(f"!({spinning})", PATIENCE_S)
     time.sleep(2)

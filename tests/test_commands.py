@@ -1,7 +1,8 @@
 """Every line that README and guide tell a reader to type is one that the program it starts takes.
 
-A run composes and validates, a study in every one of its cells, `analysis` and `accelerate` parse. A page
-cannot name a setting, an option or a launcher that is not there.
+A run composes and validates, a study in every one of its cells, `analysis`, `accelerate` and the scripts
+parse. So does what a page of evidence says was typed. A page cannot name a setting, an option or a launcher
+that is not there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +20,26 @@ from sage.config.load import load
 from sage.launch import cli
 from sage.launch.study import expand, read
 from tests.pages import ROOT, blocks, pages
+from tests.scripts import Refused, parsed
 
-PAGES = [*pages(), ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "reference").glob("*.md"))]
+EVIDENCE = sorted((ROOT / "docs" / "evidence").rglob("*.md"))
+PAGES = [*pages(), ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "reference").glob("*.md")), *EVIDENCE]
+_TYPED = r"(?:[A-Z_]+=\S+ )*(?:python (?:-m )?|nox -s |pytest )[\w.-][^`]*"
+"""Evidence has lines that a program printed in its blocks, too, and what was typed in its sentences."""
 OWN = ("env=drawers", "--config-dir", "study=mine")
 """Of the package of examples (tests/test_own_parts.py) and of files that the page has the reader write."""
 OTHERS = {
-    *("pip", "cp", "python3", "alfworld-download", "vllm", "mlflow", "optuna-dashboard", "tensorboard"),
+    *(
+        "pip",
+        "pytest",
+        "cp",
+        "python3",
+        "alfworld-download",
+        "vllm",
+        "mlflow",
+        "optuna-dashboard",
+        "tensorboard",
+    ),
     "nox",
 }
 """Programs whose words are not ours to read."""
@@ -37,16 +53,27 @@ def lines() -> list[tuple[str, str]]:
         typed += re.findall(r"`(python -m (?:sage|analysis) [^`]*)`", page.read_text(encoding="utf-8"))
         if page.parent.name == "reference":  # its blocks hold formulas too
             typed = [line for line in typed if line.startswith("python -m ")]
+        elif page in EVIDENCE:
+            typed = [line for line in typed if re.fullmatch(_TYPED, line)]
+            typed += re.findall(rf"`({_TYPED})`", page.read_text(encoding="utf-8"))
         found += [(" ".join(line.split()), page.stem) for line in typed]
     return sorted((page, line) for line, page in dict(reversed(found)).items())
 
 
 def words_of(line: str) -> list[str]:
-    """Without the variables in front."""
-    words = shlex.split(line)
+    """Without the variables in front and the settings whose value is the reader's (`…`, `<path>`).
+
+    A list of a folder's files stands for their names, an option in brackets is taken.
+    """
+    line = re.sub(r"\$\(ls (\S+) \|[^)]*\)", lambda found: _names(ROOT / found[1]), line)
+    words = shlex.split(re.sub(r"\[(--\w+)\]", r"\1", line))
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words = words[1:]
-    return words
+    return [word for word in words if not re.match(r"[\w.]+=\S*[…<]", word)]
+
+
+def _names(folder: Path) -> str:
+    return ",".join(sorted(file.stem for file in folder.glob("*.yaml")))
 
 
 @cache
@@ -75,12 +102,20 @@ def sage(words: list[str]) -> None:
     if not studies:
         return composed(tuple(first(word) for word in overrides))
     (name,) = studies
+    return study(name, overrides)
+
+
+def study(name: str, overrides: list[str]) -> None:
+    """Its cells, and in the first of them what says how they are run."""
+    how = [word for word in overrides if word.startswith(("launch.", "tracking"))]
+    overrides = [word for word in overrides if word not in how]
     section = yaml.safe_load((ROOT / "conf" / "study" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
     jobs, _ = expand(read({"fixed": [], **section}), overrides)
     one_seed = [job for job in jobs if f"seed={seed(jobs)}" in job]
     assert one_seed
     for job in one_seed:
         composed(tuple(job))
+    composed((*one_seed[0], *map(first, how)))
 
 
 def seed(jobs: list[list[str]]) -> str:
@@ -151,7 +186,8 @@ def test_a_command_of_a_page_is_one_that_the_program_takes(
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(cli, "_Single", type("Single", (cli._Single,), {}))
     words = words_of(line)
-    a_pattern = re.search(r"…|\.\.\.|<", line) or re.fullmatch(r"python -m analysis \w+", line)
+    typed = " ".join(words)
+    a_pattern = re.search(r"…|\.\.\.|<", typed) or re.fullmatch(r"python -m analysis \w+", typed)
     if a_pattern or {"--help", "--version", "--cfg"} & set(words):
         return
     if any(word.startswith(OWN) for word in words):
@@ -167,14 +203,37 @@ def test_a_command_of_a_page_is_one_that_the_program_takes(
     elif words[:2] == ["ray", "start"]:
         scripts = pytest.importorskip("ray.scripts.scripts", reason="pip install 'sage-opd[ray]'")
         scripts.start.make_context("start", words[2:])
+    elif script := _script(words):
+        _script_takes(script, words[3:] if words[1] == "-m" else words[2:])
+    elif words[:2] == ["nox", "-s"]:
+        assert f"\ndef {words[2]}(" in (ROOT / "noxfile.py").read_text(encoding="utf-8"), line
     else:
         assert words[0] in OTHERS or words[:2] == ["python", "-m"], line
         _files_are_there(words)
 
 
+def _script(words: list[str]) -> Path | None:
+    """The file of ours that Python is told to run, by its path or as a module."""
+    if words[0] == "python" and words[1].endswith(".py"):
+        return ROOT / words[1]
+    if words[:2] == ["python", "-m"] and words[2].split(".")[0] in ("sage", "analysis", "pretrain"):
+        return ROOT / f"{words[2].replace('.', '/')}.py"
+    return None
+
+
+def _script_takes(script: Path, words: list[str]) -> None:
+    if script.is_relative_to(ROOT / "sage"):  # its parsers are built of parts
+        assert script.is_file(), script
+    else:
+        parsed(script, words)
+    if overrides := [word for word in words if re.match(r"[a-z_.]+=\S", word)]:
+        sage(overrides)
+    _files_are_there(words)
+
+
 def _files_are_there(words: list[str]) -> None:
     for word in words:
-        if word.startswith(("docs/", "conf/", "constraints")):
+        if word.startswith(("docs/", "conf/", "tests/", "benchmarks/", "constraints")):
             assert (ROOT / word).exists(), word
 
 
@@ -182,5 +241,12 @@ def test_the_command_test_itself_notices_a_wrong_word() -> None:
     for wrong in (["trainer.stepz=1"], ["study=paper_table1", "budget=papper"], ["teacher", "begin"]):
         with pytest.raises(Exception, match=r"stepz|papper|begin"):
             sage(wrong)
+    for script, wrong in {
+        "coverage": ["--repps", "2"],
+        "gpu": ["--only", "rigth"],
+        "bfloat16": ["2"],
+    }.items():
+        with pytest.raises(Refused, match=wrong[-1]):
+            parsed(ROOT / "benchmarks" / f"{script}.py", wrong)
     with pytest.raises(AssertionError):
         sage(["study=smoke", "hydra/launcher=ray", "hydra.launcher.init.gpus=2"])

@@ -36,8 +36,10 @@ def mlflow(runs: Path, page: Page, scratch: Path) -> None:
         experiment = f"{address}/#/experiments/1"
         shown = "document.body?.innerText.includes('s0-')"
         take(page, f"{experiment}/runs?{WORKFLOW}", shown, GUIDE / "mlflow_runs.png")
+        page.resize(1760, 1150)
         view = f"viewStateShareKey=sage-alfworld&compareRunsMode=CHART&{WORKFLOW}"
         take(page, f"{experiment}/runs?{view}", DRAWN.format(3), GUIDE / "mlflow_view.png")
+        page.resize(1400, 860)
         both = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(['1']))}"
         compared = f"{address}/#/compare-runs?{both}&{WORKFLOW}"
         take(page, compared, DRAWN.format(1), GUIDE / "mlflow_compare.png")
@@ -55,13 +57,15 @@ def choose_columns(page: Page) -> None:
     """Of the table of turns, by its settings: those for which there is room."""
     page.click("[aria-label='Toggle sidebar']")
     items = "[...document.querySelectorAll('[role=menuitemcheckbox]')]"
-    for column in ("thought", "effective_weight", "failure", "judge_reply", "status", "task", "rollout"):
+    hidden = ("won", "thought", "effective_weight", "failure", "judge_reply", "status", "task", "rollout")
+    for column in hidden:
         item = f"{items}.find((i) => i.innerText === '{column}')"
         if not page.value(f"!!{item}"):
             page.click("[data-component-id='mlflow.run.artifact_view.table_settings']")
             page.wait(item)
         page.value(f"{item}.click()")
     page.press("Escape")
+    page.value("document.activeElement.blur(); 0")  # its tip would stand in the picture
 
 
 def report(runs: Path, page: Page, scratch: Path) -> None:

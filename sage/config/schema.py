@@ -348,8 +348,8 @@ class SpeedSettings(Settings):
     micro_batch: int = Field(ge=1, le=1_000_000)
     """Episodes per forward/backward."""
     gradient_checkpointing: Literal["auto", True, False]
-    """Whether the student's layers keep their inputs alone and are computed again for the gradient: a tenth
-    of the activations for a third more time. `auto` where the memory plan of a GPU has no room for an episode
+    """Whether the student's layers keep their inputs alone and are computed again for the gradient: few of
+    the activations, for more time. `auto` where the memory plan of a GPU has no room for an episode
     otherwise."""
     packing: Literal["auto", True, False]
     """Whether episodes that are read together stand in one sequence, each attending to itself, in place of

@@ -30,6 +30,7 @@ MADE_BY = {
     ],
     "benchmarks/growth.py": ["evidence/growth.png"],
     "benchmarks/dose_response.py": ["evidence/results/positive_control.png"],
+    "benchmarks/when_it_matters.py": ["evidence/results/when_it_matters.png"],
 }
 """A script, and the pictures of docs/ that it makes."""
 BY_HAND = ["evidence/sweep_dashboard.png", "evidence/sweep_mlflow.png"]

@@ -107,7 +107,7 @@ def logger_of(run: RunDir, label: str) -> Logger:
     if settings is None:
         raise Unreadable(
             f"{label!r} is no logger that ships ({', '.join(sorted(_shipped()))}), and "
-            f"{run.path / 'config.yaml'} has no tracking.loggers.{label}"
+            f"the run's config.yaml has no tracking.loggers.{label}"
         )
     register_components(config.get("plugins") or ())
     logger = loggers.build(settings)

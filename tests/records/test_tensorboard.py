@@ -36,15 +36,6 @@ def run(tmp_path: Path) -> RunDir:
     return new_attempt(tmp_path / "runs", Identity.of(config, "f" * 64), config)
 
 
-@pytest.fixture
-def finished(run: RunDir) -> RunDir:
-    """A complete run of three steps."""
-    run.start(steps=3)
-    record_run(run.path).consolidate()
-    run.done(step=3)
-    return run
-
-
 def event_file(tmp_path: Path) -> Path:
     (file,) = tmp_path.glob("board/*/events.out.tfevents.*")
     return file

@@ -43,15 +43,6 @@ def run(tmp_path: Path) -> RunDir:
     return new_attempt(tmp_path / "runs", Identity.of(config, "f" * 64), config)
 
 
-@pytest.fixture
-def finished(run: RunDir) -> RunDir:
-    """A complete run of three steps."""
-    run.start(steps=3)
-    record_run(run.path).consolidate()
-    run.done(step=3)
-    return run
-
-
 def name_of(run: RunDir) -> str:
     return f"sage_opd-alfworld-s0-{run.identity().run[:6]}"
 

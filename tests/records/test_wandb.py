@@ -51,15 +51,6 @@ def run(tmp_path: Path) -> RunDir:
 
 
 @pytest.fixture
-def finished(run: RunDir) -> RunDir:
-    """A complete run of three steps."""
-    run.start(steps=3)
-    record_run(run.path).consolidate()
-    run.done(step=3)
-    return run
-
-
-@pytest.fixture
 def wall() -> Iterator[socket.socket]:
     """A server that takes connections and says nothing: nobody's, where nobody connects."""
     with socket.create_server(("127.0.0.1", 0)) as server:
